@@ -9,6 +9,7 @@ mod cdi;
 pub(crate) mod check;
 pub(crate) mod command;
 pub(crate) mod console;
+pub(crate) mod credentials;
 pub mod definition_files;
 pub(crate) mod drop_in;
 pub(crate) mod explain;

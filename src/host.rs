@@ -3,6 +3,7 @@
 pub(crate) mod binfmt;
 pub mod cgroup;
 pub(crate) mod cgroup_move;
+pub(crate) mod credentials;
 pub(crate) mod empty_mounts;
 pub(crate) mod executable;
 pub mod idmap;

@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod console;
+pub mod credentials;
 pub mod egress;
 pub(crate) mod hash;
 pub mod id128;
@@ -33,6 +34,8 @@ pub struct Parts {
     pub(crate) boot: init::Boot,
     /// Its payload.
     pub command: command::Command,
+    /// Its credentials.
+    pub credentials: Vec<credentials::Credential>,
     /// Further mounts, in order.
     pub mounts: Vec<mounts::Mount>,
     /// Its connection.

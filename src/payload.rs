@@ -6,6 +6,7 @@
 mod attached_root;
 pub(crate) mod bind;
 mod builder;
+mod credentials;
 mod host_mounts;
 mod init_process;
 mod mounts;

@@ -9,6 +9,7 @@ use crate::claim;
 use crate::config::nspawn::SettingsMode;
 use crate::config::{self, Layer, Resolved};
 use crate::error::{Error, Kind, Result};
+use crate::host::credentials;
 use crate::host::systemd::machined;
 use crate::image::attach::{self as image, AttachRequest};
 use crate::image::recovery;
@@ -228,16 +229,29 @@ fn start(
         let found = facts::find(paths, machine, &tree, attached.as_ref(), &claims.choice)?;
         let plan = plan::make(machine, &found.facts)?;
         placement::check_input(plan.console)?;
+        let credentials = credentials::load(&machine.credentials)?;
         // Last: a scope is created on the host.
         let placement = place.enter(machine)?;
-        Ok((attached, found, plan, placement))
+        Ok((attached, found, plan, credentials, placement))
     };
-    let (root, HostFacts { facts, lease, hosts }, plan, placement) = prepare().inspect_err(|_: &Error| {
-        claim::abandon(paths, cleanup::undo, &claims.record, &mut claims.locks);
-    })?;
+    let (root, HostFacts { facts, lease, hosts }, plan, credentials, placement) =
+        prepare().inspect_err(|_: &Error| {
+            claim::abandon(paths, cleanup::undo, &claims.record, &mut claims.locks);
+        })?;
     let (facts, plan) = (&facts, &plan);
-    let request =
-        LaunchRequest { paths, machine, root, facts, plan, lease, hosts, placement, arguments, kept };
+    let request = LaunchRequest {
+        paths,
+        machine,
+        root,
+        facts,
+        plan,
+        lease,
+        hosts,
+        credentials,
+        placement,
+        arguments,
+        kept,
+    };
     launch::launch(request, claims)
 }
 

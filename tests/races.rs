@@ -206,6 +206,7 @@ impl Field {
         };
         let (notify, log) = (socket(), socket());
         let inputs = BuildInputs {
+            credentials: Vec::new(),
             root: Vec::new(),
             leader: None,
             empty: None,

@@ -5,6 +5,7 @@
 use super::boot::BootSettings;
 use super::command::CommandSettings;
 use super::console::ConsoleSettings;
+use super::credentials::CredentialsSettings;
 use super::identity::IdentitySettings;
 use super::mounts::MountsSettings;
 use super::network::NetworkSettings;
@@ -80,6 +81,8 @@ features! {
     security: SecuritySettings;
     /// `[environment]` and the command.
     command: CommandSettings;
+    /// `[credentials]`.
+    credentials: CredentialsSettings;
     /// `[identity]` and the name.
     identity: IdentitySettings;
     /// The console.

@@ -53,7 +53,7 @@ pub(crate) struct Position {
     pub(crate) line: usize,
     /// The column, counted from 1 in characters.
     pub(crate) column: usize,
-    /// The line itself and the caret below it.
+    /// The line itself and the caret below it; empty for a line with a secret.
     picture: String,
 }
 
@@ -84,7 +84,19 @@ impl<'a> SourceText<'a> {
         let text = self.text[from..].lines().next().unwrap_or_default();
         let column = self.text[from..start].chars().count() + 1;
         let marked = self.text.get(start..end.min(from + text.len())).unwrap_or_default();
-        Position { line, column, picture: picture(line, text, column, marked.chars().count().max(1)) }
+        let picture = if self.is_secret(line) {
+            String::new()
+        } else {
+            picture(line, text, column, marked.chars().count().max(1))
+        };
+        Position { line, column, picture }
+    }
+
+    /// Returns whether a line is in the table of credentials. The text may have errors of syntax.
+    fn is_secret(&self, line: usize) -> bool {
+        let lines: Vec<&str> = self.text.lines().take(line).map(str::trim_start).collect();
+        let header = lines.iter().rfind(|line| line.starts_with('['));
+        header.into_iter().chain(lines.last()).any(|line| line.contains("credentials"))
     }
 }
 
@@ -167,7 +179,7 @@ impl fmt::Display for Problem {
             f.write_str("warning: ")?;
         }
         f.write_str(&self.message)?;
-        if let Some(position) = &self.position {
+        if let Some(position) = self.position.as_ref().filter(|position| !position.picture.is_empty()) {
             write!(f, "\n{}", position.picture)?;
         }
         if let Some(hint) = &self.hint {
@@ -213,5 +225,18 @@ mod tests {
         }
         assert!(SourceText::new(&"x".repeat(100_000)).position(50_000..90_000).picture.len() < 500);
         assert_eq!(SourceText::new("").position(3..9).line, 1);
+    }
+
+    #[test]
+    fn lines_with_credentials_are_not_shown() {
+        for text in [
+            "[credentials.set]\nx = 'hunter2",
+            "[credentials]\nset.x = 'hunter2'",
+            "credentials.set.x = 'hunter2'",
+            "[credentials.set]\nx = '''\nhunter2",
+        ] {
+            assert_eq!(SourceText::new(text).position(text.len() - 3..text.len()).picture, "", "{text}");
+        }
+        assert_ne!(SourceText::new("[credentials]\n[root]\nx = 1").position(24..25).picture, "");
     }
 }

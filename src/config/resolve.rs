@@ -58,6 +58,7 @@ fn with_defaults(paths: &Paths, name: &Name, mut layer: Layer, profile: Profile)
     layer.fill_defaults(profile);
     layer.users.resolve_ownership(profile);
     layer.command.deduplicate_environment();
+    layer.credentials.deduplicate();
     layer.resources.deduplicate_rlimits();
     layer
 }
@@ -69,6 +70,7 @@ fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Resu
         root: settings.root.build(paths)?,
         boot: settings.boot.build()?,
         command: settings.command.build(settings.boot.init_arguments())?,
+        credentials: settings.credentials.build(paths),
         mounts: settings.mounts.build(paths, users)?,
         network: settings.network.build(paths)?,
         users,

@@ -263,6 +263,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Returns whether its values are secret: they are not shown.
+    pub(crate) fn is_secret(&self) -> bool {
+        self.key == "credentials.set"
+    }
+
     /// Returns the last part of the key.
     pub(crate) fn name(&self) -> &'static str {
         self.key.rsplit('.').next().unwrap_or_default()

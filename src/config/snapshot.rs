@@ -2,8 +2,9 @@
 //! current one. Written by `run`, read by `cli`.
 
 use super::explain;
-use super::layer::Layer;
+use super::layer::{Layer, Setting};
 use crate::error::{Context, Error, Result};
+use crate::machine::hash::siphash;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use std::collections::BTreeMap;
@@ -33,9 +34,18 @@ fn file(paths: &Paths, name: &Name) -> PathBuf {
 pub(crate) fn values(settings: &Layer) -> Values {
     let mut values = Values::new();
     for line in explain::lines(settings) {
-        values.entry(line.key.to_owned()).or_default().extend(line.value);
+        let is_secret = Setting::find(line.key).is_some_and(Setting::is_secret);
+        let value = line.value.map(|value| if is_secret { digest(&value) } else { value });
+        values.entry(line.key.to_owned()).or_default().extend(value);
     }
     values
+}
+
+/// Returns a text that differs for different secrets, without the secret.
+fn digest(secret: &str) -> String {
+    /// A constant: values of two boots are compared.
+    const KEY: u128 = 0x5f0e_83a1_c9d2_4b76_a1e4_90d7_3c6b_28f5;
+    format!("({:016x})", siphash(KEY, &[secret.as_bytes()]))
 }
 
 /// Stores the values with which a machine was started, readable by root only: the environment of a definition

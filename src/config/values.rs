@@ -3,8 +3,10 @@
 //! line; it knows no file and no default.
 
 mod durations;
+mod escapes;
 mod sizes;
 
+pub(crate) use escapes::unescape;
 pub(crate) use sizes::{CountLimit, Size};
 
 use crate::error::{Error, Result, nearest};

@@ -2,6 +2,7 @@
 
 use super::Parts;
 use super::command::Payload;
+use super::credentials::Credential;
 use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::network::{INTERFACE_NAME_MAX, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol};
@@ -57,6 +58,7 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
                 .with_hint("remove --ambient-capability=, or name a command"),
         );
     }
+    errors.extend(repeated_credentials(&parts.credentials));
     errors.extend(connection(&parts.network));
     errors.extend(ports(&parts.network));
     errors.extend(restrictions(&parts.network));
@@ -69,6 +71,17 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
         }
     }
     errors
+}
+
+/// Checks the names of credentials.
+fn repeated_credentials(credentials: &[Credential]) -> Option<Error> {
+    let is_repeated =
+        |(at, one): &(usize, &Credential)| credentials[..*at].iter().any(|earlier| earlier.name == one.name);
+    let (_, repeated) = credentials.iter().enumerate().find(is_repeated)?;
+    Some(
+        Error::new(format!("the credential '{}' is both set and loaded", repeated.name))
+            .with_hint("remove one of the two"),
+    )
 }
 
 /// Checks the source of the root.

@@ -5,16 +5,16 @@
 use super::host_mounts::HostMounts;
 use super::root::OpenedRoot;
 use super::tree_paths::TreePaths;
-use super::{attached_root, mounts, nodes, resolv_conf, rlimits};
+use super::{attached_root, credentials, mounts, nodes, resolv_conf, rlimits};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
-use crate::plan::step::BuildStep;
+use crate::plan::step::{BuildStep, Credential};
 use crate::sys::{interface, mount, process, pseudo_file};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
 use rustix::process::Pid;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The descriptors and settings that the builder gets from the supervisor.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct BuildInputs<'a> {
     pub private_network: bool,
     /// The host id of the guest's root.
     pub owner: u32,
+    /// The credentials of the machine.
+    pub credentials: Vec<Credential<'a>>,
     /// The supervisor's socket for notifications of the guest, not bound yet.
     pub notify: Option<BorrowedFd<'a>>,
     /// The supervisor's socket for the guest's log, not bound yet.
@@ -62,17 +64,12 @@ impl<'a> Builder<'a> {
             BuildStep::Loopback => interface::bring_up(c"lo"),
             BuildStep::PingGroups { first, last } => ping_groups(*first, *last),
             BuildStep::Root { directory, map_ids, read_only, mount_points } => {
-                let userns = self.inputs.id_map.filter(|_| *map_ids);
-                self.opened = Some(OpenedRoot::open(directory, userns, *read_only, mount_points)?);
-                Ok(())
+                self.open_root(directory, *map_ids, *read_only, mount_points)
             }
             BuildStep::MountNamespace => self.enter_mount_namespace(),
             BuildStep::Attach { at } => self.attach(at),
             BuildStep::AttachedRoot { at, targets, mount_points, .. } => {
-                let at = self.place(at);
-                let paths = attached_root::attach(&self.inputs.root, targets, at, mount_points, owner)?;
-                self.paths = Some(paths);
-                Ok(())
+                self.attach_root(at, targets, mount_points)
             }
             BuildStep::Mount { kind, options, attributes, target } => {
                 let options: Vec<(&str, &str)> =
@@ -80,28 +77,29 @@ impl<'a> Builder<'a> {
                 mounts::new(self.paths_mut()?, kind, &options, *attributes, target, owner)
             }
             BuildStep::Directory { path, mode } => nodes::directory(self.paths()?, path, *mode),
-            BuildStep::File { path, mode, content } => nodes::file(self.paths()?, path, *mode, content),
+            BuildStep::File { path, mode, content } => {
+                nodes::file(self.paths()?, path, *mode, content.as_bytes())
+            }
             BuildStep::Fifo { path, mode } => nodes::fifo(self.paths()?, path, *mode),
             BuildStep::KernelLog { path } => self.kernel_log(path, link),
             BuildStep::Socket { path } => nodes::socket(self.paths()?, path),
             BuildStep::Node { path, device, mode } => {
                 nodes::device(self.paths()?, &self.host, path, *device, *mode)
             }
-            BuildStep::Symlink { path, to } => {
-                nodes::link(self.paths()?, path, to)?;
-                self.paths_mut()?.link(path);
-                Ok(())
-            }
+            BuildStep::Symlink { path, to } => self.link(path, to),
             BuildStep::Bind { .. } => {
-                let userns = self.inputs.id_map;
                 let paths = self.paths.as_mut().ok_or_else(no_root)?;
-                mounts::bind(paths, step, &self.host, userns, owner)
+                mounts::bind(paths, step, &self.host, self.inputs.id_map, owner)
             }
             BuildStep::Restrict { target, attributes } => {
                 mounts::restrict(self.paths_mut()?, target, *attributes)
             }
             BuildStep::Mask { target } => mounts::mask(self.paths()?, target),
             BuildStep::Detach { target } => mounts::detach(self.paths_mut()?, target),
+            BuildStep::Credentials { target, is_world_readable } => {
+                let paths = self.paths.as_mut().ok_or_else(no_root)?;
+                credentials::create(paths, target, *is_world_readable, &self.inputs.credentials, owner)
+            }
             BuildStep::ResolvConf(wanted) => resolv_conf::make(self.paths()?, &self.host, wanted, owner),
             BuildStep::NotifySocket { path } => self.notify_socket(path),
             BuildStep::LogSocket { path } => self.log_socket(path),
@@ -109,11 +107,40 @@ impl<'a> Builder<'a> {
                 let console = nodes::console(self.paths()?)?;
                 link.send(&FromPayload::Console, Some(console.as_fd()))
             }
-            BuildStep::Pivot => {
-                let change = if self.inputs.empty.is_some() { mount::change_root } else { mount::pivot };
-                change(self.paths()?.root()).context(|| "cannot change the root")
-            }
+            BuildStep::Pivot => self.change_root(),
         }
+    }
+
+    fn open_root(
+        &mut self,
+        directory: &Path,
+        map_ids: bool,
+        read_only: bool,
+        mount_points: &[PathBuf],
+    ) -> Result<()> {
+        let userns = self.inputs.id_map.filter(|_| map_ids);
+        self.opened = Some(OpenedRoot::open(directory, userns, read_only, mount_points)?);
+        Ok(())
+    }
+
+    /// Attaches a root whose mounts exist already.
+    fn attach_root(&mut self, at: &Path, targets: &[PathBuf], mount_points: &[PathBuf]) -> Result<()> {
+        let (at, owner) = (self.place(at), self.inputs.owner);
+        self.paths = Some(attached_root::attach(&self.inputs.root, targets, at, mount_points, owner)?);
+        Ok(())
+    }
+
+    /// Creates a symbolic link.
+    fn link(&mut self, path: &Path, to: &Path) -> Result<()> {
+        nodes::link(self.paths()?, path, to)?;
+        self.paths_mut()?.link(path);
+        Ok(())
+    }
+
+    /// Makes the tree the root.
+    fn change_root(&self) -> Result<()> {
+        let change = if self.inputs.empty.is_some() { mount::change_root } else { mount::pivot };
+        change(self.paths()?.root()).context(|| "cannot change the root")
     }
 
     fn paths(&self) -> Result<&TreePaths> {

@@ -54,12 +54,11 @@ pub(crate) fn directory(paths: &TreePaths, path: &Path, mode: u32) -> Result<()>
 }
 
 /// Creates a file with content.
-pub(crate) fn file(paths: &TreePaths, path: &Path, mode: u32, content: &str) -> Result<()> {
+pub(crate) fn file(paths: &TreePaths, path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let (at, name) = parent(paths, path)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode))?;
-    std::io::Write::write_all(&mut std::fs::File::from(file), content.as_bytes())
-        .context(|| "cannot write its content")
+    std::io::Write::write_all(&mut std::fs::File::from(file), content).context(|| "cannot write its content")
 }
 
 /// Creates a named pipe.
@@ -101,7 +100,7 @@ pub(crate) fn device(
 }
 
 fn bind_device(paths: &TreePaths, host: &HostMounts, path: &Path) -> Result<()> {
-    file(paths, path, 0o666, "")?;
+    file(paths, path, 0o666, b"")?;
     let tree = host.visit(|| {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = rustix::fs::open(path, flags, Mode::empty())

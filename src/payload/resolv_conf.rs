@@ -114,7 +114,7 @@ fn in_run(link: &Path) -> Option<PathBuf> {
 
 fn write_in_run(paths: &TreePaths, place: &Path, content: &str, owner: u32) -> Result<()> {
     mounts::make_directories(paths, place.parent().unwrap_or(Path::new("/run")), owner)?;
-    nodes::file(paths, place, 0o644, content)
+    nodes::file(paths, place, 0o644, content.as_bytes())
 }
 
 /// Writes the tree's own file in place: open descriptors and bind mounts of it see the new text.
@@ -145,7 +145,7 @@ fn cover(paths: &TreePaths, content: &str) -> Result<()> {
     if paths.open(Path::new("/etc/resolv.conf")).is_err() {
         return Ok(());
     }
-    nodes::file(paths, ours, 0o644, content)?;
+    nodes::file(paths, ours, 0o644, content.as_bytes())?;
     mount_over(paths, &copy(&paths.open(ours).context(|| "cannot open the new file")?)?)
 }
 

@@ -4,6 +4,8 @@
 use super::Facts;
 use super::step::{BindSource, BuildStep, Device, IfMissing};
 use crate::machine::Machine;
+use crate::machine::command::Payload;
+use crate::machine::credentials::DIRECTORY;
 use crate::machine::network::RESOLVED_DROP_IN;
 use crate::sys::mount::{Depth, MountAttributes};
 use std::path::{Path, PathBuf};
@@ -94,7 +96,7 @@ pub(crate) fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<Bu
     let mut steps = vec![tmpfs("/tmp", "1777", "10%", "400k", PLAIN)];
     steps.extend(devices(machine, facts));
     steps.push(tmpfs("/run", "755", "20%", "800k", PLAIN));
-    steps.extend(run_host(facts, procfs_full));
+    steps.extend(run_host(machine, facts, procfs_full));
     steps.extend(sysfs(machine));
     steps.extend(proc(machine));
     if let Some(context) = &machine.security.selinux_apifs_context {
@@ -194,7 +196,7 @@ fn further_devices(facts: &Facts) -> Vec<BuildStep> {
 
 /// Returns the steps for `/run/host`: information of the container manager for the guest, read-only at the
 /// end.
-fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
+fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
     let file = |name: &str, mode, content: String| BuildStep::File {
         path: format!("/run/host/{name}").into(),
         mode,
@@ -233,6 +235,10 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
         steps.push(BuildStep::File { path: RESOLVED_DROP_IN.into(), mode: 0o644, content: content.clone() });
     }
     steps.extend(whole.iter().map(|(_, target)| directory(target)));
+    let credentials = credentials(machine, facts);
+    if credentials.is_some() {
+        steps.push(BuildStep::Directory { path: DIRECTORY.into(), mode: 0o500 });
+    }
     let attributes = MountAttributes::INERT.read_only();
     steps.push(BuildStep::Restrict { target: "/run/host".into(), attributes });
     steps.extend(whole.iter().map(|(kind, target)| BuildStep::Mount {
@@ -241,7 +247,17 @@ fn run_host(facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
         attributes: MountAttributes::INERT,
         target: target.into(),
     }));
+    steps.extend(credentials);
     steps
+}
+
+/// Returns the step for credentials. Only a command of another user than root, without a way to become root,
+/// can read them as this user.
+fn credentials(machine: &Machine, facts: &Facts) -> Option<BuildStep> {
+    let is_command = matches!(machine.command.payload, Payload::Command { as_pid2: false, .. });
+    let is_world_readable = is_command && facts.user.uid != 0 && machine.security.no_new_privileges;
+    let step = BuildStep::Credentials { target: DIRECTORY.into(), is_world_readable };
+    (!machine.credentials.is_empty()).then_some(step)
 }
 
 /// Returns the steps for `/sys`: with a network of its own parts of sysfs in a read-only tmpfs, otherwise all

@@ -4,6 +4,7 @@ use super::{Facts, console};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
+use crate::machine::credentials::DIRECTORY;
 use crate::machine::init::{Init, InitChoice};
 use std::ffi::{CString, OsString};
 
@@ -46,6 +47,9 @@ pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
         if let Some(value) = os_release_field(&facts.host_os_release, field) {
             variables.push((key, value));
         }
+    }
+    if !machine.credentials.is_empty() {
+        variables.push(("CREDENTIALS_DIRECTORY", DIRECTORY.into()));
     }
     if !matches!(machine.command.payload, Payload::Boot { .. }) {
         variables.push(("LANG", "C.UTF-8".into()));

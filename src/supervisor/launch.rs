@@ -13,6 +13,7 @@ use crate::channel::ParentEnd;
 use crate::claim::{self, Claims};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup::{self, Cgroup};
+use crate::host::credentials::LoadedCredential;
 use crate::host::runtime::Runtime;
 use crate::host::systemd::machined::{PreviousOwner, RegistrationResult};
 use crate::host::{empty_mounts, idmap};
@@ -50,6 +51,8 @@ pub(crate) struct LaunchRequest<'a> {
     pub(crate) lease: Option<Lease>,
     /// The guest's hosts(5), if Coracle maintains lines in it.
     pub(crate) hosts: Option<HostsFile>,
+    /// Its credentials.
+    pub(crate) credentials: Vec<LoadedCredential>,
     /// The unit and the cgroup.
     pub(crate) placement: Placement,
     /// The arguments that start the machine again.

@@ -18,6 +18,7 @@ mod completions;
 mod connectivity;
 mod control_address;
 mod copy;
+mod credentials;
 mod diagnosis;
 mod endurance;
 mod ephemeral;

@@ -184,7 +184,7 @@ impl Comparison {
     /// Fails if clap accepted or rejected nearly all command lines.
     fn finish(self) {
         let fewer = self.accepted.min(self.rejected);
-        assert!(fewer > (self.accepted + self.rejected) / 50, "{} {}", self.accepted, self.rejected);
+        assert!(fewer > (self.accepted + self.rejected) / 100, "{} {}", self.accepted, self.rejected);
     }
 }
 

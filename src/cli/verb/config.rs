@@ -46,11 +46,20 @@ fn explained(lines: &[SettingLine]) -> String {
     let rows: Vec<Vec<String>> = lines
         .iter()
         .map(|line| {
-            let value = line.value.clone().unwrap_or_else(|| "-".to_owned());
+            let value = shown(line).unwrap_or_else(|| "-".to_owned());
             vec![line.key.to_owned(), value, line.origin.to_string()]
         })
         .collect();
     output::table(&columns, &rows, Legend::Shown)
+}
+
+/// Returns a value without its content if that is secret.
+fn shown(line: &SettingLine) -> Option<String> {
+    let value = line.value.clone()?;
+    if Setting::find(line.key).is_some_and(Setting::is_secret) {
+        return value.split_once(" = ").map(|(name, _)| format!("{name} = \"(hidden)\""));
+    }
+    Some(value)
 }
 
 /// Returns an equivalent definition.
@@ -78,9 +87,9 @@ fn definition(lines: &[SettingLine]) -> String {
 /// Returns a value as JSON: `key`, `value`, `origin` (`default`, `flag` or `file`), and `file` and `line` for
 /// a value of a file.
 fn as_json(line: &SettingLine) -> Value {
-    let value = line.value.as_deref().and_then(|text| {
+    let value = shown(line).and_then(|text| {
         let is_entry = Setting::find(line.key).is_some_and(|setting| setting.shape == Shape::Variables);
-        let document = if is_entry { text.to_owned() } else { format!("value = {text}") };
+        let document = if is_entry { text } else { format!("value = {text}") };
         let table: toml::Table = document.parse().ok()?;
         if is_entry { serde_json::to_value(table).ok() } else { serde_json::to_value(&table["value"]).ok() }
     });

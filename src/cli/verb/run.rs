@@ -1,6 +1,9 @@
 //! `coracle run`. The module `option_layer` translates the options to settings.
 
+mod credential_options;
+mod mount_options;
 mod option_layer;
+mod resource_options;
 
 use super::VerbResult;
 use crate::cli::argument_table::{ArgumentRow, Slot, TableParser, long, positional, short};
@@ -10,6 +13,9 @@ use crate::error::Error;
 use crate::paths::Paths;
 use crate::run::RunMode;
 use clap::Args;
+use credential_options::CredentialOptions;
+use mount_options::MountOptions;
+use resource_options::ResourceOptions;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -213,33 +219,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "[~]LIST", help_heading = "Security")]
     pub(crate) system_call_filter: Vec<String>,
 
-    /// Set a resource limit of setrlimit(2), for example NOFILE=1024:4096
-    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Resources")]
-    pub(crate) rlimit: Vec<String>,
+    /// Options for resources.
+    #[command(flatten)]
+    pub(crate) resources: ResourceOptions,
 
-    /// Run on these processors only, for example 0-3,6
-    #[arg(long, value_name = "LIST", help_heading = "Resources")]
-    pub(crate) cpu_affinity: Option<String>,
+    /// Options for further mounts.
+    #[command(flatten)]
+    pub(crate) mounts: MountOptions,
 
-    /// Adjust the out-of-memory score of the processes inside: -1000 to 1000
-    #[arg(long, value_name = "SCORE", help_heading = "Resources")]
-    pub(crate) oom_score_adjust: Option<String>,
-
-    /// Bind-mount a file or directory of the host; options: rbind norbind idmap noidmap
-    #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
-    pub(crate) bind: Vec<String>,
-
-    /// Bind-mount a file or directory of the host read-only
-    #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
-    pub(crate) bind_ro: Vec<String>,
-
-    /// Mount an empty tmpfs
-    #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Mounts")]
-    pub(crate) tmpfs: Vec<String>,
-
-    /// Hide a file or directory
-    #[arg(long, value_name = "TARGET", help_heading = "Mounts")]
-    pub(crate) inaccessible: Vec<String>,
+    /// Options for credentials.
+    #[command(flatten)]
+    pub(crate) credentials: CredentialOptions,
 
     /// The mode of the console: auto, interactive, read-only, passive, pipe, autopipe or journal
     #[arg(long, value_name = "MODE", help_heading = "Console")]
@@ -258,9 +248,9 @@ impl RunArgs {
         (!run.has_conflict()).then_some(run)
     }
 
-    /// Returns the arguments as rows of a table, in the order of the fields.
+    /// Returns the arguments as rows of a table.
     fn table(&mut self) -> Vec<ArgumentRow<'_>> {
-        vec![
+        let mut rows = vec![
             positional(Slot::Command(&mut self.command)),
             long("dry-run", Slot::Flag(&mut self.dry_run)),
             long("quiet", Slot::Flag(&mut self.quiet)).or_short(b'q'),
@@ -306,16 +296,13 @@ impl RunArgs {
             long("selinux-context", Slot::Text(&mut self.selinux_context)).or_short(b'Z'),
             long("selinux-apifs-context", Slot::Text(&mut self.selinux_apifs_context)).or_short(b'L'),
             long("system-call-filter", Slot::Texts(&mut self.system_call_filter)),
-            long("rlimit", Slot::Texts(&mut self.rlimit)),
-            long("cpu-affinity", Slot::Text(&mut self.cpu_affinity)),
-            long("oom-score-adjust", Slot::Text(&mut self.oom_score_adjust)),
-            long("bind", Slot::Texts(&mut self.bind)),
-            long("bind-ro", Slot::Texts(&mut self.bind_ro)),
-            long("tmpfs", Slot::Texts(&mut self.tmpfs)),
-            long("inaccessible", Slot::Texts(&mut self.inaccessible)),
             long("console", Slot::Text(&mut self.console)).in_group("console"),
             long("pipe", Slot::Flag(&mut self.pipe)).or_short(b'P').in_group("console"),
-        ]
+        ];
+        rows.extend(self.resources.rows());
+        rows.extend(self.mounts.rows());
+        rows.extend(self.credentials.rows());
+        rows
     }
 
     /// Returns whether both of two conflicting options are set.

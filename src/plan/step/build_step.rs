@@ -52,6 +52,21 @@ impl ResolvConfAction {
     }
 }
 
+/// A credential. Its content is secret, and therefore not part of a step.
+#[derive(Clone, Copy)]
+pub struct Credential<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Its content.
+    pub(crate) content: &'a [u8],
+}
+
+impl std::fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credential").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// A device node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Device {
@@ -132,6 +147,13 @@ pub enum BuildStep {
         mode: u32,
         /// Its content.
         content: String,
+    },
+    /// Creates the file system with the credentials, which the builder gets beside the plan.
+    Credentials {
+        /// The mount point.
+        target: PathBuf,
+        /// Whether all users inside may read them.
+        is_world_readable: bool,
     },
     /// Writes, replaces or deletes the guest's `/etc/resolv.conf`.
     ResolvConf(ResolvConfAction),
@@ -261,6 +283,10 @@ impl BuildStep {
             }
             Self::Directory { path, mode } => format!("create directory '{}' {mode:03o}", path.display()),
             Self::File { path, mode, .. } => format!("create file '{}' {mode:03o}", path.display()),
+            Self::Credentials { target, is_world_readable } => {
+                let mode = if *is_world_readable { 0o444 } else { 0o400 };
+                format!("create credentials in '{}' {mode:03o}", target.display())
+            }
             Self::ResolvConf(action) => action.describe(),
             Self::Fifo { path, mode } => format!("create fifo '{}' {mode:03o}", path.display()),
             Self::KernelLog { path } => format!("create the kernel's log '{}' 600", path.display()),

@@ -6,7 +6,7 @@ use crate::channel::{self, ChildEnd, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Result};
 use crate::image::attach::AttachedRoot;
 use crate::payload::{self, BuildInputs, InitInputs};
-use crate::plan::step::{BuildStep, HostStep};
+use crate::plan::step::{BuildStep, Credential, HostStep};
 use crate::supervisor::handover::FdName;
 use crate::sys::descriptor;
 use crate::sys::process::{self, Child, Ended, Side};
@@ -106,9 +106,15 @@ impl Launch<'_> {
             id_map: self.id_map.as_ref().map(AsFd::as_fd),
             private_network: self.request.machine.network.mode.is_private(),
             owner: self.owner(),
+            credentials: self.credentials(),
             notify: self.fds.get(FdName::Notify).map(AsFd::as_fd),
             log: self.fds.get(FdName::Log).map(AsFd::as_fd),
         }
+    }
+
+    fn credentials(&self) -> Vec<Credential<'_>> {
+        let loaded = self.request.credentials.iter();
+        loaded.map(|one| Credential { name: &one.name, content: one.content.bytes() }).collect()
     }
 
     pub(super) fn leader(&self) -> Result<&(Child, ParentEnd)> {

@@ -28,7 +28,7 @@ const WORDS: &[WordOption] = &[
     ("--uuid=", "identity.uuid", |run| run.uuid.as_deref()),
     ("--slice=", "slice", |run| run.slice.as_deref()),
     ("--register=", "register", |run| run.register.as_deref().map(plain_truth)),
-    ("--oom-score-adjust=", "resources.oom-score-adjust", |run| run.oom_score_adjust.as_deref()),
+    ("--oom-score-adjust=", "resources.oom-score-adjust", |run| run.resources.oom_score_adjust.as_deref()),
     ("--network-bridge=", "network.bridge", |run| run.network_bridge.as_deref()),
     ("--network-zone=", "network.zone", |run| run.network_zone.as_deref()),
     ("--network-namespace-path=", "network.namespace-path", |run| run.network_namespace_path.as_deref()),
@@ -68,10 +68,10 @@ const LISTS: &[ListOption] = &[
 /// A mount option: its name, its parser, its values.
 type Mounts = (&'static str, fn(&str) -> Result<MountEntry>, fn(&RunArgs) -> &[String]);
 const MOUNTS: &[Mounts] = &[
-    ("--bind=", |text| mounts::bind(text, false), |run| &run.bind),
-    ("--bind-ro=", |text| mounts::bind(text, true), |run| &run.bind_ro),
-    ("--tmpfs=", mounts::tmpfs, |run| &run.tmpfs),
-    ("--inaccessible=", mounts::inaccessible, |run| &run.inaccessible),
+    ("--bind=", |text| mounts::bind(text, false), |run| &run.mounts.bind),
+    ("--bind-ro=", |text| mounts::bind(text, true), |run| &run.mounts.bind_ro),
+    ("--tmpfs=", mounts::tmpfs, |run| &run.mounts.tmpfs),
+    ("--inaccessible=", mounts::inaccessible, |run| &run.mounts.inaccessible),
 ];
 
 impl RunArgs {
@@ -167,6 +167,7 @@ impl Flags {
             self.layer.boot.wait.set(wait, Origin::Flag("--notify-ready="));
         }
         self.process_limits(run);
+        self.credentials(run);
         self.environment(run);
         self.system_calls(run);
         self.console(run);
@@ -174,11 +175,35 @@ impl Flags {
 
     fn process_limits(&mut self, run: &RunArgs) {
         // Like all options with one value, the last one counts.
-        for processors in run.cpu_affinity.iter().flat_map(|list| items(list)) {
+        for processors in run.resources.cpu_affinity.iter().flat_map(|list| items(list)) {
             self.set("--cpu-affinity=", "resources.cpu-affinity", &RawValue::Text(processors));
         }
-        for text in &run.rlimit {
+        for text in &run.resources.rlimit {
             self.set("--rlimit=", "resources.rlimits", &RawValue::Text(text));
+        }
+    }
+
+    /// Adds credentials. No problem contains the content.
+    fn credentials(&mut self, run: &RunArgs) {
+        let given =
+            run.credentials.set_credential.iter().map(|text| ("--set-credential=", "credentials.set", text));
+        let loaded = run
+            .credentials
+            .load_credential
+            .iter()
+            .map(|text| ("--load-credential=", "credentials.load", text));
+        let mut names: Vec<&str> = Vec::new();
+        for (flag, key, text) in given.chain(loaded) {
+            let name = text.split_once(':').map_or("", |(name, _)| name);
+            let result = match Setting::find(key) {
+                Some(_) if names.contains(&name) => {
+                    Err(Error::new("the name is in use").with_hint("pass each credential once"))
+                }
+                Some(setting) => self.layer.set(setting, &RawValue::Text(text), Origin::Flag(flag)),
+                None => Err(Error::new(format!("there is no setting '{key}'"))),
+            };
+            self.check(flag, name, result);
+            names.push(name);
         }
     }
 
@@ -261,6 +286,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mount_options::MountOptions;
     use super::*;
 
     #[test]
@@ -274,7 +300,7 @@ mod tests {
     #[test]
     fn options_become_values_with_their_origin() {
         let run = RunArgs {
-            bind_ro: vec!["/srv:/data".into()],
+            mounts: MountOptions { bind_ro: vec!["/srv:/data".into()], ..MountOptions::default() },
             capability: vec!["net_raw,CAP_BPF".into()],
             system_call_filter: vec!["~@keyring keyctl".into()],
             private_users: Some("1000000".into()),
@@ -294,7 +320,7 @@ mod tests {
         let run = RunArgs {
             uuid: Some("x".into()),
             capability: vec!["CAP_NOPE".into()],
-            tmpfs: vec!["relative".into()],
+            mounts: MountOptions { tmpfs: vec!["relative".into()], ..MountOptions::default() },
             ..RunArgs::default()
         };
         let error = run.layer().unwrap_err();

@@ -1,0 +1,36 @@
+//! The options for further mounts of `coracle run`.
+
+use crate::cli::argument_table::{ArgumentRow, Slot, long};
+use clap::Args;
+
+/// Options for further mounts.
+#[derive(Debug, Default, Args)]
+pub(crate) struct MountOptions {
+    /// Bind-mount a file or directory of the host; options: rbind norbind idmap noidmap
+    #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
+    pub(crate) bind: Vec<String>,
+
+    /// Bind-mount a file or directory of the host read-only
+    #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
+    pub(crate) bind_ro: Vec<String>,
+
+    /// Mount an empty tmpfs
+    #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Mounts")]
+    pub(crate) tmpfs: Vec<String>,
+
+    /// Hide a file or directory
+    #[arg(long, value_name = "TARGET", help_heading = "Mounts")]
+    pub(crate) inaccessible: Vec<String>,
+}
+
+impl MountOptions {
+    /// Returns the options as rows of a table.
+    pub(super) fn rows(&mut self) -> Vec<ArgumentRow<'_>> {
+        vec![
+            long("bind", Slot::Texts(&mut self.bind)),
+            long("bind-ro", Slot::Texts(&mut self.bind_ro)),
+            long("tmpfs", Slot::Texts(&mut self.tmpfs)),
+            long("inaccessible", Slot::Texts(&mut self.inaccessible)),
+        ]
+    }
+}
