@@ -16,6 +16,7 @@ mod rlimits;
 mod root;
 mod stub;
 mod submounts;
+mod timezone;
 mod tree_paths;
 
 use crate::channel::{ChildEnd, FromPayload, StepFailure};

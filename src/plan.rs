@@ -273,6 +273,7 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
     steps.extend(api_file_systems::api(machine, facts, shows_full_procfs(machine, init)));
     // After `/run`, the target of most links.
     steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf));
+    steps.extend(facts.timezone.iter().cloned().map(BuildStep::Timezone));
     if let Some(file) = &facts.hosts_file {
         steps.push(BuildStep::Bind {
             source: BindSource::Host(file.clone()),

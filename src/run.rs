@@ -4,6 +4,7 @@
 mod facts;
 mod placement;
 mod root;
+mod timezone;
 
 use crate::claim;
 use crate::config::nspawn::SettingsMode;

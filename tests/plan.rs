@@ -1,7 +1,7 @@
 //! Plans of machines as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition of
 //! the machine 'web', or `run` contains the arguments of `coracle run`; `facts` contains the differences
 //! between the simulated host and the default one (`terminal`, `apparmor`, `selinux`, `no-devices`,
-//! `shifted`, `attached TARGET…`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, create a
+//! `shifted`, `timezone ZONE`, `attached TARGET…`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, create a
 //! directory, run the test once with BLESS=1, and review the created plan.
 
 // clippy.toml allows unwrap in #[test] functions only, not in their helpers.
@@ -19,7 +19,7 @@ use coracle::machine::name::Name;
 use coracle::machine::network::Mode;
 use coracle::machine::users::Users;
 use coracle::paths::Paths;
-use coracle::plan::step::{BindSource, BuildStep, HostStep, InitStep, ResolvConfAction};
+use coracle::plan::step::{BindSource, BuildStep, HostStep, InitStep, ResolvConfAction, TimezoneAction};
 use coracle::plan::{Facts, Plan, User, make};
 use coracle::sys::mount::Depth;
 use std::fmt::Write as _;
@@ -123,6 +123,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
             .then(|| "[Match]\n".into()),
         resolv_conf: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
             .then(|| ResolvConfAction::Write("nameserver 192.0.2.53\n".into())),
+        timezone: None,
         hosts_file: None,
         attach_at: "/run/coracle/web/root".into(),
         label: None,
@@ -149,6 +150,11 @@ fn change(facts: &mut Facts, machine: &Machine, words: &str) {
             }
             ["attached", targets @ ..] => {
                 facts.attached_targets = Some(targets.iter().map(PathBuf::from).collect());
+            }
+            ["timezone", "delete"] => facts.timezone = Some(TimezoneAction::Delete),
+            ["timezone", zone] => {
+                let file = "/etc/localtime".into();
+                facts.timezone = Some(TimezoneAction::Link { zone: (*zone).to_owned(), file });
             }
             ["shifted"] => facts.has_shifted_owners = true,
             ["no-devices"] => facts.devices.clear(),

@@ -270,6 +270,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
     fs::write(places[0].join("web.toml"), DEFINITION).unwrap();
     let machine = config::machine(&paths, &Name::new("web").unwrap()).unwrap().machine;
     let facts = Facts {
+        timezone: None,
         id_base: Some(BASE),
         has_shifted_owners: false,
         attached_targets: None,

@@ -1,10 +1,10 @@
-//! `[identity]`: name, host name and machine id.
+//! `[identity]`: name, host name, machine id and time zone.
 
 use super::setting::{Single, settings};
-use super::values::{RawValue, Value, quoted};
+use super::values::{RawValue, Value, quoted, words};
 use crate::error::{Error, Result};
 use crate::machine::id128::Id128;
-use crate::machine::identity::Identity;
+use crate::machine::identity::{Identity, Timezone};
 use crate::machine::name::Name;
 
 settings! {
@@ -14,6 +14,8 @@ settings! {
         hostname: Single<Hostname> = Single "identity.hostname";
         /// The machine id.
         uuid: Single<Id128> = Single "identity.uuid";
+        /// The treatment of the time zone.
+        timezone: Single<Timezone> = Single "identity.timezone", |_| Timezone::Off;
         /// The name of the machine.
         name: Single<Name> = FlagOnly "name";
     }
@@ -25,9 +27,22 @@ impl IdentitySettings {
         Identity {
             hostname: self.hostname.value().map(|hostname| hostname.0.clone()),
             uuid: self.uuid.value().copied(),
+            timezone: self.timezone.value().copied().unwrap_or_default(),
         }
     }
 }
+
+words!(
+    Timezone,
+    [
+        ("off", Timezone::Off),
+        ("copy", Timezone::Copy),
+        ("bind", Timezone::Bind),
+        ("symlink", Timezone::Symlink),
+        ("delete", Timezone::Delete),
+        ("auto", Timezone::Auto),
+    ]
+);
 
 impl Value for Name {
     fn read(raw: &RawValue) -> Result<Self> {

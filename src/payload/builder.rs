@@ -5,7 +5,7 @@
 use super::host_mounts::HostMounts;
 use super::root::OpenedRoot;
 use super::tree_paths::TreePaths;
-use super::{attached_root, credentials, mounts, nodes, resolv_conf, rlimits};
+use super::{attached_root, credentials, mounts, nodes, resolv_conf, rlimits, timezone};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BuildStep, Credential};
@@ -101,6 +101,7 @@ impl<'a> Builder<'a> {
                 credentials::create(paths, target, *is_world_readable, &self.inputs.credentials, owner)
             }
             BuildStep::ResolvConf(wanted) => resolv_conf::make(self.paths()?, &self.host, wanted, owner),
+            BuildStep::Timezone(action) => timezone::set(self.paths()?, &self.host, action, owner),
             BuildStep::NotifySocket { path } => self.notify_socket(path),
             BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {

@@ -1,6 +1,6 @@
 //! The facts about the host and the tree, found by `run` before a machine is planned. Plain data.
 
-use super::step::{Device, LsmLabel, ResolvConfAction};
+use super::step::{Device, LsmLabel, ResolvConfAction, TimezoneAction};
 use crate::machine::id128::Id128;
 use crate::machine::init::Init;
 use std::path::PathBuf;
@@ -77,6 +77,8 @@ pub struct Facts {
     pub resolved_drop_in: Option<String>,
     /// The action for the guest's resolv.conf(5). `None` if it stays unchanged.
     pub resolv_conf: Option<ResolvConfAction>,
+    /// The action for the guest's localtime(5). `None` if it stays unchanged.
+    pub timezone: Option<TimezoneAction>,
     /// A file of the host to bind over the guest's hosts(5), if that cannot be written.
     pub hosts_file: Option<PathBuf>,
     /// An empty directory of the host to attach the tree at until it becomes the root.

@@ -5,6 +5,8 @@ mod build_step;
 mod host_step;
 mod init_step;
 
-pub use build_step::{BindSource, BuildStep, Credential, Device, IfMissing, ResolvConfAction};
+pub use build_step::{
+    BindSource, BuildStep, Credential, Device, IfMissing, ResolvConfAction, TimezoneAction, ZONES,
+};
 pub use host_step::HostStep;
 pub use init_step::{InitStep, LsmLabel, ResourceLimit};

@@ -1,5 +1,6 @@
 //! Finds what a plan depends on: on the host and in the attached root. Called by `run`. It creates nothing.
 
+use super::timezone;
 use crate::claim::Choice;
 use crate::error::Result;
 use crate::host::lsm;
@@ -80,6 +81,7 @@ pub(super) fn find(
         label: lsm::of_machine(&machine.security)?,
         on_terminal: on_terminal(),
         resolv_conf: resolv_conf(paths, machine, resolver),
+        timezone: timezone::find(paths, machine),
     };
     tree.check_reads()?;
     Ok(HostFacts { facts, lease, hosts })

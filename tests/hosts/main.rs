@@ -65,6 +65,7 @@ mod suites;
 #[path = "../support/mod.rs"]
 mod support;
 mod terminal;
+mod timezone;
 mod traffic_policy;
 mod upgrade;
 mod zones;

@@ -115,6 +115,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "UUID", help_heading = "Identity")]
     pub(crate) uuid: Option<String>,
 
+    /// How /etc/localtime is set up: off, copy, bind, symlink, delete or auto
+    #[arg(long, value_name = "MODE", help_heading = "Identity")]
+    pub(crate) timezone: Option<String>,
+
     /// The slice of the scope of the machine
     #[arg(short = 'S', long, value_name = "SLICE", help_heading = "Unit")]
     pub(crate) slice: Option<String>,
@@ -272,6 +276,7 @@ impl RunArgs {
             long("machine", Slot::Text(&mut self.machine)).or_short(b'M'),
             long("hostname", Slot::Text(&mut self.hostname)),
             long("uuid", Slot::Text(&mut self.uuid)),
+            long("timezone", Slot::Text(&mut self.timezone)),
             long("slice", Slot::Text(&mut self.slice)).or_short(b'S'),
             long("register", Slot::Text(&mut self.register)),
             long("keep-unit", Slot::Flag(&mut self.keep_unit)),

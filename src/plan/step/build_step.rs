@@ -52,6 +52,46 @@ impl ResolvConfAction {
     }
 }
 
+/// The directory with the time zones (localtime(5)).
+pub const ZONES: &str = "/usr/share/zoneinfo";
+
+/// The action for the guest's `/etc/localtime`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimezoneAction {
+    /// Replace it by this content.
+    Copy(Vec<u8>),
+    /// Mount this file of the host over it.
+    Bind(PathBuf),
+    /// Link it to a zone of the tree.
+    Link {
+        /// The zone.
+        zone: String,
+        /// The file of the host to mount over it if the tree lacks the zone.
+        file: PathBuf,
+    },
+    /// Delete it.
+    Delete,
+}
+
+impl TimezoneAction {
+    /// Returns the zone of a link. `None` if it does not lead to one.
+    pub(crate) fn zone(link: &str) -> Option<&str> {
+        let absolute = link.strip_prefix("..").unwrap_or(link);
+        let zone = absolute.strip_prefix(ZONES)?.strip_prefix('/')?;
+        let is_name = |part: &str| !matches!(part, "" | "." | "..");
+        zone.split('/').all(is_name).then_some(zone)
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Copy(_) => "copy to '/etc/localtime'".into(),
+            Self::Bind(file) => format!("bind '{}' over '/etc/localtime'", file.display()),
+            Self::Link { zone, .. } => format!("link '/etc/localtime' to the zone {zone}"),
+            Self::Delete => "delete '/etc/localtime'".into(),
+        }
+    }
+}
+
 /// A credential. Its content is secret, and therefore not part of a step.
 #[derive(Clone, Copy)]
 pub struct Credential<'a> {
@@ -157,6 +197,8 @@ pub enum BuildStep {
     },
     /// Writes, replaces or deletes the guest's `/etc/resolv.conf`.
     ResolvConf(ResolvConfAction),
+    /// Writes, links, covers or deletes the guest's `/etc/localtime`.
+    Timezone(TimezoneAction),
     /// Creates a named pipe, owned by the guest's root.
     Fifo {
         /// Its path.
@@ -249,7 +291,14 @@ pub enum BuildStep {
 impl BuildStep {
     /// Returns whether the machine starts without the step: its failure is a warning.
     pub(crate) fn is_optional(&self) -> bool {
-        matches!(self, Self::ResolvConf(_) | Self::PingGroups { .. } | Self::Loopback | Self::Rlimits(_))
+        matches!(
+            self,
+            Self::ResolvConf(_)
+                | Self::Timezone(_)
+                | Self::PingGroups { .. }
+                | Self::Loopback
+                | Self::Rlimits(_)
+        )
     }
 
     /// Returns the step as one line of text.
@@ -288,6 +337,7 @@ impl BuildStep {
                 format!("create credentials in '{}' {mode:03o}", target.display())
             }
             Self::ResolvConf(action) => action.describe(),
+            Self::Timezone(action) => action.describe(),
             Self::Fifo { path, mode } => format!("create fifo '{}' {mode:03o}", path.display()),
             Self::KernelLog { path } => format!("create the kernel's log '{}' 600", path.display()),
             Self::Socket { path } => format!("create socket '{}'", path.display()),

@@ -26,6 +26,7 @@ const WORDS: &[WordOption] = &[
     ("--personality=", "boot.personality", |run| run.personality.as_deref()),
     ("--hostname=", "identity.hostname", |run| run.hostname.as_deref()),
     ("--uuid=", "identity.uuid", |run| run.uuid.as_deref()),
+    ("--timezone=", "identity.timezone", |run| run.timezone.as_deref()),
     ("--slice=", "slice", |run| run.slice.as_deref()),
     ("--register=", "register", |run| run.register.as_deref().map(plain_truth)),
     ("--oom-score-adjust=", "resources.oom-score-adjust", |run| run.resources.oom_score_adjust.as_deref()),
