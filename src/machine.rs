@@ -74,7 +74,7 @@ impl Parts {
     /// host: the root and writable bind mounts, with mapped ids or the ids of the host. A setuid program
     /// created there by root of the machine belongs to root of the host.
     pub(crate) fn owned_trees(&self) -> Vec<&std::path::Path> {
-        use mounts::MountKind;
+        use mounts::{LayerPath, MountKind, OverlayChanges};
         let has_host_ids = matches!(self.users, users::Users::Host | users::Users::Identity);
         let root = (!self.root.is_shared() && (has_host_ids || self.ownership == users::Ownership::Map))
             .then_some(self.root.path());
@@ -82,6 +82,9 @@ impl Parts {
             MountKind::Bind { source, read_only: false, map_ids, .. } if has_host_ids || *map_ids => {
                 Some(source.as_path())
             }
+            MountKind::Overlay {
+                upper: OverlayChanges::Directory(LayerPath::Host(upper)), map_ids, ..
+            } if has_host_ids || *map_ids => Some(upper.as_path()),
             _ => None,
         });
         root.into_iter().chain(binds).collect()

@@ -11,6 +11,7 @@ mod host_mounts;
 mod init_process;
 mod mounts;
 mod nodes;
+mod overlay;
 mod resolv_conf;
 mod rlimits;
 mod root;

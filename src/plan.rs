@@ -106,7 +106,12 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
         facts.bounding,
     );
     let maps = |step: &BuildStep| {
-        matches!(step, BuildStep::Root { map_ids: true, .. } | BuildStep::Bind { map_ids: true, .. })
+        matches!(
+            step,
+            BuildStep::Root { map_ids: true, .. }
+                | BuildStep::Bind { map_ids: true, .. }
+                | BuildStep::Overlay { map_ids: true, .. }
+        )
     };
     let maps_tree = tree.iter().any(maps);
     // Only another process than PID 1 can build a tree whose mounts are locked in a user namespace.

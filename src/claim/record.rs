@@ -8,6 +8,7 @@ use crate::host::procfs::start_time;
 use crate::image::throwaway;
 use crate::machine::Machine;
 use crate::machine::init::Personality;
+use crate::machine::mounts::{LayerPath, MountKind, OverlayChanges, work_directory};
 use crate::machine::network::ResolvConf;
 use crate::machine::users::Users;
 use crate::network::firewall::{Member, TrafficPolicy};
@@ -16,6 +17,7 @@ use crate::network::{networkd, resolv_conf};
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record, Syscalls};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Returns the record of a machine as its definition and the choice decide it. A reboot continues the record
@@ -52,6 +54,7 @@ pub(super) fn of(
         // Of a boot whose definition was another one too: cleanup removes it.
         kept => kept,
     };
+    record.work_directories = work_directories(machine);
     record.nesting = machine.security.nesting;
     record.no_new_privileges = machine.security.no_new_privileges;
     record.cpu_affinity.clone_from(&machine.resources.cpu_affinity);
@@ -61,6 +64,15 @@ pub(super) fn of(
     network(paths, machine, choice, before, &mut record);
     files(paths, machine, choice, locks, &mut record);
     record
+}
+
+/// Returns the directories beside those of changes to overlays.
+fn work_directories(machine: &Machine) -> Vec<PathBuf> {
+    let upper = machine.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Overlay { upper: OverlayChanges::Directory(LayerPath::Host(upper)), .. } => Some(upper),
+        _ => None,
+    });
+    upper.filter_map(|upper| Some(upper.with_file_name(work_directory(upper.file_name()?)))).collect()
 }
 
 /// Returns the words for namespaces that the machine shares with the host.

@@ -1,8 +1,9 @@
 //! `[[mount]]`: further mounts. Each kind of mount and each key is one row of a table here.
 
+mod layers;
 mod options;
 
-pub(crate) use options::{bind, inaccessible, tmpfs};
+pub(crate) use options::{bind, inaccessible, overlay, tmpfs};
 
 use super::problem::Problem;
 use super::setting::{List, Single, Sourced, settings};
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::machine::mounts::{Mount, MountKind};
 use crate::machine::users::Users;
 use crate::paths::Paths;
+use layers::{Layers, UpperLayer};
 use std::path::{Path, PathBuf};
 
 settings! {
@@ -40,6 +42,10 @@ pub struct MountEntry {
     pub(crate) setuid: Option<bool>,
     /// Options of tmpfs(5).
     pub(crate) options: Option<String>,
+    /// The read-only layers of an overlay, the lowest first.
+    pub(crate) lower: Option<Layers>,
+    /// The place of changes to an overlay.
+    pub(crate) upper: Option<UpperLayer>,
 }
 
 /// A kind of mount.
@@ -50,6 +56,8 @@ pub(crate) enum MountType {
     Bind,
     /// An empty file system in memory.
     Tmpfs,
+    /// Directories combined by overlayfs.
+    Overlay,
     /// An empty node that hides an existing one.
     Inaccessible,
 }
@@ -58,6 +66,7 @@ pub(crate) enum MountType {
 const TYPES: &[(&str, MountType, &str)] = &[
     ("bind", MountType::Bind, "source"),
     ("tmpfs", MountType::Tmpfs, "target"),
+    ("overlay", MountType::Overlay, "lower"),
     ("inaccessible", MountType::Inaccessible, "target"),
 ];
 
@@ -119,14 +128,24 @@ macro_rules! key {
     };
 }
 
+/// The key of `[[mount]]` with a list of values.
+pub(super) const LIST: &str = "lower";
+
 /// The keys of `[[mount]]` beside `type`, with the kinds that have them.
 pub(super) const KEYS: &[MountKey] = &[
     key!("source", source, Value::read, [Bind]),
-    key!("target", target, target, [Bind, Tmpfs, Inaccessible]),
-    key!("read-only", read_only, Value::read, [Bind]),
+    MountKey {
+        name: LIST,
+        kinds: &[MountType::Overlay],
+        set: |entry, raw| entry.lower.get_or_insert_default().push(raw),
+        show: |entry| entry.lower.as_ref().map(Layers::show),
+    },
+    key!("upper", upper, Value::read, [Overlay]),
+    key!("target", target, target, [Bind, Tmpfs, Overlay, Inaccessible]),
+    key!("read-only", read_only, Value::read, [Bind, Overlay]),
     key!("recursive", recursive, Value::read, [Bind]),
-    key!("map-ids", map_ids, Value::read, [Bind]),
-    key!("setuid", setuid, Value::read, [Bind]),
+    key!("map-ids", map_ids, Value::read, [Bind, Overlay]),
+    key!("setuid", setuid, Value::read, [Bind, Overlay]),
     key!("options", options, Value::read, [Tmpfs]),
 ];
 
@@ -206,6 +225,7 @@ fn build(
             map_ids: entry.map_ids.unwrap_or(false) && users != Users::Host,
             setuid: entry.setuid.unwrap_or(false),
         },
+        MountType::Overlay => layers::build(paths, entry, origin, users)?,
         MountType::Tmpfs => MountKind::Tmpfs { options: entry.options.clone().unwrap_or_default() },
         MountType::Inaccessible => MountKind::Inaccessible,
     };

@@ -4,7 +4,7 @@
 use super::stack::StackPart;
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{self, Depth, MountAttributes};
-use crate::sys::overlay::{DATA, MountedOverlay, Overlay, WORK};
+use crate::sys::overlay::{DATA, Marks, MountedOverlay, Overlay, Upper, WORK};
 use crate::tree::walk;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -111,8 +111,9 @@ impl Layers {
     ) -> Result<MountedOverlay> {
         let overlay = Overlay {
             lower: lower.iter().map(AsFd::as_fd).collect(),
-            upper: upper.map(AsFd::as_fd),
+            upper: upper.map(|upper| Upper::of_stack(upper.as_fd())),
             is_volatile: durability == Durability::Discarded,
+            marks: Marks::User,
         };
         overlay.mount().map_err(|error| match (&self.id_map, error.hint()) {
             (Some(_), None) => error.with_hint(

@@ -1,5 +1,6 @@
 //! Further mounts of a machine.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// Options of a tmpfs for the file system (tmpfs(5)); all but the last three have a value.
@@ -24,7 +25,7 @@ impl Mount {
     pub(crate) fn source(&self) -> Option<&Path> {
         match &self.kind {
             MountKind::Bind { source, .. } => Some(source),
-            MountKind::Tmpfs { .. } | MountKind::Inaccessible => None,
+            MountKind::Tmpfs { .. } | MountKind::Overlay { .. } | MountKind::Inaccessible => None,
         }
     }
 }
@@ -50,6 +51,45 @@ pub(crate) enum MountKind {
         /// Options of tmpfs(5) separated by commas, for example `mode=755,size=10%`.
         options: String,
     },
+    /// Directories combined by overlayfs.
+    Overlay {
+        /// The read-only layers, the lowest first.
+        lower: Vec<LayerPath>,
+        /// The place of changes.
+        upper: OverlayChanges,
+        /// Whether ids of layers of the host are mapped as those of the root.
+        map_ids: bool,
+        /// Whether setuid programs and file capabilities take effect.
+        setuid: bool,
+    },
     /// An empty node of mode 000 that hides an existing one.
     Inaccessible,
+}
+
+/// The path of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LayerPath {
+    /// A path of the host.
+    Host(PathBuf),
+    /// A path inside the machine.
+    Inside(PathBuf),
+}
+
+/// The place of changes to an overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OverlayChanges {
+    /// None: it is read-only.
+    None,
+    /// Memory; they are discarded at the end.
+    Temporary,
+    /// A directory.
+    Directory(LayerPath),
+}
+
+/// Returns the name of the directory that the kernel works in, beside the directory of changes.
+pub(crate) fn work_directory(data: &OsStr) -> OsString {
+    let mut name = OsString::from(".#");
+    name.push(data);
+    name.push(".work");
+    name
 }

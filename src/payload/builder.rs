@@ -3,9 +3,10 @@
 //! for a machine without a user namespace, in PID 1. Called by `payload` and `init_process`.
 
 use super::host_mounts::HostMounts;
+use super::overlay::Surroundings;
 use super::root::OpenedRoot;
 use super::tree_paths::TreePaths;
-use super::{attached_root, credentials, mounts, nodes, resolv_conf, rlimits, timezone};
+use super::{attached_root, credentials, mounts, nodes, overlay, resolv_conf, rlimits, timezone};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BuildStep, Credential};
@@ -90,6 +91,10 @@ impl<'a> Builder<'a> {
             BuildStep::Bind { .. } => {
                 let paths = self.paths.as_mut().ok_or_else(no_root)?;
                 mounts::bind(paths, step, &self.host, self.inputs.id_map, owner)
+            }
+            BuildStep::Overlay { .. } => {
+                let around = Surroundings { host: &self.host, id_map: self.inputs.id_map, owner };
+                overlay::create(self.paths.as_mut().ok_or_else(no_root)?, step, &around)
             }
             BuildStep::Restrict { target, attributes } => {
                 mounts::restrict(self.paths_mut()?, target, *attributes)

@@ -68,7 +68,7 @@ fn cannot_open(error: Error, target: &Path) -> Error {
     error.context(format!("cannot open mount target '{}'", target.display()))
 }
 
-fn missing(paths: &TreePaths, target: &Path) -> Error {
+pub(super) fn missing(paths: &TreePaths, target: &Path) -> Error {
     match nodes::parent(paths, target) {
         Ok(_) => cannot_open(rustix::io::Errno::NOENT.into(), target),
         Err(error) => error,
@@ -242,7 +242,7 @@ fn restrict_copy(paths: &TreePaths, path: &Path, tree: &OwnedFd, attributes: Mou
 }
 
 /// Copies the mount at a path of the tree. `None` if the path does not exist.
-fn copy_inside(paths: &TreePaths, path: &Path, depth: Depth) -> Result<Option<OwnedFd>> {
+pub(super) fn copy_inside(paths: &TreePaths, path: &Path, depth: Depth) -> Result<Option<OwnedFd>> {
     let copied = match paths.in_mount(path) {
         Some((root, rest)) => mount::copy_tree_at(root, rest, depth),
         None => match existing(paths, path)? {
@@ -257,7 +257,7 @@ fn copy_inside(paths: &TreePaths, path: &Path, depth: Depth) -> Result<Option<Ow
 }
 
 /// Attaches a mount to an existing path of the tree. Returns false if the path does not exist.
-fn attach(paths: &TreePaths, tree: &OwnedFd, target: &Path) -> Result<bool> {
+pub(super) fn attach(paths: &TreePaths, tree: &OwnedFd, target: &Path) -> Result<bool> {
     let attached = match paths.in_mount(target) {
         Some((root, path)) => mount::attach_at(tree.as_fd(), root, path),
         None => match existing(paths, target)? {
@@ -273,7 +273,7 @@ fn attach(paths: &TreePaths, tree: &OwnedFd, target: &Path) -> Result<bool> {
 
 /// Copies the mount of a bind source, in the host's mount namespace, as root of the host: a network file
 /// system may know no other user.
-fn copy_from_host(path: &Path, depth: Depth, owner: u32) -> Result<OwnedFd> {
+pub(super) fn copy_from_host(path: &Path, depth: Depth, owner: u32) -> Result<OwnedFd> {
     if owner != 0 {
         process::make_files_as(0)?;
     }

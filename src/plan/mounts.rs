@@ -1,8 +1,8 @@
 //! The mounts of a definition, as steps. Called by `plan`.
 
 use super::Facts;
-use super::step::{BindSource, BuildStep, IfMissing};
-use crate::machine::mounts::{Mount, MountKind, TMPFS_OPTIONS};
+use super::step::{BindSource, BuildStep, IfMissing, OverlayUpper};
+use crate::machine::mounts::{LayerPath, Mount, MountKind, OverlayChanges, TMPFS_OPTIONS};
 use crate::sys::mount::{Depth, MountAttributes};
 
 /// Returns the steps for mounts, in the order of the definition.
@@ -30,7 +30,29 @@ fn step(mount: &Mount, facts: &Facts) -> BuildStep {
             let options = tmpfs_options(&words, facts.owner());
             BuildStep::Mount { kind: "tmpfs", options, attributes: tmpfs_attributes(&words), target }
         }
+        MountKind::Overlay { lower, upper, map_ids, setuid } => BuildStep::Overlay {
+            lower: lower.iter().map(layer).collect(),
+            upper: match upper {
+                OverlayChanges::None => OverlayUpper::None,
+                OverlayChanges::Temporary => OverlayUpper::Temporary,
+                OverlayChanges::Directory(path) => OverlayUpper::Directory(layer(path)),
+            },
+            target,
+            attributes: MountAttributes {
+                read_only: *upper == OverlayChanges::None,
+                no_setuid: !setuid,
+                ..MountAttributes::default()
+            },
+            map_ids: *map_ids && facts.user_namespace,
+        },
         MountKind::Inaccessible => BuildStep::Mask { target },
+    }
+}
+
+fn layer(path: &LayerPath) -> BindSource {
+    match path {
+        LayerPath::Host(path) => BindSource::Host(path.clone()),
+        LayerPath::Inside(path) => BindSource::Inside(path.clone()),
     }
 }
 

@@ -2,11 +2,11 @@
 //! context of errors.
 
 mod build_step;
+mod guest_files;
 mod host_step;
 mod init_step;
 
-pub use build_step::{
-    BindSource, BuildStep, Credential, Device, IfMissing, ResolvConfAction, TimezoneAction, ZONES,
-};
+pub use build_step::{BindSource, BuildStep, Device, IfMissing, OverlayUpper};
+pub use guest_files::{Credential, ResolvConfAction, TimezoneAction, ZONES};
 pub use host_step::HostStep;
 pub use init_step::{InitStep, LsmLabel, ResourceLimit};

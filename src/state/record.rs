@@ -165,6 +165,9 @@ pub(crate) struct Record {
     /// Files and directories deleted by `cleanup`, in addition to the machine's state directory.
     #[serde(default)]
     pub(crate) files: Vec<PathBuf>,
+    /// Directories that the kernel works in for overlays, deleted by `cleanup`.
+    #[serde(default)]
+    pub(crate) work_directories: Vec<PathBuf>,
     /// The directory of changes that are discarded at the end. `None` if the machine has none on the disk.
     #[serde(default)]
     pub(crate) throwaway: Option<PathBuf>,
@@ -212,6 +215,7 @@ impl Record {
             unconfined: Vec::new(),
             owned_trees: Vec::new(),
             files: Vec::new(),
+            work_directories: Vec::new(),
             throwaway: None,
         }
     }

@@ -112,6 +112,9 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
             log::warn!("cannot remove '{}': {error}, ignoring", file.display());
         }
     }
+    for directory in &record.work_directories {
+        note(throwaway::remove(directory));
+    }
     if let Some(layer) = &record.throwaway {
         note(throwaway::remove(layer));
     }

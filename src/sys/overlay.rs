@@ -1,12 +1,12 @@
 //! OverlayFS from detached mounts (kernel: Documentation/filesystems/overlayfs.rst). Its layers are not visible
-//! in any mount namespace. Called by `image`.
+//! in any mount namespace. Called by `image` and `payload`.
 
 use super::mount::{self, Depth, MountAttributes};
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountFlags};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::path::Path;
 
 /// The directory of changed files in the writable layer, as in systemd.mstack(7).
@@ -19,15 +19,49 @@ pub(crate) const WORK: &str = "work";
 pub(crate) struct Overlay<'a> {
     /// The read-only layers, the uppermost first.
     pub(crate) lower: Vec<BorrowedFd<'a>>,
-    /// The writable layer: a mount with the directories [`DATA`] and an empty [`WORK`].
-    pub(crate) upper: Option<BorrowedFd<'a>>,
+    /// The writable layer.
+    pub(crate) upper: Option<Upper<'a>>,
     /// Whether the writable layer need not survive a crash: it is never synced.
     pub(crate) is_volatile: bool,
+    /// The attributes of files that mark changes.
+    pub(crate) marks: Marks,
 }
 
-/// Options of all overlays. `user.` attributes as marks allow guests to use the layers for overlays too, and
-/// systemd to mount them; without an index a layer is not bound to one file system.
-const OPTIONS: [(&str, &str); 3] = [("userxattr", ""), ("index", "off"), ("xino", "auto")];
+/// The writable layer of an overlay: a mount, the directory of changed files in it, and that of the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Upper<'a> {
+    /// The mount.
+    pub(crate) mount: BorrowedFd<'a>,
+    /// The directory of changed files.
+    pub(crate) data: &'a OsStr,
+    /// The directory beside it that the kernel works in.
+    pub(crate) work: &'a OsStr,
+}
+
+impl<'a> Upper<'a> {
+    /// Returns a layer with the directories of systemd.mstack(7).
+    pub(crate) fn of_stack(mount: BorrowedFd<'a>) -> Self {
+        Self { mount, data: OsStr::new(DATA), work: OsStr::new(WORK) }
+    }
+
+    /// Opens one of its directories. A link there could have been created by a guest.
+    fn directory(&self, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(self.mount, name, flags, Mode::empty())
+    }
+}
+
+/// The attributes of files that mark changes in a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// `user.` attributes: guests can use the layers for overlays too, and systemd mounts them.
+    User,
+    /// `trusted.` attributes, the default of the kernel and of systemd-nspawn(1).
+    Trusted,
+}
+
+/// Options of all overlays. Without an index a layer is not bound to one file system.
+const OPTIONS: [(&str, &str); 2] = [("index", "off"), ("xino", "auto")];
 
 /// An overlay.
 #[derive(Debug)]
@@ -63,8 +97,9 @@ impl Overlay<'_> {
             for layer in &self.lower {
                 fsconfig_set_fd(context, "lowerdir+", *layer)?;
             }
-            for (key, directory) in self.upper.iter().flat_map(|_| [("upperdir", DATA), ("workdir", WORK)]) {
-                fsconfig_set_fd(context, key, self.directory(directory)?)?;
+            if let Some(upper) = self.upper {
+                fsconfig_set_fd(context, "upperdir", upper.directory(upper.data)?)?;
+                fsconfig_set_fd(context, "workdir", upper.directory(upper.work)?)?;
             }
             for (key, value) in self.options() {
                 if value.is_empty() {
@@ -88,20 +123,14 @@ impl Overlay<'_> {
     fn options(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let volatile = (self.is_volatile && self.upper.is_some()).then_some(("volatile", ""));
         let read_only = self.upper.is_none().then_some(("ro", ""));
-        OPTIONS.into_iter().chain(volatile).chain(read_only)
+        let marks = (self.marks == Marks::User).then_some(("userxattr", ""));
+        OPTIONS.into_iter().chain(marks).chain(volatile).chain(read_only)
     }
 
     fn attributes(&self) -> rustix::mount::MountAttrFlags {
         let mut flags = rustix::mount::MountAttrFlags::empty();
         flags.set(rustix::mount::MountAttrFlags::MOUNT_ATTR_RDONLY, self.upper.is_none());
         flags
-    }
-
-    /// Opens a directory of the writable layer. A link there could have been created by a guest.
-    fn directory(&self, name: &str) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let upper = self.upper.ok_or(rustix::io::Errno::INVAL)?;
-        rustix::fs::openat(upper, name, flags, Mode::empty())
     }
 
     /// Mounts from layers that are attached in a mount namespace of their own, by mount(2).
@@ -128,8 +157,9 @@ impl Overlay<'_> {
         }
         let mut options = vec![format!("lowerdir={}", names.join(":"))];
         if let Some(upper) = self.upper {
-            attach(upper, "u")?;
-            options.push(format!("upperdir=u/{DATA},workdir=u/{WORK}"));
+            attach(upper.mount, "u")?;
+            let quoted = |name: &OsStr| name.to_string_lossy().replace('\\', "\\\\").replace(',', "\\,");
+            options.push(format!("upperdir=u/{},workdir=u/{}", quoted(upper.data), quoted(upper.work)));
         }
         let is_of_mount = |key: &str| key == "ro";
         options.extend(
@@ -199,7 +229,12 @@ mod tests {
             let mounts = layers(directory.path());
             let lower = || vec![mounts[0].as_fd(), mounts[1].as_fd()];
             let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            let overlay = Overlay { lower: lower(), upper: Some(mounts[2].as_fd()), is_volatile: true };
+            let overlay = Overlay {
+                lower: lower(),
+                upper: Some(Upper::of_stack(mounts[2].as_fd())),
+                is_volatile: true,
+                marks: Marks::User,
+            };
             let mount = method(&overlay).unwrap();
             assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
             assert_eq!(
@@ -218,6 +253,7 @@ mod tests {
                 lower: vec![mounts[0].as_fd(), mounts[1].as_fd()],
                 upper: None,
                 is_volatile: false,
+                marks: Marks::User,
             };
             let mount = method(&overlay).unwrap();
             let refused = rustix::fs::unlinkat(&mount, "b", rustix::fs::AtFlags::empty());
@@ -234,8 +270,12 @@ mod tests {
         let mounts = layers(directory.path());
         fs::remove_dir(directory.path().join("rw/work")).unwrap();
         std::os::unix::fs::symlink("/tmp", directory.path().join("rw/work")).unwrap();
-        let overlay =
-            Overlay { lower: vec![mounts[0].as_fd()], upper: Some(mounts[2].as_fd()), is_volatile: false };
+        let overlay = Overlay {
+            lower: vec![mounts[0].as_fd()],
+            upper: Some(Upper::of_stack(mounts[2].as_fd())),
+            is_volatile: false,
+            marks: Marks::User,
+        };
         assert!(overlay.mount().is_err());
     }
 }

@@ -48,6 +48,7 @@ mod neighbours;
 mod nesting;
 mod network;
 mod nspawn_files;
+mod overlays;
 mod ports;
 mod probe;
 mod process_settings;

@@ -1,5 +1,6 @@
 //! Mounts in the syntax of the options of systemd-nspawn(1).
 
+use super::layers::{Layers, UpperLayer};
 use super::{MountEntry, MountType, not_root};
 use crate::config::values::{RawValue, Value, quoted};
 use crate::error::{Error, Result};
@@ -69,6 +70,47 @@ pub(crate) fn tmpfs(text: &str) -> Result<MountEntry> {
     Ok(MountEntry { kind: MountType::Tmpfs, target: Some(target), options, ..MountEntry::default() })
 }
 
+/// Parses `LOWER:…:UPPER:TARGET` of `--overlay=`, or `LOWER:…:TARGET` of `--overlay-ro=`. If there are two paths,
+/// the last one is a layer and the target.
+///
+/// # Errors
+/// The syntax or a path is invalid.
+pub(crate) fn overlay(text: &str, read_only: bool) -> Result<MountEntry> {
+    let parts = fields(text)?;
+    let (layers, target) = match parts.as_slice() {
+        [lower, both] => (vec![lower, both], both),
+        [layers @ .., target] if layers.len() > 1 => (layers.iter().collect(), target),
+        _ => {
+            return Err(Error::new(format!("{} has too few fields", quoted(text)))
+                .with_hint("write LOWER:UPPER:TARGET; write '\\:' for a colon in a path"));
+        }
+    };
+    let (upper, lower) = match layers.split_last() {
+        Some((upper, lower)) if !read_only => (Some(*upper), lower.to_vec()),
+        _ => (None, layers),
+    };
+    let mut mount = MountEntry {
+        kind: MountType::Overlay,
+        target: Some(PathBuf::read(&RawValue::Text(target)).and_then(not_root)?),
+        read_only: Some(read_only),
+        // As in systemd-nspawn(1).
+        setuid: Some(true),
+        ..MountEntry::default()
+    };
+    let mut layers = Layers::default();
+    for layer in lower {
+        layers.push(&RawValue::Text(layer))?;
+    }
+    mount.lower = Some(layers);
+    mount.upper = upper
+        .map(|upper| match upper.as_str() {
+            "" => Ok(UpperLayer::Temporary),
+            path => UpperLayer::read(&RawValue::Text(path)),
+        })
+        .transpose()?;
+    Ok(mount)
+}
+
 /// Parses `TARGET` of `--inaccessible=`.
 ///
 /// # Errors
@@ -115,6 +157,25 @@ mod tests {
             ["", "a", ":/x", "+/a", "/a:b", "/a:/b:nonsense", "/a:/b:idmap:x", "/a\\", "/a:/", "/a:/../b"]
         {
             assert!(bind(bad, false).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn overlays_have_layers_and_a_target() {
+        let mount = overlay("/a\\:b:+/etc:/changes:/target", false).unwrap();
+        assert_eq!(mount.lower.unwrap().show(), "[\"/a:b\", \"+/etc\"]");
+        assert_eq!(mount.upper.unwrap().show(), "\"/changes\"");
+        assert_eq!(mount.target, Some("/target".into()));
+        let mount = overlay("+/var::/var", false).unwrap();
+        assert_eq!(mount.upper, Some(UpperLayer::Temporary));
+        let mount = overlay("/a:/b", false).unwrap();
+        assert_eq!((mount.lower.unwrap().show(), mount.target), ("[\"/a\"]".into(), Some("/b".into())));
+        let mount = overlay("/a:/b:/c", true).unwrap();
+        assert_eq!((mount.lower.unwrap().show(), mount.upper), ("[\"/a\", \"/b\"]".into(), None));
+        for bad in
+            ["", "/a", "a:/b:/c", "/a:b:/c", "/a:/b:/", "::/c", "/a:+/b", "/a:/b:c", "/a:+:/c", "/a:+/:/c"]
+        {
+            assert!(overlay(bad, false).is_err(), "{bad}");
         }
     }
 

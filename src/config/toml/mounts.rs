@@ -1,7 +1,7 @@
 //! Parses `[[mount]]`, tables whose keys depend on one another.
 
 use super::{TomlReader, raw_value, ticked};
-use crate::config::mounts::{KEYS, MountEntry, MountType, not_root};
+use crate::config::mounts::{KEYS, LIST, MountEntry, MountType, not_root};
 use crate::config::values::{RawValue, Value};
 use crate::error::{Error, Result, nearest};
 use toml::Spanned;
@@ -18,7 +18,15 @@ impl TomlReader<'_> {
         let before = self.errors.len();
         let mut mount = MountEntry::default();
         for (key, value) in table {
-            if let Err(error) = set(&mut mount, key.get_ref(), &raw_value(value.get_ref())) {
+            // A list is the same key several times.
+            let values: Vec<RawValue> = match value.get_ref() {
+                DeValue::Array(items) if key.get_ref() == LIST => {
+                    items.iter().map(|item| raw_value(item.get_ref())).collect()
+                }
+                one => vec![raw_value(one)],
+            };
+            let set = |raw| set(&mut mount, key.get_ref(), raw);
+            if let Err(error) = values.iter().try_for_each(set) {
                 let name = key.get_ref().as_ref();
                 let unknown = name != "type" && KEYS.iter().all(|key| key.name != name);
                 self.report(if unknown { key.span() } else { value.span() }, error);

@@ -1,7 +1,8 @@
 //! The steps that create the mount tree: of the builder, or of PID 1.
 
-use super::ResourceLimit;
+use super::{ResolvConfAction, ResourceLimit, TimezoneAction};
 use crate::sys::mount::{Depth, MountAttributes};
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// The source of a bind mount.
@@ -13,6 +14,41 @@ pub enum BindSource {
     Inside(PathBuf),
 }
 
+/// The place of changes to an overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OverlayUpper {
+    /// None: it is read-only.
+    None,
+    /// A layer in memory.
+    Temporary,
+    /// A directory.
+    Directory(BindSource),
+}
+
+impl OverlayUpper {
+    /// Returns the name of the directory that the kernel works in, beside that of changes.
+    pub(crate) fn work_directory(data: &OsStr) -> OsString {
+        crate::machine::mounts::work_directory(data)
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Temporary => " with a layer in memory".into(),
+            Self::Directory(source) => format!(" with {}", source.describe()),
+        }
+    }
+}
+
+impl BindSource {
+    fn describe(&self) -> String {
+        match self {
+            Self::Host(path) => format!("host's '{}'", path.display()),
+            Self::Inside(path) => format!("'{}'", path.display()),
+        }
+    }
+}
+
 /// The action for a missing source or target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfMissing {
@@ -20,91 +56,6 @@ pub enum IfMissing {
     Error,
     /// Skip the step: kernels differ in the files of procfs and sysfs.
     Skip,
-}
-
-/// The action for the guest's `/etc/resolv.conf`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ResolvConfAction {
-    /// Write this content, also to the target of a link into `/run`.
-    Write(String),
-    /// Write this content if there is no file yet.
-    WriteIfMissing(String),
-    /// Write this content, but not to a link.
-    Copy(String),
-    /// Delete an existing file or link, and write this content.
-    Replace(String),
-    /// Mount this file of the host over it.
-    Bind(PathBuf),
-    /// Delete it.
-    Delete,
-}
-
-impl ResolvConfAction {
-    fn describe(&self) -> String {
-        match self {
-            Self::Write(_) => "write '/etc/resolv.conf'".into(),
-            Self::WriteIfMissing(_) => "write '/etc/resolv.conf' if it is missing".into(),
-            Self::Copy(_) => "copy to '/etc/resolv.conf'".into(),
-            Self::Replace(_) => "replace '/etc/resolv.conf'".into(),
-            Self::Bind(file) => format!("bind '{}' over '/etc/resolv.conf'", file.display()),
-            Self::Delete => "delete '/etc/resolv.conf'".into(),
-        }
-    }
-}
-
-/// The directory with the time zones (localtime(5)).
-pub const ZONES: &str = "/usr/share/zoneinfo";
-
-/// The action for the guest's `/etc/localtime`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TimezoneAction {
-    /// Replace it by this content.
-    Copy(Vec<u8>),
-    /// Mount this file of the host over it.
-    Bind(PathBuf),
-    /// Link it to a zone of the tree.
-    Link {
-        /// The zone.
-        zone: String,
-        /// The file of the host to mount over it if the tree lacks the zone.
-        file: PathBuf,
-    },
-    /// Delete it.
-    Delete,
-}
-
-impl TimezoneAction {
-    /// Returns the zone of a link. `None` if it does not lead to one.
-    pub(crate) fn zone(link: &str) -> Option<&str> {
-        let absolute = link.strip_prefix("..").unwrap_or(link);
-        let zone = absolute.strip_prefix(ZONES)?.strip_prefix('/')?;
-        let is_name = |part: &str| !matches!(part, "" | "." | "..");
-        zone.split('/').all(is_name).then_some(zone)
-    }
-
-    fn describe(&self) -> String {
-        match self {
-            Self::Copy(_) => "copy to '/etc/localtime'".into(),
-            Self::Bind(file) => format!("bind '{}' over '/etc/localtime'", file.display()),
-            Self::Link { zone, .. } => format!("link '/etc/localtime' to the zone {zone}"),
-            Self::Delete => "delete '/etc/localtime'".into(),
-        }
-    }
-}
-
-/// A credential. Its content is secret, and therefore not part of a step.
-#[derive(Clone, Copy)]
-pub struct Credential<'a> {
-    /// Its name.
-    pub(crate) name: &'a str,
-    /// Its content.
-    pub(crate) content: &'a [u8],
-}
-
-impl std::fmt::Debug for Credential<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("name", &self.name).finish_non_exhaustive()
-    }
 }
 
 /// A device node.
@@ -248,6 +199,19 @@ pub enum BuildStep {
         /// The action for a missing source or target.
         missing: IfMissing,
     },
+    /// Mounts directories combined by overlayfs.
+    Overlay {
+        /// The read-only layers, the lowest first.
+        lower: Vec<BindSource>,
+        /// The place of changes.
+        upper: OverlayUpper,
+        /// The mount point.
+        target: PathBuf,
+        /// Additional attributes.
+        attributes: MountAttributes,
+        /// Whether ids of layers of the host are mapped through the child's user namespace.
+        map_ids: bool,
+    },
     /// Adds attributes to an existing mount.
     Restrict {
         /// The mount point.
@@ -346,13 +310,11 @@ impl BuildStep {
             }
             Self::Symlink { path, to } => format!("link '{}' to '{}'", path.display(), to.display()),
             Self::Bind { source, target, attributes, map_ids, .. } => {
-                let source = match source {
-                    BindSource::Host(path) => format!("host's '{}'", path.display()),
-                    BindSource::Inside(path) => format!("'{}'", path.display()),
-                };
+                let source = source.describe();
                 let mapped = if *map_ids { "idmapped" } else { "" };
                 format!("bind {source} on '{}'{}", target.display(), list(mapped, *attributes))
             }
+            Self::Overlay { .. } => self.describe_overlay(),
             Self::Restrict { target, attributes } => {
                 format!("restrict '{}'{}", target.display(), list("", *attributes))
             }
@@ -363,6 +325,15 @@ impl BuildStep {
             Self::Console => "open the console".into(),
             Self::Pivot => "make the tree the root".into(),
         }
+    }
+
+    fn describe_overlay(&self) -> String {
+        let Self::Overlay { lower, upper, target, attributes, map_ids } = self else { return String::new() };
+        let lower: Vec<String> = lower.iter().map(BindSource::describe).collect();
+        let mapped = if *map_ids { "idmapped" } else { "" };
+        let attributes = list(mapped, *attributes);
+        let (upper, target) = (upper.describe(), target.display());
+        format!("overlay {}{upper} on '{target}'{attributes}", lower.join(", "))
     }
 }
 

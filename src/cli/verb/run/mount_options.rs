@@ -18,6 +18,14 @@ pub(crate) struct MountOptions {
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Mounts")]
     pub(crate) tmpfs: Vec<String>,
 
+    /// Mount directories combined by overlayfs; an empty UPPER is temporary, + before a path is inside
+    #[arg(long, value_name = "LOWER:…:UPPER:TARGET", help_heading = "Mounts")]
+    pub(crate) overlay: Vec<String>,
+
+    /// Mount directories combined by overlayfs read-only
+    #[arg(long, value_name = "LOWER:…:TARGET", help_heading = "Mounts")]
+    pub(crate) overlay_ro: Vec<String>,
+
     /// Hide a file or directory
     #[arg(long, value_name = "TARGET", help_heading = "Mounts")]
     pub(crate) inaccessible: Vec<String>,
@@ -30,6 +38,8 @@ impl MountOptions {
             long("bind", Slot::Texts(&mut self.bind)),
             long("bind-ro", Slot::Texts(&mut self.bind_ro)),
             long("tmpfs", Slot::Texts(&mut self.tmpfs)),
+            long("overlay", Slot::Texts(&mut self.overlay)),
+            long("overlay-ro", Slot::Texts(&mut self.overlay_ro)),
             long("inaccessible", Slot::Texts(&mut self.inaccessible)),
         ]
     }

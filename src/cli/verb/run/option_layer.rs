@@ -72,6 +72,8 @@ const MOUNTS: &[Mounts] = &[
     ("--bind=", |text| mounts::bind(text, false), |run| &run.mounts.bind),
     ("--bind-ro=", |text| mounts::bind(text, true), |run| &run.mounts.bind_ro),
     ("--tmpfs=", mounts::tmpfs, |run| &run.mounts.tmpfs),
+    ("--overlay=", |text| mounts::overlay(text, false), |run| &run.mounts.overlay),
+    ("--overlay-ro=", |text| mounts::overlay(text, true), |run| &run.mounts.overlay_ro),
     ("--inaccessible=", mounts::inaccessible, |run| &run.mounts.inaccessible),
 ];
 
