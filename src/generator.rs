@@ -166,6 +166,7 @@ mod tests {
                 stop_timeout: Duration::from_secs(90),
                 start_timeout: Duration::from_secs(600),
                 time_namespace: false,
+                suppress_sync: false,
                 personality: None,
             },
             command: machine::command::Command {

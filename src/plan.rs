@@ -373,6 +373,7 @@ fn init_steps(
         allow: machine.security.syscalls_allow.clone(),
         deny: machine.security.syscalls_deny.clone(),
         socketcall: facts.socketcall,
+        suppress_sync: machine.boot.suppress_sync,
     };
     steps.push(InitStep::Filter(filter::compile(&policy)?));
     if matches!(machine.command.payload, Payload::Command { as_pid2: true, .. }) {

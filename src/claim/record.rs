@@ -48,6 +48,7 @@ pub(super) fn of(
         allow: machine.security.syscalls_allow.clone(),
         deny: machine.security.syscalls_deny.clone(),
         socketcall: record.syscalls.socketcall,
+        suppress_sync: machine.boot.suppress_sync,
     };
     record.throwaway = match record.throwaway.take() {
         None if machine.root.is_throwaway() => Some(throwaway::choose(paths)),

@@ -32,6 +32,8 @@ settings! {
         arguments: List<Argument> = List "boot.arguments";
         /// Whether the guest gets a time namespace.
         time_namespace: Single<bool> = Single "boot.time-namespace", |_| false;
+        /// Whether calls such as fsync(2) have no effect.
+        suppress_sync: Single<bool> = Single "boot.suppress-sync", |_| false;
         /// The execution domain of the guest.
         personality: Single<Personality> = Single "boot.personality";
     }
@@ -47,6 +49,7 @@ impl BootSettings {
             stop_timeout: self.stop_timeout.required("boot.stop-timeout")?,
             start_timeout: self.start_timeout.required("boot.start-timeout")?,
             time_namespace: self.time_namespace.required("boot.time-namespace")?,
+            suppress_sync: self.suppress_sync.required("boot.suppress-sync")?,
             personality: self.personality.value().copied(),
         })
     }

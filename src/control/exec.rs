@@ -118,6 +118,7 @@ fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
             allow: record.syscalls.allow.clone(),
             deny: record.syscalls.deny.clone(),
             socketcall: record.syscalls.socketcall,
+            suppress_sync: record.syscalls.suppress_sync,
         },
         no_new_privileges: record.no_new_privileges,
         ignored_signals: probe::OwnStatus::read().ignored_signals,

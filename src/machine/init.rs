@@ -148,6 +148,8 @@ pub(crate) struct Boot {
     pub(crate) start_timeout: Duration,
     /// Whether the guest gets a time namespace, in which its boot time starts at zero.
     pub(crate) time_namespace: bool,
+    /// Whether calls that write files to the disk, such as fsync(2), only pretend to do so.
+    pub(crate) suppress_sync: bool,
     /// The execution domain of its processes; `None` for that of Coracle.
     pub(crate) personality: Option<Personality>,
 }

@@ -142,6 +142,7 @@ mod tests {
                 allow: Vec::new(),
                 deny: Vec::new(),
                 socketcall: false,
+                suppress_sync: false,
             },
             no_new_privileges: true,
             ignored_signals: 0,

@@ -35,6 +35,8 @@ pub struct Policy {
     pub(crate) deny: Vec<String>,
     /// Whether the machine needs socketcall(2): its programs are built for 32 bit x86.
     pub(crate) socketcall: bool,
+    /// Whether calls that write files to the disk only pretend to do so.
+    pub(crate) suppress_sync: bool,
 }
 
 pub(crate) use crate::sys::filter::Instruction;
@@ -75,7 +77,8 @@ mod tests {
 
     fn policy(capabilities: u64, allow: &[&str], deny: &[&str]) -> Policy {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-        Policy { capabilities, allow: words(allow), deny: words(deny), socketcall: false }
+        let (allow, deny) = (words(allow), words(deny));
+        Policy { capabilities, allow, deny, socketcall: false, suppress_sync: false }
     }
 
     /// Runs one call through a program that serves all interfaces.
@@ -217,6 +220,29 @@ mod tests {
         }
         let all = policy(0, &["socketcall"], &["@ipc"]);
         assert_eq!(answer(&all, Abi::I386, "ipc", [24, 0, 0, 0, 0, 0]), errno(libc::EPERM));
+    }
+
+    #[test]
+    fn suppressed_calls_succeed_for_open_files_only() {
+        let suppressed = Policy { suppress_sync: true, ..policy(0, &[], &[]) };
+        for (name, file, expected) in [
+            ("sync", u64::MAX, errno(0)),
+            ("msync", u64::MAX, errno(0)),
+            ("fsync", 3, errno(0)),
+            ("fdatasync", 0, errno(0)),
+            ("syncfs", 7 | 1 << 40, errno(0)),
+            ("sync_file_range", 3, errno(0)),
+            ("fsync", u64::from(u32::MAX), errno(libc::EBADF)),
+            ("syncfs", 0x8000_0000, errno(libc::EBADF)),
+            ("write", 3, ALLOW),
+        ] {
+            for abi in ALL {
+                assert_eq!(answer(&suppressed, abi, name, [file, 0, 0, 0, 0, 0]), expected, "{abi:?} {name}");
+            }
+        }
+        let denied = Policy { deny: vec!["fsync".into()], ..suppressed };
+        assert_eq!(answer(&denied, Abi::X86_64, "fsync", [3, 0, 0, 0, 0, 0]), errno(libc::EPERM));
+        assert_eq!(answer(&policy(0, &[], &[]), Abi::X86_64, "fsync", [3, 0, 0, 0, 0, 0]), ALLOW);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Syscalls {
     pub(crate) deny: Vec<String>,
     /// Whether 32-bit programs may use socketcall(2).
     pub(crate) socketcall: bool,
+    /// Whether calls that write files to the disk only pretend to do so.
+    pub(crate) suppress_sync: bool,
 }
 
 /// The state of a running machine. Unknown fields are ignored, and missing ones except the name have a

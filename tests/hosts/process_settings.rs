@@ -137,3 +137,25 @@ fn a_command_of_any_user_keeps_ambient_capabilities() {
     assert_eq!(refused.status, 2, "{refused}");
     host.stop();
 }
+
+#[test]
+fn syncs_are_suppressed() {
+    let host = Host::start(&["trixie"]);
+    let tree = "/var/lib/machines/trixie";
+    // A call that fails if it is executed: a pipe cannot be synced.
+    let perl = "perl -MIO::Handle -e 'pipe(R, W); for (R, STDIN) { print IO::Handle::sync($_) ? 0 : $!+0, \"\\n\" }' </dev/null";
+    let run = |program: &[&str], options: &[&str]| {
+        let words = [program, options, &["-D", tree, "--", "sh", "-c", perl]].concat();
+        host.exec_for(LONG, &words).success("run").stdout
+    };
+    let ours = ["coracle", "run", "-q", "--pipe"];
+    let theirs = ["systemd-nspawn", "-q", "--register=no", "--keep-unit", "--pipe"];
+    assert_eq!(run(&ours, &[]), "22\n22\n");
+    for program in [&ours[..], &theirs] {
+        assert_eq!(run(program, &["--suppress-sync=yes"]), "0\n0\n");
+    }
+    host.define("trixie", "[boot]\nsuppress-sync = true\n");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    assert_eq!(host.coracle(&["exec", "trixie", "sh", "-c", perl]), "0\n0\n");
+    host.stop();
+}

@@ -95,6 +95,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIGNAL", help_heading = "Execution")]
     pub(crate) kill_signal: Option<String>,
 
+    /// Whether fsync(2) and similar calls have no effect: faster, and a crash of the host loses files
+    #[arg(long, value_name = "BOOL", value_parser = boolean, help_heading = "Execution")]
+    pub(crate) suppress_sync: Option<bool>,
+
     /// The architecture that uname(2) reports inside: x86 or x86-64
     #[arg(long, value_name = "NAME", help_heading = "Execution")]
     pub(crate) personality: Option<String>,
@@ -271,6 +275,7 @@ impl RunArgs {
             long("setenv", Slot::Texts(&mut self.setenv)).or_short(b'E'),
             long("uid", Slot::Text(&mut self.uid)).or_short(b'u'),
             long("kill-signal", Slot::Text(&mut self.kill_signal)),
+            long("suppress-sync", Slot::Boolean(&mut self.suppress_sync, boolean)),
             long("personality", Slot::Text(&mut self.personality)),
             long("notify-ready", Slot::Boolean(&mut self.notify_ready, boolean)),
             long("machine", Slot::Text(&mut self.machine)).or_short(b'M'),

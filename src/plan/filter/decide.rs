@@ -24,6 +24,10 @@ pub(crate) enum SeccompAction {
     Ipc,
     /// It is ioctl(2), allowed except for requests that insert terminal input.
     Ioctl,
+    /// It succeeds without an effect.
+    Pretend,
+    /// It succeeds without an effect, or fails with EBADF if the descriptor is negative.
+    PretendOnFile,
 }
 
 /// Returns the action for each row of [`CALLS`].
@@ -55,6 +59,11 @@ pub(crate) fn decide(policy: &Policy) -> Result<[SeccompAction; COUNT]> {
             actions[row] = action;
         }
     }
+    for (name, action) in SYNCS.into_iter().filter(|_| policy.suppress_sync) {
+        if let Some(row) = find(name).filter(|row| actions[*row] == SeccompAction::Allow) {
+            actions[row] = action;
+        }
+    }
     Ok(actions)
 }
 
@@ -66,6 +75,18 @@ const ON_ARGUMENTS: [(&str, SeccompAction); 5] = [
     ("ioctl", SeccompAction::Ioctl),
     (multiplexer::SOCKETCALL.name, SeccompAction::Socketcall),
     (multiplexer::IPC.name, SeccompAction::Ipc),
+];
+
+/// The calls that write files to the disk, as suppressed by systemd-nspawn(1). Files opened with O_SYNC are
+/// still written at once.
+const SYNCS: [(&str, SeccompAction); 7] = [
+    ("sync", SeccompAction::Pretend),
+    ("msync", SeccompAction::Pretend),
+    ("fsync", SeccompAction::PretendOnFile),
+    ("fdatasync", SeccompAction::PretendOnFile),
+    ("syncfs", SeccompAction::PretendOnFile),
+    ("sync_file_range", SeccompAction::PretendOnFile),
+    ("sync_file_range2", SeccompAction::PretendOnFile),
 ];
 
 /// Returns the default list for a set of capabilities.
@@ -130,7 +151,7 @@ mod tests {
 
     fn action(capabilities: u64, allow: &str, deny: &str, name: &str) -> SeccompAction {
         let words = |words: &str| words.split_whitespace().map(str::to_owned).collect();
-        let policy = Policy { capabilities, allow: words(allow), deny: words(deny), socketcall: false };
+        let policy = Policy { capabilities, allow: words(allow), deny: words(deny), ..Policy::default() };
         decide(&policy).unwrap()[find(name).unwrap()]
     }
 

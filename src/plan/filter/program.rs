@@ -74,6 +74,8 @@ struct Leaves {
     ioctl: JumpTarget,
     socketcall: JumpTarget,
     ipc: JumpTarget,
+    pretend: JumpTarget,
+    pretend_on_file: JumpTarget,
 }
 
 impl Leaves {
@@ -86,6 +88,8 @@ impl Leaves {
             SeccompAction::Ioctl => self.ioctl,
             SeccompAction::Socketcall => self.socketcall,
             SeccompAction::Ipc => self.ipc,
+            SeccompAction::Pretend => self.pretend,
+            SeccompAction::PretendOnFile => self.pretend_on_file,
         }
     }
 }
@@ -160,7 +164,19 @@ impl Backwards {
         };
         let [socketcall, ipc] = [&SOCKETCALL, &IPC]
             .map(|called| self.multiplexer(called, allow, |row: usize| answers(actions[row])));
-        Leaves { allow, refuse, absent, socket, ioctl, socketcall, ipc }
+        let (pretend, pretend_on_file) =
+            if actions.contains(&SeccompAction::PretendOnFile) { self.pretend() } else { (refuse, refuse) };
+        Leaves { allow, refuse, absent, socket, ioctl, socketcall, ipc, pretend, pretend_on_file }
+    }
+
+    /// Writes the answers of calls without an effect: success, and success for a descriptor, whose sign bit is
+    /// not set.
+    fn pretend(&mut self) -> (JumpTarget, JumpTarget) {
+        const SIGN: u32 = 1 << 31;
+        let pretend = self.fail(0);
+        let invalid = self.fail(libc::EBADF);
+        let sign = self.compare(libc::BPF_JGE, SIGN, invalid, pretend);
+        (pretend, self.load(FIRST_ARGUMENT, sign))
     }
 
     /// Writes the rules of a multiplexer: denied calls get the same answers as by their own numbers.

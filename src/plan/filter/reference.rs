@@ -94,7 +94,13 @@ fn every_number_is_answered_as_by_libseccomp() {
         (0, &["@keyring", "@clock"], &["@mount"]),
         (1 << 21, &["@known"], &["@swap", "ptrace"]),
     ] {
-        let policy = Policy { capabilities, allow: words(allow), deny: words(deny), socketcall: true };
+        let policy = Policy {
+            capabilities,
+            allow: words(allow),
+            deny: words(deny),
+            socketcall: true,
+            suppress_sync: false,
+        };
         let reference = reference(&policy);
         let ours = program::assemble(&ALL, &decide(&policy).unwrap());
         let mut compared = 0;

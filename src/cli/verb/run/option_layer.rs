@@ -49,6 +49,7 @@ const BOOLEANS: &[BooleanOption] = &[
     ("--ephemeral", "root.ephemeral", |run| run.ephemeral.then_some(true)),
     ("--boot", "boot", |run| run.boot.then_some(true)),
     ("--as-pid2", "as-pid2", |run| run.as_pid2.then_some(true)),
+    ("--suppress-sync=", "boot.suppress-sync", |run| run.suppress_sync),
     ("--keep-unit", "keep-unit", |run| run.keep_unit.then_some(true)),
     ("--no-new-privileges=", "security.no-new-privileges", |run| run.no_new_privileges),
 ];
