@@ -156,6 +156,7 @@ mod tests {
 
     fn parts(name: &str) -> Parts {
         Parts {
+            properties: Vec::new(),
             credentials: Vec::new(),
             name: Name::new(name).unwrap(),
             root: machine::root::Root::of(machine::root::RootSource::Directory("/srv/my %w\"eb".into())),

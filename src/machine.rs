@@ -58,6 +58,8 @@ pub struct Parts {
     pub keep_unit: bool,
     /// The slice of its scope; `None` for `machine.slice`.
     pub(crate) slice: Option<String>,
+    /// Further properties of its scope, each as `NAME=VALUE`.
+    pub(crate) properties: Vec<String>,
 }
 
 impl Parts {

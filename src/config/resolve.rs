@@ -82,6 +82,7 @@ fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Resu
         register: settings.unit.register.required("register")?,
         keep_unit: settings.unit.keep_unit.required("keep-unit")?,
         slice: settings.unit.slice(),
+        properties: settings.unit.properties(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The unit of the machine and its registration with machined(8), options of `coracle run`.
 
 use super::profile::Profile;
-use super::setting::{Single, settings};
+use super::setting::{List, Single, settings};
 use super::values::{RawValue, Value, choose, quoted, word_of};
 use crate::error::{Error, Result};
 use crate::machine::Register;
@@ -15,13 +15,41 @@ settings! {
         keep_unit: Single<bool> = FlagOnly "keep-unit", |profile| profile == Profile::Unit;
         /// The slice of its scope.
         slice: Single<Slice> = FlagOnly "slice";
+        /// Further properties of its scope.
+        properties: List<Property> = FlagOnly "properties";
     }
 }
 
 impl UnitSettings {
+    /// Returns the further properties of the scope.
+    pub(super) fn properties(&self) -> Vec<String> {
+        self.properties.values().map(|property| property.0.clone()).collect()
+    }
+
     /// Returns the slice of the scope, if set.
     pub(super) fn slice(&self) -> Option<String> {
         self.slice.value().map(|slice| slice.0.clone())
+    }
+}
+
+/// A property of a unit, as `NAME=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property(pub String);
+
+impl Value for Property {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a property of a unit")) };
+        let name = text.split_once('=').map_or("", |(name, _)| name);
+        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !is_name || text.chars().any(char::is_control) {
+            return Err(Error::new(format!("{} is not a property of a unit", quoted(text)))
+                .with_hint("write NAME=VALUE, for example MemoryMax=512M"));
+        }
+        Ok(Self((*text).to_owned()))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
     }
 }
 
@@ -70,8 +98,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_are_unit_names() {
+    fn slices_and_properties_are_checked() {
         assert_eq!(Slice::read(&RawValue::Text("machine-web")).unwrap().0, "machine-web.slice");
+        assert!(Property::read(&RawValue::Text("IPAddressDeny=any")).is_ok());
+        for bad in ["", "=", "MemoryMax", "--no=x", "A B=x", "A=\n"] {
+            assert!(Property::read(&RawValue::Text(bad)).is_err(), "{bad}");
+        }
         for bad in ["", ".slice", "a--b", "-a", "a/b", "web.service"] {
             assert!(Slice::read(&RawValue::Text(bad)).is_err(), "{bad}");
         }

@@ -95,6 +95,9 @@ impl Place {
     /// # Errors
     /// A scope that systemd does not start, or a cgroup that cannot be found.
     pub(super) fn enter(self, machine: &Machine) -> Result<Placement> {
+        if !machine.properties.is_empty() && matches!(self, Self::Current(_) | Self::Cgroup) {
+            log::warn!("--property= has no effect: the machine has no scope of its own");
+        }
         match self {
             Self::Current(unit) => Ok(Placement { unit, cgroup: Some(Cgroup::of_unit()?) }),
             Self::Scope(name) => {
@@ -117,7 +120,11 @@ fn start_scope(name: &str, machine: &Machine) -> Result<()> {
         devices: &devices,
         resources: &machine.resources,
     };
-    runtime()?.block_on(unless_interrupted(units::start_scope(&scope)))
+    runtime()?.block_on(unless_interrupted(units::start_scope(&scope)))?;
+    if machine.properties.is_empty() {
+        return Ok(());
+    }
+    units::properties::set_from_text(name, &machine.properties)
 }
 
 /// Returns the unit of this process, by its cgroup.

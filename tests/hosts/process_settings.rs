@@ -159,3 +159,41 @@ fn syncs_are_suppressed() {
     assert_eq!(host.coracle(&["exec", "trixie", "sh", "-c", perl]), "0\n0\n");
     host.stop();
 }
+
+#[test]
+fn properties_of_the_scope_are_set_before_the_payload_runs() {
+    let host = Host::start(&["busybox"]);
+    let show = |property: &str| host.ok(&["systemctl", "show", "-P", property, "coracle-busybox.scope"]);
+    let mut job = host.spawn(&[
+        "coracle",
+        "run",
+        "-q",
+        "-D",
+        TREE,
+        "--property=TasksMax=77",
+        "--property=IPAddressDeny=any",
+        "--",
+        "sh",
+        "-c",
+        "echo up; sleep 99",
+    ]);
+    job.wait_for_stdout("up", LONG);
+    assert_eq!(show("TasksMax"), "77\n");
+    assert!(show("IPAddressDeny").contains("0.0.0.0/0"));
+    host.coracle(&["stop", "busybox"]);
+    job.wait_for_exit(LONG);
+    host.wait_until(
+        LONG,
+        "! ls /run/systemd/transient/coracle-busybox.scope* /run/systemd/system.control/coracle-busybox*",
+    );
+    for (options, status, text) in [
+        (&["--property=Nonsense=1"][..], 125, "systemctl: "),
+        (&["--property=TasksMax"], 2, "hint: write NAME=VALUE"),
+        (&["--property=TasksMax=7", "--keep-unit"], 0, "--property= has no effect"),
+    ] {
+        let out = host.exec(&[&["coracle", "run", "-D", TREE], options, &["true"]].concat());
+        assert!(out.status == status && out.stderr.contains(text), "{out}");
+    }
+    host.wait_until(LONG, "! systemctl is-active -q coracle-busybox.scope");
+    host.stop();
+}

@@ -127,6 +127,10 @@ pub struct RunArgs {
     #[arg(short = 'S', long, value_name = "SLICE", help_heading = "Unit")]
     pub(crate) slice: Option<String>,
 
+    /// Set a property of the scope, for example MemoryMax=512M
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Unit")]
+    pub(crate) property: Vec<String>,
+
     /// Whether to register with systemd-machined: yes, no or auto
     #[arg(long, value_name = "BOOL|auto", help_heading = "Unit")]
     pub(crate) register: Option<String>,
@@ -283,6 +287,7 @@ impl RunArgs {
             long("uuid", Slot::Text(&mut self.uuid)),
             long("timezone", Slot::Text(&mut self.timezone)),
             long("slice", Slot::Text(&mut self.slice)).or_short(b'S'),
+            long("property", Slot::Texts(&mut self.property)),
             long("register", Slot::Text(&mut self.register)),
             long("keep-unit", Slot::Flag(&mut self.keep_unit)),
             long("private-users", Slot::TextAfterEquals(&mut self.private_users, "yes")).in_group("users"),

@@ -3,6 +3,7 @@
 //! machines, only units.
 
 mod jobs;
+pub(crate) mod properties;
 pub(crate) mod resources;
 mod scope;
 

@@ -177,7 +177,11 @@ impl Flags {
         self.console(run);
     }
 
+    /// Sets limits, of which values can contain commas and blanks.
     fn process_limits(&mut self, run: &RunArgs) {
+        for text in &run.property {
+            self.set("--property=", "properties", &RawValue::Text(text));
+        }
         // Like all options with one value, the last one counts.
         for processors in run.resources.cpu_affinity.iter().flat_map(|list| items(list)) {
             self.set("--cpu-affinity=", "resources.cpu-affinity", &RawValue::Text(processors));
