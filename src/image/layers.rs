@@ -124,7 +124,8 @@ impl Layers {
         })
     }
 
-    /// Prepares and mounts the writable layer in a directory, above layers of which the first is the uppermost.
+    /// Prepares and mounts the writable layer in a directory, above layers of which the first is the
+    /// uppermost.
     pub(super) fn upper(&self, directory: &Path, lower: &[OwnedFd]) -> Result<OwnedFd> {
         let is_new = prepare(mount::open_directory(directory)?.as_fd()).map_err(|error| {
             error.context(format!("cannot prepare the writable layer '{}'", directory.display()))

@@ -1,5 +1,5 @@
-//! Credentials of a machine (systemd's System and Service Credentials). Their contents are secret: they are in
-//! no text, record or log.
+//! Credentials of a machine (systemd's System and Service Credentials). Their contents are secret: they are
+//! in no text, record or log.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -51,8 +51,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Returns whether a text can be the name of a credential, as in systemd: a file name of at most 255 printable
-/// characters without a colon.
+/// Returns whether a text can be the name of a credential, as in systemd: a file name of at most 255
+/// printable characters without a colon.
 pub(crate) fn is_name(text: &str) -> bool {
     let fits = |byte: u8| (b' '..0x7f).contains(&byte) && !matches!(byte, b':' | b'/');
     !text.is_empty() && text.len() <= 255 && text.bytes().all(fits) && text != "." && text != ".."

@@ -27,7 +27,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) owner: u32,
 }
 
-/// The directory of changed files: the mount around it, its name and that of the directory the kernel works in.
+/// The directory of changed files: the mount around it, its name and that of the directory the kernel works
+/// in.
 struct OpenedUpper {
     mount: OwnedFd,
     data: OsString,

@@ -11,8 +11,8 @@ use crate::supervisor::launch::Placement;
 use rustix::fs::FileType;
 
 /// Refuses a process that cannot create machines because it is in a chroot(2). A process that joins a mount
-/// namespace, the machine as well as its supervisor, gets the root of the namespace (setns(2)). After an error
-/// because of a chroot this process is not in it any more.
+/// namespace, the machine as well as its supervisor, gets the root of the namespace (setns(2)). After an
+/// error because of a chroot this process is not in it any more.
 ///
 /// # Errors
 /// Missing rights, or a chroot.

@@ -8,8 +8,8 @@ use crate::plan::step::TimezoneAction;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Returns the change of the guest's localtime(5). `None` if it stays: by the definition, or with a warning if
-/// the host has no time zone to pass on.
+/// Returns the change of the guest's localtime(5). `None` if it stays: by the definition, or with a warning
+/// if the host has no time zone to pass on.
 pub(super) fn find(paths: &Paths, machine: &Machine) -> Option<TimezoneAction> {
     let wanted = machine.identity.timezone;
     if wanted == Timezone::Off {

@@ -1,5 +1,5 @@
-//! OverlayFS from detached mounts (kernel: Documentation/filesystems/overlayfs.rst). Its layers are not visible
-//! in any mount namespace. Called by `image` and `payload`.
+//! OverlayFS from detached mounts (kernel: Documentation/filesystems/overlayfs.rst). Its layers are not
+//! visible in any mount namespace. Called by `image` and `payload`.
 
 use super::mount::{self, Depth, MountAttributes};
 use crate::error::{Context, Error, Result};

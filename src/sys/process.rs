@@ -164,8 +164,8 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> Option<Ended> {
 /// The time for a killed child to end. One that the kernel keeps longer is in a file of a guest.
 const DYING: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Kills a child, if there is one, and waits for its end: a child that has not run yet still has copies of all
-/// descriptors of this process.
+/// Kills a child, if there is one, and waits for its end: a child that has not run yet still has copies of
+/// all descriptors of this process.
 pub(crate) fn kill_child(child: Option<OwnedFd>) {
     let Some(child) = child else { return };
     let _ = send_signal(child.as_fd(), libc::SIGKILL);

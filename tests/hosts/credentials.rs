@@ -115,3 +115,15 @@ fn systemd_uses_credentials_that_the_host_does_not_record() {
     assert!(changed.contains("credentials.set") && !changed.contains("hunter"), "{changed}");
     host.stop();
 }
+
+#[test]
+fn credentials_and_overlays_work_on_a_host_that_is_a_machine() {
+    let host = Host::builder().in_coracle().guest("busybox").start();
+    // Root of such a host may mount no ramfs, and set no trusted attributes.
+    let options = ["--set-credential=a:secret", "--overlay=+/etc::/etc"];
+    let script =
+        "cat $CREDENTIALS_DIRECTORY/a; stat -c ' %a' $CREDENTIALS_DIRECTORY/a; echo x >/etc/x; cat /etc/x";
+    let shown = coracle(&host, &options, script).success("coracle run").stdout;
+    assert_eq!(shown, "secret 400\nx\n");
+    host.stop();
+}

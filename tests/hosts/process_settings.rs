@@ -4,8 +4,8 @@ use crate::support::{Host, LONG};
 
 const TREE: &str = "/var/lib/machines/busybox";
 
-/// Returns the output of a shell script in the busybox tree, run by coracle with these options. It must be the
-/// same under systemd-nspawn.
+/// Returns the output of a shell script in the busybox tree, run by coracle with these options. It must be
+/// the same under systemd-nspawn.
 #[track_caller]
 fn same_as_nspawn(host: &Host, options: &[&str], script: &str) -> String {
     let own = ours(host, options, script);

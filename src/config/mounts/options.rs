@@ -70,8 +70,8 @@ pub(crate) fn tmpfs(text: &str) -> Result<MountEntry> {
     Ok(MountEntry { kind: MountType::Tmpfs, target: Some(target), options, ..MountEntry::default() })
 }
 
-/// Parses `LOWER:…:UPPER:TARGET` of `--overlay=`, or `LOWER:…:TARGET` of `--overlay-ro=`. If there are two paths,
-/// the last one is a layer and the target.
+/// Parses `LOWER:…:UPPER:TARGET` of `--overlay=`, or `LOWER:…:TARGET` of `--overlay-ro=`. If there are two
+/// paths, the last one is a layer and the target.
 ///
 /// # Errors
 /// The syntax or a path is invalid.

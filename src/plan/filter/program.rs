@@ -169,8 +169,8 @@ impl Backwards {
         Leaves { allow, refuse, absent, socket, ioctl, socketcall, ipc, pretend, pretend_on_file }
     }
 
-    /// Writes the answers of calls without an effect: success, and success for a descriptor, whose sign bit is
-    /// not set.
+    /// Writes the answers of calls without an effect: success, and success for a descriptor, whose sign bit
+    /// is not set.
     fn pretend(&mut self) -> (JumpTarget, JumpTarget) {
         const SIGN: u32 = 1 << 31;
         let pretend = self.fail(0);
