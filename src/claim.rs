@@ -17,7 +17,7 @@ use crate::network::interfaces::{self, ExtraInterface};
 use crate::paths::Paths;
 use crate::state::id_ranges::RangeRetention;
 use crate::state::record::Record;
-use claimed_ids::ClaimedIds;
+pub(crate) use claimed_ids::ClaimedIds;
 pub(crate) use locks::{address_file, of_claims};
 pub(crate) use ports::refuse_claimed;
 pub(crate) use record::loopback_resolver;

@@ -13,6 +13,7 @@ mod identity;
 mod layers;
 pub(crate) mod locks;
 mod named_files;
+pub(crate) mod owners;
 pub(crate) mod prune;
 pub(crate) mod read_only;
 pub(crate) mod recovery;

@@ -72,16 +72,26 @@ impl Parts {
         }
     }
 
+    /// Returns whether the machine has directories that vanish at its end.
+    pub(crate) fn has_temporary_directories(&self) -> bool {
+        let is_temporary = |mount: &mounts::Mount| {
+            matches!(mount.kind, mounts::MountKind::Bind { source: mounts::BindPath::Temporary, .. })
+        };
+        self.root.is_throwaway() || self.mounts.iter().any(is_temporary)
+    }
+
     /// Returns the directories of the host in which root of the machine can create files of any owner of the
     /// host: the root and writable bind mounts, with mapped ids or the ids of the host. A setuid program
     /// created there by root of the machine belongs to root of the host.
     pub(crate) fn owned_trees(&self) -> Vec<&std::path::Path> {
-        use mounts::{LayerPath, MountKind, OverlayChanges};
-        let has_host_ids = matches!(self.users, users::Users::Host | users::Users::Identity);
+        use mounts::{BindPath, LayerPath, MountIds, MountKind, OverlayChanges};
+        let has_host_ids = !self.users.are_separate();
         let root = (!self.root.is_shared() && (has_host_ids || self.ownership == users::Ownership::Map))
             .then_some(self.root.path());
         let binds = self.mounts.iter().filter_map(|mount| match &mount.kind {
-            MountKind::Bind { source, read_only: false, map_ids, .. } if has_host_ids || *map_ids => {
+            MountKind::Bind { source: BindPath::Host(source), read_only: false, ids, .. }
+                if has_host_ids || *ids == MountIds::Same =>
+            {
                 Some(source.as_path())
             }
             MountKind::Overlay {

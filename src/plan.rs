@@ -9,11 +9,13 @@ mod facts;
 pub mod filter;
 pub(crate) mod identity;
 pub(crate) mod init;
+mod mount_maps;
 mod mounts;
 mod rlimits;
 pub mod step;
 
 pub use facts::{Facts, NamedDevice, User};
+pub use mount_maps::{BindOwners, MountMap};
 
 use crate::channel::SyncPoint;
 use crate::error::{Error, Result};
@@ -22,8 +24,8 @@ use crate::machine::command::Payload;
 use crate::machine::console::Console;
 use crate::machine::init::{Init, InitChoice, Personality, Wait};
 use crate::machine::security::Procfs;
-use crate::machine::users::{Ownership, Users};
 use crate::sys::mount::{Depth, MountAttributes};
+use mount_maps::MountMaps;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep};
@@ -58,8 +60,8 @@ pub struct Plan {
     pub namespaces: u64,
     /// The first host id and the number of ids of the user namespace.
     pub id_map: Option<(u32, u32)>,
-    /// Whether the ids of any tree are mapped.
-    pub maps_tree: bool,
+    /// The mappings of the ids of mounts.
+    pub mount_maps: Vec<MountMap>,
     /// The kind of the init, which determines its stop request.
     pub init: Init,
     /// Whether the machine counts as started only after the guest's `READY=1`.
@@ -97,7 +99,8 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
     };
     let console = console(machine, facts);
     let has_console = console != Console::Pipe;
-    let tree = build_steps(machine, facts, init, has_console);
+    let mut maps = MountMaps::default();
+    let tree = build_steps(machine, facts, init, has_console, &mut maps);
     let procfs_full = shows_full_procfs(machine, init);
     let capabilities = capabilities::kept(
         &machine.security,
@@ -105,20 +108,11 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
         facts.user_namespace,
         facts.bounding,
     );
-    let maps = |step: &BuildStep| {
-        matches!(
-            step,
-            BuildStep::Root { map_ids: true, .. }
-                | BuildStep::Bind { map_ids: true, .. }
-                | BuildStep::Overlay { map_ids: true, .. }
-        )
-    };
-    let maps_tree = tree.iter().any(maps);
     // Only another process than PID 1 can build a tree whose mounts are locked in a user namespace.
     let (build, own) = if facts.user_namespace { (tree, Vec::new()) } else { (Vec::new(), tree) };
     Ok(Plan {
-        host: host_steps(machine, facts),
-        maps_tree,
+        host: host_steps(machine, facts, &maps),
+        mount_maps: maps.0,
         build,
         init_steps: init_steps(machine, facts, has_console, capabilities, own)?,
         capabilities,
@@ -180,19 +174,23 @@ fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
 
 /// Returns the steps of the supervisor. Those between the start and the end of the builder run beside it, or,
 /// without a builder, beside PID 1.
-fn host_steps(machine: &Machine, facts: &Facts) -> Vec<HostStep> {
+fn host_steps(machine: &Machine, facts: &Facts, maps: &MountMaps) -> Vec<HostStep> {
+    let map_mounts = (!maps.0.is_empty()).then_some(HostStep::MapMounts);
     // Before the clone: the child is cloned into its cgroup.
-    let mut steps = vec![HostStep::Cgroups, HostStep::Clone];
+    let mut steps = vec![HostStep::Cgroups];
+    // PID 1 without a user namespace is the builder, which gets the mappings.
+    steps.extend(map_mounts.clone().filter(|_| !facts.user_namespace));
+    steps.push(HostStep::Clone);
     let beside = steps_beside_the_build(machine, facts);
     if facts.user_namespace {
         steps.extend([
             HostStep::Await(SyncPoint::Cloned),
             HostStep::MapIds,
             HostStep::Release(SyncPoint::Cloned),
-            // The builder joins namespaces that the child has created by now.
-            HostStep::Await(SyncPoint::Unshared),
-            HostStep::Build,
         ]);
+        steps.extend(map_mounts);
+        // The builder joins namespaces that the child has created by now.
+        steps.extend([HostStep::Await(SyncPoint::Unshared), HostStep::Build]);
         steps.extend(beside);
         steps.extend([HostStep::Built, HostStep::Release(SyncPoint::Unshared)]);
         steps.push(HostStep::Await(SyncPoint::Ready));
@@ -233,17 +231,21 @@ fn has_link(machine: &Machine) -> bool {
 
 /// Returns whether the machine has instances of procfs and sysfs without masks.
 fn shows_full_procfs(machine: &Machine, init: Init) -> bool {
-    let has_own_ids = matches!(machine.users, Users::Pick | Users::Fixed { .. });
     match machine.security.procfs {
         Procfs::Full => true,
         Procfs::Masked => false,
-        Procfs::Auto => machine.security.nesting || (init == Init::Systemd && has_own_ids),
+        Procfs::Auto => machine.security.nesting || (init == Init::Systemd && machine.users.are_separate()),
     }
 }
 
 /// Returns the steps that create the mount tree.
-fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) -> Vec<BuildStep> {
-    let map_ids = facts.user_namespace && machine.ownership == Ownership::Map && !facts.has_shifted_owners;
+fn build_steps(
+    machine: &Machine,
+    facts: &Facts,
+    init: Init,
+    has_console: bool,
+    maps: &mut MountMaps,
+) -> Vec<BuildStep> {
     let mut steps = Vec::new();
     if facts.user_namespace {
         // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
@@ -271,7 +273,8 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         }
         None => {
             let read_only = machine.root.read_only;
-            let root = BuildStep::Root { directory: source, map_ids, read_only, mount_points };
+            let ids = maps.of_root(facts, machine.id_count());
+            let root = BuildStep::Root { directory: source, ids, read_only, mount_points };
             steps.extend([root, BuildStep::MountNamespace, BuildStep::Attach { at }]);
         }
     }
@@ -285,7 +288,7 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
             target: "/etc/hosts".into(),
             attributes: MountAttributes::INERT.read_only(),
             depth: Depth::One,
-            map_ids: false,
+            ids: None,
             missing: IfMissing::Skip,
         });
     }
@@ -297,7 +300,7 @@ fn build_steps(machine: &Machine, facts: &Facts, init: Init, has_console: bool) 
         steps.push(BuildStep::LogSocket { path: "/dev/log".into() });
     }
     // After the guest's own file systems, so that they can be mounted over.
-    steps.extend(mounts::custom(&machine.mounts, facts));
+    steps.extend(mounts::custom(machine, facts, maps));
     // Last: all steps before use paths below the directory that the tree is attached at.
     steps.push(BuildStep::Pivot);
     steps

@@ -13,8 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::credentials;
 use crate::host::systemd::machined;
 use crate::image::attach::{self as image, AttachRequest};
-use crate::image::recovery;
-use crate::image::template;
+use crate::image::{owners, recovery, template, throwaway};
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::machine::users::Users;
@@ -218,16 +217,23 @@ fn start(
         None => claim::claim(&request)?,
     };
     let prepare = || {
+        if claims.choice.ids.changes_owners {
+            owners::change(machine, claims.choice.ids.base.unwrap_or_default())?;
+        }
         let attached = image::attach(AttachRequest {
             paths,
             machine,
             id_base: claims.choice.ids.base,
-            has_shifted_owners: claims.choice.ids.has_shifted_owners,
+            mapped_from: claims.choice.ids.mapped_from,
             throwaway: claims.record.throwaway.as_deref(),
             in_memory: kept.as_mut().map(|kept| kept.fds.take_layers()).unwrap_or_default(),
         })?;
         let tree = root::attach(machine, root, attached.as_ref(), keep)?;
-        let found = facts::find(paths, machine, &tree, attached.as_ref(), &claims.choice)?;
+        let mut found = facts::find(paths, machine, &tree, attached.as_ref(), &claims.choice)?;
+        if let Some(throwaway) = &claims.record.throwaway {
+            throwaway::create_directories(throwaway, machine, found.facts.owner())?;
+            found.facts.throwaway.clone_from(throwaway);
+        }
         let plan = plan::make(machine, &found.facts)?;
         placement::check_input(plan.console)?;
         let credentials = credentials::load(&machine.credentials)?;
@@ -282,7 +288,7 @@ fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
     let tree = &root.tree;
     let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit: None, undo: cleanup::undo };
     let choice = claim::preview(&request)?;
-    let attached = image::preview(machine, choice.ids.base, choice.ids.has_shifted_owners)?;
+    let attached = image::preview(machine, choice.ids.base, choice.ids.mapped_from)?;
     let tree = root::attach(machine, root, attached.as_ref(), keep)?;
     let found = facts::find(paths, machine, &tree, attached.as_ref(), &choice)?;
     let plan = plan::make(machine, &found.facts)?;

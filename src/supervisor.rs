@@ -25,7 +25,7 @@ use crate::machine::users::Users;
 /// # Errors
 /// Any error of the system calls that create the mount.
 pub(crate) fn protect_program(users: &Users) -> crate::error::Result<()> {
-    if matches!(users, Users::Host | Users::Identity) {
+    if !users.are_separate() {
         crate::sys::process::run_from_read_only()?;
     }
     Ok(())

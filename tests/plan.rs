@@ -17,10 +17,10 @@ use coracle::machine::id128::Id128;
 use coracle::machine::init::Init;
 use coracle::machine::name::Name;
 use coracle::machine::network::Mode;
-use coracle::machine::users::Users;
+use coracle::machine::users::{Ownership, Users};
 use coracle::paths::Paths;
 use coracle::plan::step::{BindSource, BuildStep, HostStep, InitStep, ResolvConfAction, TimezoneAction};
-use coracle::plan::{Facts, Plan, User, make};
+use coracle::plan::{BindOwners, Facts, Plan, User, make};
 use coracle::sys::mount::Depth;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -98,10 +98,12 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         id_base: match machine.users {
             Users::Pick => Some(655_360_000),
             Users::Fixed { base, .. } => Some(base),
-            Users::Identity => Some(0),
+            Users::Identity | Users::OfRoot => Some(0),
             Users::Host => None,
         },
-        has_shifted_owners: false,
+        mapped_from: (machine.ownership == Ownership::Map).then_some(0),
+        bind_owners: Vec::new(),
+        throwaway: "/var/lib/coracle/storage/throwaway/1".into(),
         attached_targets: None,
         user_namespace: machine.users != Users::Host,
         machine_id: Id128::new([0x11; 16]),
@@ -156,7 +158,16 @@ fn change(facts: &mut Facts, machine: &Machine, words: &str) {
                 let file = "/etc/localtime".into();
                 facts.timezone = Some(TimezoneAction::Link { zone: (*zone).to_owned(), file });
             }
-            ["shifted"] => facts.has_shifted_owners = true,
+            ["shifted"] => facts.mapped_from = None,
+            ["mapped-from", base] => facts.mapped_from = Some(base.parse().unwrap()),
+            ["owners", target, source, inside] => {
+                let pair = |text: &str| {
+                    let (user, group) = text.split_once(':').unwrap();
+                    (user.parse().unwrap(), group.parse().unwrap())
+                };
+                let owners = BindOwners { source: pair(source), target: pair(inside) };
+                facts.bind_owners.push((target.into(), owners));
+            }
             ["no-devices"] => facts.devices.clear(),
             ["init", kind, path] => facts.init = Some((path.into(), Init::from_word(kind).unwrap())),
             ["user", name, uid] => {
@@ -190,7 +201,12 @@ fn text(case: &Case) -> String {
     let mut text = String::new();
     writeln!(text, "cloned into: {}", namespaces.join(" ")).unwrap();
     if let Some((base, count)) = plan.id_map {
-        writeln!(text, "ids: 0 to {} from {base}, tree mapped: {}", count - 1, plan.maps_tree).unwrap();
+        let maps_tree = !plan.mount_maps.is_empty();
+        writeln!(text, "ids: 0 to {} from {base}, tree mapped: {maps_tree}", count - 1).unwrap();
+    }
+    for map in plan.mount_maps.iter().filter(|map| map.users.0 != 0 || map.groups.0 != 0) {
+        writeln!(text, "mount ids (disk, seen, count): users {:?}, groups {:?}", map.users, map.groups)
+            .unwrap();
     }
     let waits = if plan.waits_for_ready { "ready" } else { "running" };
     writeln!(text, "init: {}, waits until: {waits}, console: {:?}", plan.init.as_str(), plan.console)

@@ -10,7 +10,6 @@ use crate::machine::Machine;
 use crate::machine::init::Personality;
 use crate::machine::mounts::{LayerPath, MountKind, OverlayChanges, work_directory};
 use crate::machine::network::ResolvConf;
-use crate::machine::users::Users;
 use crate::network::firewall::{Member, TrafficPolicy};
 use crate::network::interfaces::ExtraInterface;
 use crate::network::{networkd, resolv_conf};
@@ -51,7 +50,7 @@ pub(super) fn of(
         suppress_sync: machine.boot.suppress_sync,
     };
     record.throwaway = match record.throwaway.take() {
-        None if machine.root.is_throwaway() => Some(throwaway::choose(paths)),
+        None if machine.has_temporary_directories() => Some(throwaway::choose(paths)),
         // Of a boot whose definition was another one too: cleanup removes it.
         kept => kept,
     };
@@ -79,7 +78,7 @@ fn work_directories(machine: &Machine) -> Vec<PathBuf> {
 /// Returns the words for namespaces that the machine shares with the host.
 fn unconfined(machine: &Machine) -> Vec<String> {
     let mut words = Vec::new();
-    if matches!(machine.users, Users::Host | Users::Identity) {
+    if !machine.users.are_separate() {
         words.push("users".to_owned());
     }
     if !machine.network.mode.is_private() {

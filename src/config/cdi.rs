@@ -7,6 +7,7 @@ use super::mounts::{MountEntry, MountType};
 use super::security::DeviceName;
 use super::values::{RawValue, Value};
 use crate::error::{Context, Error, Result};
+use crate::machine::mounts::BindPath;
 use crate::paths::Paths;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -163,7 +164,7 @@ fn apply(layer: &mut Layer, device: &Sourced<DeviceName>, edits: &Edits) -> Resu
         let has = |word: &str| bind.options.iter().any(|option| option == word);
         let mount = MountEntry {
             kind: MountType::Bind,
-            source: Some(bind.host_path.clone()),
+            source: Some(BindPath::Host(bind.host_path.clone())),
             target: Some(bind.container_path.clone()),
             read_only: Some(has("ro")),
             recursive: Some(!has("bind") || has("rbind")),

@@ -30,7 +30,7 @@ type Group = (Combination, &'static [&'static str]);
 
 use Combination::{Added, Replaced, Restricting};
 
-/// All groups.
+/// All groups. Each resource limit is one of its own: of several with one name the last one counts.
 const GROUPS: &[Group] = &[
     (Replaced, &["boot", "as-pid2", "command"]),
     (Replaced, &["root.ephemeral"]),
@@ -38,8 +38,9 @@ const GROUPS: &[Group] = &[
     (Replaced, &["chdir"]),
     (Replaced, &["environment"]),
     (Restricting, &["user"]),
-    (Added, &["security.capabilities.add", "security.capabilities.drop"]),
+    (Added, &["security.capabilities.add", "security.capabilities.drop", "security.capabilities.ambient"]),
     (Replaced, &["boot.stop-signal"]),
+    (Replaced, &["boot.personality"]),
     (Replaced, &["identity.uuid"]),
     (Restricting, &["root.read-only"]),
     (Restricting, &["root.volatile"]),
@@ -63,7 +64,11 @@ const GROUPS: &[Group] = &[
     (Restricting, &["security.syscalls.allow", "security.syscalls.deny"]),
     (Replaced, &["identity.hostname"]),
     (Restricting, &["security.no-new-privileges"]),
+    (Replaced, &["resources.oom-score-adjust"]),
+    (Replaced, &["resources.cpu-affinity"]),
     (Replaced, &["network.resolv-conf"]),
+    (Replaced, &["identity.timezone"]),
+    (Replaced, &["boot.suppress-sync"]),
     (Replaced, &["console"]),
     (Replaced, &["slice"]),
 ];

@@ -9,7 +9,7 @@ use super::problem::Problem;
 use super::setting::{List, Single, Sourced, settings};
 use super::values::{RawValue, Value, choose, quoted};
 use crate::error::{Error, Result};
-use crate::machine::mounts::{Mount, MountKind};
+use crate::machine::mounts::{BindPath, Mount, MountIds, MountKind};
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use layers::{Layers, UpperLayer};
@@ -28,16 +28,16 @@ settings! {
 pub struct MountEntry {
     /// The kind of mount.
     pub(crate) kind: MountType,
-    /// The source of a bind mount, a path of the host.
-    pub(crate) source: Option<PathBuf>,
+    /// The source of a bind mount.
+    pub(crate) source: Option<BindPath>,
     /// The path inside the machine; by default the source of a bind mount.
     pub(crate) target: Option<PathBuf>,
     /// Whether a bind mount is read-only inside.
     pub(crate) read_only: Option<bool>,
     /// Whether a bind mount includes the mounts below its source.
     pub(crate) recursive: Option<bool>,
-    /// Whether a bind mount maps ids as the root does.
-    pub(crate) map_ids: Option<bool>,
+    /// The owners of files inside.
+    pub(crate) map_ids: Option<MountIds>,
     /// Whether setuid programs and file capabilities of a bind mount take effect.
     pub(crate) setuid: Option<bool>,
     /// Options of tmpfs(5).
@@ -153,6 +153,17 @@ fn target(raw: &RawValue) -> Result<PathBuf> {
     PathBuf::read(raw).and_then(not_root)
 }
 
+/// Returns the target of a bind mount that names none.
+///
+/// # Errors
+/// The source has no path, or is the root directory.
+pub(super) fn target_of(source: &BindPath) -> Result<PathBuf> {
+    match source {
+        BindPath::Host(path) | BindPath::Inside(path) => not_root(path.clone()),
+        BindPath::Temporary => Err(Error::new("a temporary directory requires a mount point")),
+    }
+}
+
 /// Returns `target`, unless it is the root directory.
 ///
 /// # Errors
@@ -163,6 +174,50 @@ pub(super) fn not_root(target: PathBuf) -> Result<PathBuf> {
             .with_hint("write the path of a directory below it"));
     }
     Ok(target)
+}
+
+/// The word for a directory that vanishes at the end.
+pub(super) const TEMPORARY: &str = "temporary";
+
+impl Value for BindPath {
+    fn read(raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Text(TEMPORARY) => Ok(Self::Temporary),
+            RawValue::Text(text) if text.starts_with('+') => {
+                PathBuf::read(&RawValue::Text(&text[1..])).map(Self::Inside)
+            }
+            _ => PathBuf::read(raw).map(Self::Host),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Host(path) => path.show(),
+            Self::Inside(path) => quoted(&format!("+{}", path.display())),
+            Self::Temporary => quoted(TEMPORARY),
+        }
+    }
+}
+
+impl Value for MountIds {
+    fn read(raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Boolean(false) => Ok(Self::Host),
+            RawValue::Boolean(true) => Ok(Self::Same),
+            RawValue::Text("root") => Ok(Self::Root),
+            RawValue::Text("owner") => Ok(Self::Owner),
+            _ => Err(raw.expected("true, false, \"root\" or \"owner\"")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Host => "false".into(),
+            Self::Same => "true".into(),
+            Self::Root => quoted("root"),
+            Self::Owner => quoted("owner"),
+        }
+    }
 }
 
 impl Value for MountEntry {
@@ -193,7 +248,7 @@ impl MountsSettings {
     pub(super) fn warnings(&self, users: &Single<Users>) -> Vec<Problem> {
         let mut warnings = Vec::new();
         for Sourced { value, origin } in self.entries.sourced() {
-            if value.map_ids == Some(true) && users.value() == Some(&Users::Host) {
+            if value.map_ids == Some(MountIds::Same) && users.value() == Some(&Users::Host) {
                 let text = "'map-ids' has no effect without a user namespace".to_owned();
                 warnings.push(Problem::warning(origin, text));
             }
@@ -215,14 +270,20 @@ fn build(
     users: Users,
 ) -> Result<Mount> {
     let missing = |key: &str| Error::new(format!("a mount requires '{key}'"));
-    let target = entry.target.as_ref().or(entry.source.as_ref()).ok_or_else(|| missing("target"))?;
+    let target = entry.target.as_ref().ok_or_else(|| missing("target"))?;
     let kind = match entry.kind {
         MountType::Bind => MountKind::Bind {
-            source: origin.host_path(paths, entry.source.clone().ok_or_else(|| missing("source"))?),
+            source: match entry.source.clone().ok_or_else(|| missing("source"))? {
+                BindPath::Host(path) => BindPath::Host(origin.host_path(paths, path)),
+                other => other,
+            },
             read_only: entry.read_only.unwrap_or(false),
             recursive: entry.recursive.unwrap_or(true),
             // Off by default: a guest with root access to files of the host can create setuid programs there.
-            map_ids: entry.map_ids.unwrap_or(false) && users != Users::Host,
+            ids: match entry.map_ids.unwrap_or(MountIds::Host) {
+                MountIds::Same if users == Users::Host => MountIds::Host,
+                ids => ids,
+            },
             setuid: entry.setuid.unwrap_or(false),
         },
         MountType::Overlay => layers::build(paths, entry, origin, users)?,

@@ -27,7 +27,9 @@ impl UsersSettings {
     pub(super) fn resolve_ownership(&mut self, profile: Profile) {
         let is_mapped = match self.private.value() {
             Some(Users::Pick) => true,
-            Some(Users::Fixed { .. }) => profile != Profile::Nspawn || self.ownership.value().is_some(),
+            Some(Users::Fixed { .. } | Users::OfRoot) => {
+                profile != Profile::Nspawn || self.ownership.value().is_some()
+            }
             _ => false,
         };
         let auto = if is_mapped { OwnershipChoice::Map } else { OwnershipChoice::Off };
@@ -41,7 +43,8 @@ impl UsersSettings {
     /// Builds the user namespace and the ownership of files.
     pub(super) fn build(&self) -> Result<(Users, Ownership)> {
         let ownership = match self.ownership.required("users.ownership")? {
-            OwnershipChoice::Map => Ownership::Map,
+            OwnershipChoice::Map | OwnershipChoice::Foreign => Ownership::Map,
+            OwnershipChoice::Chown => Ownership::Chown,
             OwnershipChoice::Off | OwnershipChoice::Auto => Ownership::Off,
         };
         Ok((self.private.required("users.private")?, ownership))
@@ -55,20 +58,24 @@ pub enum OwnershipChoice {
     Auto,
     /// Mapped.
     Map,
+    /// Mapped from the range of foreign ids. As the range on the disk is recognised, this is the same as `map`.
+    Foreign,
+    /// Changed on the disk.
+    Chown,
     /// Not mapped.
     Off,
 }
 
-const OWNERSHIPS: &[(&str, OwnershipChoice)] =
-    &[("auto", OwnershipChoice::Auto), ("map", OwnershipChoice::Map), ("off", OwnershipChoice::Off)];
+const OWNERSHIPS: &[(&str, OwnershipChoice)] = &[
+    ("auto", OwnershipChoice::Auto),
+    ("map", OwnershipChoice::Map),
+    ("foreign", OwnershipChoice::Foreign),
+    ("chown", OwnershipChoice::Chown),
+    ("off", OwnershipChoice::Off),
+];
 
 impl Value for OwnershipChoice {
     fn read(raw: &RawValue) -> Result<Self> {
-        if let RawValue::Text("chown" | "foreign") = raw {
-            return Err(
-                Error::new("changing the owners of files is not supported").with_hint("write \"map\"")
-            );
-        }
         choose(raw, OWNERSHIPS)
     }
 
@@ -81,17 +88,14 @@ impl Value for Users {
     fn read(raw: &RawValue) -> Result<Self> {
         let invalid = |shown: &str| {
             Error::new(format!("{shown} is not a user id range")).with_hint(
-                "write \"pick\", \"no\", \"identity\", or the first id and the count, for example \"1000000:65536\"",
+                "write \"pick\", \"no\", \"identity\", \"yes\" for the range of the root's owner, or the first id and the count, for example \"1000000:65536\"",
             )
         };
         match raw {
             RawValue::Boolean(true) | RawValue::Text("pick") => Ok(Self::Pick),
             RawValue::Boolean(false) | RawValue::Text("no") => Ok(Self::Host),
             RawValue::Text("identity") => Ok(Self::Identity),
-            RawValue::Text("yes") => {
-                Err(Error::new("taking the id range from the owner of the root is not supported")
-                    .with_hint("write \"pick\": the machine gets a range of its own, files do not change"))
-            }
+            RawValue::Text("yes") => Ok(Self::OfRoot),
             RawValue::Text(text) => {
                 let (base, count) = text.split_once(':').unwrap_or((text, ""));
                 let base = base.parse::<u32>().map_err(|_| invalid(&quoted(text)))?;
@@ -109,6 +113,7 @@ impl Value for Users {
     fn show(&self) -> String {
         match self {
             Self::Pick => quoted("pick"),
+            Self::OfRoot => quoted("yes"),
             Self::Host => quoted("no"),
             Self::Identity => quoted("identity"),
             Self::Fixed { base, count } => format!("\"{base}:{count}\""),
@@ -149,6 +154,7 @@ mod tests {
         assert_eq!(read("65536").unwrap(), Users::Fixed { base: 65536, count: 65536 });
         assert_eq!(read("1000000:1").unwrap(), Users::Fixed { base: 1_000_000, count: 1 });
         assert_eq!(Users::read(&RawValue::Boolean(false)).unwrap(), Users::Host);
+        assert_eq!((read("yes").unwrap(), read("pick").unwrap()), (Users::OfRoot, Users::Pick));
         for bad in [
             "",
             "0",
@@ -161,7 +167,6 @@ mod tests {
             ":5",
             "4294967295:1",
             "99999999999",
-            "yes",
             "a:b",
             "5:6:7",
         ] {

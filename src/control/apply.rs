@@ -9,7 +9,7 @@ use crate::config::snapshot::{self, Values};
 use crate::config::{self, Resolved};
 use crate::error::{Error, Result};
 use crate::host::systemd::units::resources::is_live;
-use crate::machine::mounts::MountKind;
+use crate::machine::mounts::{BindPath, MountIds, MountKind};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -182,7 +182,8 @@ fn bind_added(
         let target = snapshot::mount_target(text);
         let mut defined = resolved.machine.mounts.iter();
         let Some(mount) = defined.find(|mount| Some(&mount.target) == target.as_ref()) else { continue };
-        let MountKind::Bind { source, read_only, map_ids, setuid, .. } = &mount.kind else {
+        let MountKind::Bind { source: BindPath::Host(source), read_only, ids, setuid, .. } = &mount.kind
+        else {
             changes.push(mount_change(Effect::Restart, "-", text));
             continue;
         };
@@ -195,7 +196,12 @@ fn bind_added(
                 read_only: *read_only,
                 setuid: *setuid,
                 make_target: true.into(),
-                map: if *map_ids { bind::Map::Numbers } else { bind::Map::Unmapped },
+                map: match ids {
+                    MountIds::Host => bind::Map::Unmapped,
+                    MountIds::Same => bind::Map::Numbers,
+                    MountIds::Root => bind::Map::Root,
+                    MountIds::Owner => bind::Map::Owner,
+                },
             };
             bind::bind(paths, &request)?;
             started.entry("mount".into()).or_default().push(text.clone());

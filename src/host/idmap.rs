@@ -12,16 +12,31 @@ pub(crate) type IdMapEntry = (u32, u32, u32);
 /// The id of the host's root in a tree (systemd's `UID_MAPPED_ROOT`).
 const MAPPED_ROOT: u32 = i32::MAX as u32 - 1;
 
-/// Creates the user namespace that maps the ids of a machine's trees: `count` ids from 0 to `base`. It is not
-/// the machine's own: it also maps the host's root, to an id without files, so that the host can create files
-/// there, for example the marks of an overlay, and tools inside the machine's mounts (`machinectl copy-to`);
-/// systemd-nspawn(1) does the same.
+/// Creates the user namespace that maps the ids of a machine's tree: `count` ids from `disk` to `base`; see
+/// [`of_mount`].
 ///
 /// # Errors
 /// Any error of clone3(2) and of writing the map files.
-pub(crate) fn of_trees(base: u32, count: u32) -> Result<OwnedFd> {
-    let ranges = [(0, base, count), (MAPPED_ROOT, 0, 1)];
-    namespace(&ranges, &ranges)
+pub(crate) fn of_trees(disk: u32, base: u32, count: u32) -> Result<OwnedFd> {
+    of_mount((disk, base, count), (disk, base, count))
+}
+
+/// Creates the user namespace that maps ranges of users and groups. It is not the machine's own: a map of
+/// ranges from the ids of the host also maps the host's root, to an id without files, so that the host can
+/// create files there, for example the marks of an overlay, and tools inside the machine's mounts (`machinectl
+/// copy-to`); systemd-nspawn(1) does the same.
+///
+/// # Errors
+/// Any error of clone3(2) and of writing the map files.
+pub(crate) fn of_mount(users: IdMapEntry, groups: IdMapEntry) -> Result<OwnedFd> {
+    let with_root = |(disk, seen, count): IdMapEntry| {
+        // The ids of the host need no other root, and one owner has no range for it.
+        let is_range = count > 1 && seen > 0;
+        let limit = MAPPED_ROOT.checked_sub(disk).filter(|_| is_range).unwrap_or(count);
+        let range = (disk, seen, count.min(limit));
+        if is_range { vec![range, (MAPPED_ROOT, 0, 1)] } else { vec![range] }
+    };
+    namespace(&with_root(users), &with_root(groups))
 }
 
 /// Creates a user namespace with mappings for users and groups.

@@ -9,7 +9,6 @@ use crate::error::{Context, Error, Result};
 use crate::host::idmap;
 use crate::machine::Machine;
 use crate::machine::root::{Ephemeral, RootSource, Volatile};
-use crate::machine::users::Ownership;
 use crate::paths::Paths;
 use crate::sys::mount::{self, Depth, MountAttributes};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -58,8 +57,8 @@ pub(crate) struct AttachRequest<'a> {
     pub(crate) machine: &'a Machine,
     /// Its first host id. `None` without a user namespace.
     pub(crate) id_base: Option<u32>,
-    /// Whether the files already have owners in that range.
-    pub(crate) has_shifted_owners: bool,
+    /// The first id of the owners of files, if their ids are mapped to that range.
+    pub(crate) mapped_from: Option<u32>,
     /// The directory for changes that are discarded, from the state record.
     pub(crate) throwaway: Option<&'a Path>,
     /// The writable layers in memory of the boot before.
@@ -91,7 +90,7 @@ pub(crate) fn attach(request: AttachRequest<'_>) -> Result<Option<AttachedRoot>>
     {
         volumes::create(path)?;
     }
-    let id_map = id_map(request.machine, request.id_base, request.has_shifted_owners)?;
+    let id_map = id_map(request.machine, request.id_base, request.mapped_from)?;
     attach_as(request.machine, request.id_base, id_map, changes)
 }
 
@@ -102,16 +101,15 @@ pub(crate) fn attach(request: AttachRequest<'_>) -> Result<Option<AttachedRoot>>
 pub(crate) fn preview(
     machine: &Machine,
     id_base: Option<u32>,
-    has_shifted_owners: bool,
+    mapped_from: Option<u32>,
 ) -> Result<Option<AttachedRoot>> {
-    attach_as(machine, id_base, id_map(machine, id_base, has_shifted_owners)?, Changes::Refused)
+    attach_as(machine, id_base, id_map(machine, id_base, mapped_from)?, Changes::Refused)
 }
 
 /// Returns the user namespace that maps the ids of the mounts, if their ids are mapped.
-fn id_map(machine: &Machine, base: Option<u32>, has_shifted_owners: bool) -> Result<Option<OwnedFd>> {
-    let maps = machine.ownership == Ownership::Map && !has_shifted_owners;
-    let base = base.filter(|_| maps && machine.root.plain_directory().is_none());
-    base.map(|base| idmap::of_trees(base, machine.id_count())).transpose()
+fn id_map(machine: &Machine, base: Option<u32>, mapped_from: Option<u32>) -> Result<Option<OwnedFd>> {
+    let ranges = base.zip(mapped_from).filter(|_| machine.root.plain_directory().is_none());
+    ranges.map(|(base, disk)| idmap::of_trees(disk, base, machine.id_count())).transpose()
 }
 
 /// Prepares the directory of changes that are discarded.

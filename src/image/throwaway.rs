@@ -3,6 +3,8 @@
 
 use crate::error::{Context, Result};
 use crate::host::probe;
+use crate::machine::Machine;
+use crate::machine::mounts::{BindPath, MountKind, temporary_directory};
 use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::mount;
@@ -38,6 +40,27 @@ pub(super) fn create(layer: &Path) -> Result<()> {
             }
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Creates the temporary directories of a machine's mounts, owned by its root. Those of the boot before stay.
+///
+/// # Errors
+/// Any error of mkdir(2) and chown(2).
+pub(crate) fn create_directories(layer: &Path, machine: &Machine, owner: u32) -> Result<()> {
+    for (number, mount) in machine.mounts.iter().enumerate() {
+        if !matches!(mount.kind, MountKind::Bind { source: BindPath::Temporary, .. }) {
+            continue;
+        }
+        create(layer)?;
+        let directory = layer.join(temporary_directory(number));
+        let doing = || format!("cannot create the temporary directory '{}'", directory.display());
+        match std::fs::DirBuilder::new().mode(0o755).create(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+            made => made.context(doing)?,
+        }
+        std::os::unix::fs::chown(&directory, Some(owner), Some(owner)).context(doing)?;
     }
     Ok(())
 }

@@ -24,8 +24,8 @@ impl Mount {
     /// Returns its source on the host. `None` if it has none.
     pub(crate) fn source(&self) -> Option<&Path> {
         match &self.kind {
-            MountKind::Bind { source, .. } => Some(source),
-            MountKind::Tmpfs { .. } | MountKind::Overlay { .. } | MountKind::Inaccessible => None,
+            MountKind::Bind { source: BindPath::Host(source), .. } => Some(source),
+            _ => None,
         }
     }
 }
@@ -33,16 +33,16 @@ impl Mount {
 /// The kind of a further mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MountKind {
-    /// A file or directory of the host.
+    /// A file or directory.
     Bind {
-        /// An absolute path of the host.
-        source: PathBuf,
+        /// Its place.
+        source: BindPath,
         /// Whether it is read-only inside.
         read_only: bool,
         /// Whether mounts below the source are included.
         recursive: bool,
-        /// Whether ids are mapped as those of the root: owner 0 on the host is root inside.
-        map_ids: bool,
+        /// The owners of its files inside.
+        ids: MountIds,
         /// Whether setuid programs and file capabilities take effect; their owners are not those of the tree.
         setuid: bool,
     },
@@ -64,6 +64,35 @@ pub(crate) enum MountKind {
     },
     /// An empty node of mode 000 that hides an existing one.
     Inaccessible,
+}
+
+/// Returns the name of the temporary directory of a mount, by its number in the machine.
+pub(crate) fn temporary_directory(number: usize) -> String {
+    format!("mount-{number}")
+}
+
+/// The source of a bind mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BindPath {
+    /// An absolute path of the host.
+    Host(PathBuf),
+    /// An absolute path inside the root.
+    Inside(PathBuf),
+    /// A directory of the machine's root that vanishes at its end.
+    Temporary,
+}
+
+/// The owners of the files of a bind mount inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MountIds {
+    /// Those of the host.
+    Host,
+    /// Those with the same number inside: owner 0 on the host is root.
+    Same,
+    /// The owner of the source is root; all other owners are nobody.
+    Root,
+    /// The owner of the source is the owner of the mount point; all other owners are nobody.
+    Owner,
 }
 
 /// The path of a layer.

@@ -8,7 +8,7 @@ use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::network::{INTERFACE_NAME_MAX, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol};
 use super::root::{Ephemeral, Root, RootSource, Volatile};
 use super::security::Procfs;
-use super::users::{Ownership, Users};
+use super::users::{Ownership, RANGE_SIZE, Users};
 use crate::error::Error;
 
 /// Returns one error for each rule that `parts` break.
@@ -19,21 +19,15 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
     {
         errors.push(Error::new(format!("the user id range {base}:{count} exceeds 32 bits")));
     }
-    if parts.ownership == Ownership::Map && parts.users == Users::Host {
-        errors.push(
-            Error::new("users.ownership = \"map\" requires a user namespace")
-                .with_hint("set users.private = \"pick\""),
-        );
-    }
-    if parts.security.nesting && matches!(parts.users, Users::Identity) {
+    errors.extend(ownership(parts));
+    if parts.security.nesting && matches!(parts.users, Users::Identity | Users::OfRoot) {
         // Root inside would have the rights of root of the host in the procfs and sysfs without masks.
         errors.push(
             Error::new("security.nesting requires separate user ids")
                 .with_hint("set users.private = \"pick\""),
         );
     }
-    let has_own_ids = matches!(parts.users, Users::Pick | Users::Fixed { .. });
-    if parts.security.procfs == Procfs::Full && !has_own_ids {
+    if parts.security.procfs == Procfs::Full && !parts.users.are_separate() {
         errors.push(
             Error::new("security.procfs = \"full\" requires separate user ids")
                 .with_hint("set users.private = \"pick\""),
@@ -82,6 +76,41 @@ fn repeated_credentials(credentials: &[Credential]) -> Option<Error> {
         Error::new(format!("the credential '{}' is both set and loaded", repeated.name))
             .with_hint("remove one of the two"),
     )
+}
+
+/// Checks the ownership of files against the ids and the root.
+fn ownership(parts: &Parts) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let word = match parts.ownership {
+        Ownership::Off => return errors,
+        Ownership::Map => "map",
+        Ownership::Chown => "chown",
+    };
+    if parts.users == Users::Host {
+        errors.push(
+            Error::new(format!("users.ownership = \"{word}\" requires a user namespace"))
+                .with_hint("set users.private = \"pick\""),
+        );
+    }
+    if parts.ownership == Ownership::Map {
+        return errors;
+    }
+    let map = "set users.ownership = \"map\": files do not change";
+    if parts.id_count() != RANGE_SIZE {
+        errors.push(
+            Error::new(format!("users.ownership = \"chown\" requires a range of {RANGE_SIZE} user ids"))
+                .with_hint(map),
+        );
+    }
+    let key = match &parts.root {
+        Root { source: RootSource::Stack(_), .. } => "root.stack",
+        Root { read_only: true, .. } => "root.read-only = true",
+        Root { volatile, .. } if *volatile != Volatile::No => "root.volatile",
+        _ => return errors,
+    };
+    errors
+        .push(Error::new(format!("users.ownership = \"chown\" and {key} exclude each other")).with_hint(map));
+    errors
 }
 
 /// Checks the source of the root.

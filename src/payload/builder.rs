@@ -26,8 +26,8 @@ pub struct BuildInputs<'a> {
     pub empty: Option<BorrowedFd<'a>>,
     /// The detached mounts of an attached root, the root first.
     pub root: Vec<BorrowedFd<'a>>,
-    /// The user namespace that maps the ids of trees.
-    pub id_map: Option<BorrowedFd<'a>>,
+    /// The user namespaces that map the ids of mounts.
+    pub id_maps: Vec<BorrowedFd<'a>>,
     /// Whether the machine has a network namespace of its own.
     pub private_network: bool,
     /// The host id of the guest's root.
@@ -64,8 +64,8 @@ impl<'a> Builder<'a> {
             BuildStep::Rlimits(limits) => limits_of_pid_1(owner, || rlimits::set_for(Pid::INIT, limits)),
             BuildStep::Loopback => interface::bring_up(c"lo"),
             BuildStep::PingGroups { first, last } => ping_groups(*first, *last),
-            BuildStep::Root { directory, map_ids, read_only, mount_points } => {
-                self.open_root(directory, *map_ids, *read_only, mount_points)
+            BuildStep::Root { directory, ids, read_only, mount_points } => {
+                self.open_root(directory, *ids, *read_only, mount_points)
             }
             BuildStep::MountNamespace => self.enter_mount_namespace(),
             BuildStep::Attach { at } => self.attach(at),
@@ -88,12 +88,13 @@ impl<'a> Builder<'a> {
                 nodes::device(self.paths()?, &self.host, path, *device, *mode)
             }
             BuildStep::Symlink { path, to } => self.link(path, to),
-            BuildStep::Bind { .. } => {
+            BuildStep::Bind { ids, .. } => {
+                let id_map = self.id_map(*ids)?;
                 let paths = self.paths.as_mut().ok_or_else(no_root)?;
-                mounts::bind(paths, step, &self.host, self.inputs.id_map, owner)
+                mounts::bind(paths, step, &self.host, id_map, owner)
             }
-            BuildStep::Overlay { .. } => {
-                let around = Surroundings { host: &self.host, id_map: self.inputs.id_map, owner };
+            BuildStep::Overlay { ids, .. } => {
+                let around = Surroundings { host: &self.host, id_map: self.id_map(*ids)?, owner };
                 overlay::create(self.paths.as_mut().ok_or_else(no_root)?, step, &around)
             }
             BuildStep::Restrict { target, attributes } => {
@@ -117,14 +118,21 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Returns the user namespace of a mapping, by its number.
+    fn id_map(&self, number: Option<usize>) -> Result<Option<BorrowedFd<'a>>> {
+        let map = |number: usize| self.inputs.id_maps.get(number).copied();
+        let missing = || Error::new("the ids of a mount are not mapped yet");
+        number.map(|number| map(number).ok_or_else(missing)).transpose()
+    }
+
     fn open_root(
         &mut self,
         directory: &Path,
-        map_ids: bool,
+        ids: Option<usize>,
         read_only: bool,
         mount_points: &[PathBuf],
     ) -> Result<()> {
-        let userns = self.inputs.id_map.filter(|_| map_ids);
+        let userns = self.id_map(ids)?;
         self.opened = Some(OpenedRoot::open(directory, userns, read_only, mount_points)?);
         Ok(())
     }

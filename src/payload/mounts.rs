@@ -188,7 +188,7 @@ pub(crate) fn bind(
     userns: Option<BorrowedFd<'_>>,
     owner: u32,
 ) -> Result<()> {
-    let BuildStep::Bind { source, target, attributes, depth, map_ids, missing } = step else {
+    let BuildStep::Bind { source, target, attributes, depth, missing, .. } = step else {
         return Err(Error::new("not a bind mount"));
     };
     let is_skipped = |error: Error| if *missing == IfMissing::Skip { Ok(()) } else { Err(error) };
@@ -199,7 +199,13 @@ pub(crate) fn bind(
                 Ok(tree) => tree,
             };
             make_target(paths, target, &tree, owner)?;
-            separate(&tree, userns.filter(|_| *map_ids), *attributes)?;
+            separate(&tree, userns, *attributes)?;
+            tree
+        }
+        BindSource::Inside(path) if *missing == IfMissing::Create => {
+            let tree = copy_followed(paths, path, *depth)?;
+            make_target(paths, target, &tree, owner)?;
+            mount::restrict(tree.as_fd(), *depth, *attributes).context(|| "cannot restrict the mount")?;
             tree
         }
         BindSource::Inside(path) => {
@@ -254,6 +260,13 @@ pub(super) fn copy_inside(paths: &TreePaths, path: &Path, depth: Depth) -> Resul
         Err(error) if is_missing(&error) => Ok(None),
         copied => copied.map(Some).context(|| "cannot copy the mount"),
     }
+}
+
+/// Copies the mount at a path of the tree; links are followed inside.
+fn copy_followed(paths: &TreePaths, path: &Path, depth: Depth) -> Result<OwnedFd> {
+    let from = paths.open_as(path, OFlags::PATH);
+    let from = from.context(|| format!("cannot open bind source '{}' of the machine", path.display()))?;
+    mount::copy_tree(from.as_fd(), depth).context(|| "cannot copy the mount")
 }
 
 /// Attaches a mount to an existing path of the tree. Returns false if the path does not exist.

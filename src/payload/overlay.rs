@@ -37,10 +37,9 @@ struct OpenedUpper {
 
 /// Carries out a `BuildStep::Overlay`.
 pub(super) fn create(paths: &mut TreePaths, step: &BuildStep, around: &Surroundings<'_>) -> Result<()> {
-    let BuildStep::Overlay { lower, upper, target, attributes, map_ids } = step else {
+    let BuildStep::Overlay { lower, upper, target, attributes, .. } = step else {
         return Err(Error::new("not an overlay"));
     };
-    let around = &Surroundings { id_map: around.id_map.filter(|_| *map_ids), ..*around };
     // The kernel expects the uppermost first.
     let lower = lower.iter().rev().map(|source| layer(paths, source, around)).collect::<Result<Vec<_>>>()?;
     let upper = match upper {

@@ -81,7 +81,7 @@ fn bind_inside(source: &str, target: String, attributes: MountAttributes) -> Bui
         target: target.into(),
         attributes,
         depth: Depth::One,
-        map_ids: false,
+        ids: None,
         missing: IfMissing::Skip,
     }
 }
@@ -321,7 +321,7 @@ fn proc(machine: &Machine) -> Vec<BuildStep> {
             target: "/proc/sys".into(),
             attributes: read_only,
             depth: Depth::Tree,
-            map_ids: false,
+            ids: None,
             missing: IfMissing::Error,
         },
         bind_inside(

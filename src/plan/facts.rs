@@ -1,5 +1,6 @@
 //! The facts about the host and the tree, found by `run` before a machine is planned. Plain data.
 
+use super::BindOwners;
 use super::step::{Device, LsmLabel, ResolvConfAction, TimezoneAction};
 use crate::machine::id128::Id128;
 use crate::machine::init::Init;
@@ -38,8 +39,12 @@ pub struct NamedDevice {
 pub struct Facts {
     /// The first host id of the machine's range. `None` without a user namespace.
     pub id_base: Option<u32>,
-    /// Whether the files of the tree already have owners in that range: its ids are not mapped.
-    pub has_shifted_owners: bool,
+    /// The first id of the owners of files in the tree, if their ids are mapped to that range.
+    pub mapped_from: Option<u32>,
+    /// The owners of the bind mounts that map them, by target.
+    pub bind_owners: Vec<(PathBuf, BindOwners)>,
+    /// The directory of temporary directories.
+    pub throwaway: PathBuf,
     /// The mount points of the further mounts of a root that is attached already. `None` for a plain
     /// directory.
     pub attached_targets: Option<Vec<PathBuf>>,

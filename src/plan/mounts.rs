@@ -1,20 +1,29 @@
 //! The mounts of a definition, as steps. Called by `plan`.
 
 use super::Facts;
+use super::mount_maps::MountMaps;
 use super::step::{BindSource, BuildStep, IfMissing, OverlayUpper};
-use crate::machine::mounts::{LayerPath, Mount, MountKind, OverlayChanges, TMPFS_OPTIONS};
+use crate::machine::Machine;
+use crate::machine::mounts::{
+    BindPath, LayerPath, Mount, MountKind, OverlayChanges, TMPFS_OPTIONS, temporary_directory,
+};
 use crate::sys::mount::{Depth, MountAttributes};
 
 /// Returns the steps for mounts, in the order of the definition.
-pub(crate) fn custom(mounts: &[Mount], facts: &Facts) -> Vec<BuildStep> {
-    mounts.iter().map(|mount| step(mount, facts)).collect()
+pub(super) fn custom(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<BuildStep> {
+    let step = |(number, mount): (usize, &Mount)| step(number, mount, facts, machine.id_count(), maps);
+    machine.mounts.iter().enumerate().map(step).collect()
 }
 
-fn step(mount: &Mount, facts: &Facts) -> BuildStep {
+fn step(number: usize, mount: &Mount, facts: &Facts, count: u32, maps: &mut MountMaps) -> BuildStep {
     let target = mount.target.clone();
     match &mount.kind {
-        MountKind::Bind { source, read_only, recursive, map_ids, setuid } => BuildStep::Bind {
-            source: BindSource::Host(source.clone()),
+        MountKind::Bind { source, read_only, recursive, ids, setuid } => BuildStep::Bind {
+            source: match source {
+                BindPath::Host(path) => BindSource::Host(path.clone()),
+                BindPath::Inside(path) => BindSource::Inside(path.clone()),
+                BindPath::Temporary => BindSource::Host(facts.throwaway.join(temporary_directory(number))),
+            },
             target,
             attributes: MountAttributes {
                 read_only: *read_only,
@@ -22,8 +31,12 @@ fn step(mount: &Mount, facts: &Facts) -> BuildStep {
                 ..MountAttributes::default()
             },
             depth: if *recursive { Depth::Tree } else { Depth::One },
-            map_ids: *map_ids && facts.user_namespace,
-            missing: IfMissing::Error,
+            // Files of the machine have its ids already.
+            ids: match source {
+                BindPath::Host(_) => maps.of_bind(mount, *ids, facts, count),
+                BindPath::Inside(_) | BindPath::Temporary => None,
+            },
+            missing: IfMissing::Create,
         },
         MountKind::Tmpfs { options } => {
             let words = words(options);
@@ -43,7 +56,7 @@ fn step(mount: &Mount, facts: &Facts) -> BuildStep {
                 no_setuid: !setuid,
                 ..MountAttributes::default()
             },
-            map_ids: *map_ids && facts.user_namespace,
+            ids: if *map_ids { maps.of_host(facts, count) } else { None },
         },
         MountKind::Inaccessible => BuildStep::Mask { target },
     }

@@ -1,8 +1,8 @@
 //! Finds what a plan depends on: on the host and in the attached root. Called by `run`. It creates nothing.
 
 use super::timezone;
-use crate::claim::Choice;
-use crate::error::Result;
+use crate::claim::{Choice, ClaimedIds};
+use crate::error::{Context, Result};
 use crate::host::lsm;
 use crate::host::probe::{self, Tree};
 use crate::host::systemd::units;
@@ -12,6 +12,7 @@ use crate::machine::command::Payload;
 use crate::machine::hash::siphash;
 use crate::machine::id128::Id128;
 use crate::machine::init::Init;
+use crate::machine::mounts::{BindPath, Mount, MountIds, MountKind};
 use crate::machine::network::{HostsMode, ResolvConf, ResolvMethod};
 use crate::machine::users::Users;
 use crate::network::addresses::LinkPlan;
@@ -20,7 +21,7 @@ use crate::network::hosts_file::Hosts;
 use crate::network::{networkd, resolv_conf};
 use crate::paths::Paths;
 use crate::plan::step::ResolvConfAction;
-use crate::plan::{self, Facts};
+use crate::plan::{self, BindOwners, Facts};
 use crate::supervisor::launch::HostsFile;
 use std::path::{Path, PathBuf};
 
@@ -56,7 +57,9 @@ pub(super) fn find(
     let status = probe::OwnStatus::read();
     let facts = Facts {
         id_base: choice.ids.base,
-        has_shifted_owners: choice.ids.has_shifted_owners,
+        mapped_from: choice.ids.mapped_from,
+        bind_owners: bind_owners(machine, tree, attached.is_some(), &choice.ids)?,
+        throwaway: PathBuf::new(),
         attached_targets: attached.map(|attached| attached.targets().map(Path::to_owned).collect()),
         user_namespace: machine.users != Users::Host,
         machine_id: machine_id(machine, tree),
@@ -85,6 +88,35 @@ pub(super) fn find(
     };
     tree.check_reads()?;
     Ok(HostFacts { facts, lease, hosts })
+}
+
+/// Returns the owners of the bind mounts that map them. The owner of a missing target is root.
+fn bind_owners(
+    machine: &Machine,
+    tree: &Tree,
+    is_attached: bool,
+    ids: &ClaimedIds,
+) -> Result<Vec<(PathBuf, BindOwners)>> {
+    let base = ids.base.unwrap_or_default();
+    let seen = |id: u32| match ids.mapped_from {
+        // An attached root shows its owners mapped.
+        Some(disk) if !is_attached => id.wrapping_sub(disk).saturating_add(base),
+        _ => id,
+    };
+    let owners = |mount: &Mount| {
+        let MountKind::Bind { source: BindPath::Host(source), ids: MountIds::Root | MountIds::Owner, .. } =
+            &mount.kind
+        else {
+            return None;
+        };
+        let stat = rustix::fs::stat(source);
+        let stat = stat.context(|| format!("cannot look at bind source '{}'", source.display()));
+        let target =
+            tree.owner(&mount.target).map_or((base, base), |(user, group)| (seen(user), seen(group)));
+        let of = |stat: rustix::fs::Stat| BindOwners { source: (stat.st_uid, stat.st_gid), target };
+        Some(stat.map(|stat| (mount.target.clone(), of(stat))))
+    };
+    machine.mounts.iter().filter_map(owners).collect()
 }
 
 fn guest_network_file(paths: &Paths, plan: &LinkPlan) -> String {

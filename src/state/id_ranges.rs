@@ -67,44 +67,41 @@ pub(crate) fn choose(paths: &Paths, name: &Name, keep: RangeRetention, count: u3
 }
 
 /// Takes the range of `count` ids from `base` on, because the owners of a machine's tree are in it. The
-/// caller locks it as one of [`choose`].
+/// caller locks it as one of [`choose`]. `None` if another machine or user has the range.
 ///
 /// # Errors
-/// Another machine or user has the range.
-pub(crate) fn adopt(paths: &Paths, name: &Name, base: u32, keep: RangeRetention, count: u32) -> Result<u32> {
+/// A record that cannot be written.
+pub(crate) fn adopt(
+    paths: &Paths,
+    name: &Name,
+    base: u32,
+    keep: RangeRetention,
+    count: u32,
+) -> Result<Option<u32>> {
     let own = recorded(paths, name);
     let (start, end) = (u64::from(base), u64::from(base) + u64::from(count));
-    let refused = |why: String| Err(shifted(base, &why));
+    let refused = |why: &str| {
+        log::debug!("the user ids from {base} on, of the owners of the tree, are mapped: {why}");
+        Ok(None)
+    };
     let part = |other: u32| u64::from(other)..u64::from(other) + u64::from(RANGE_SIZE);
     let others = || all_bases(paths).filter(|other| !own.contains(other));
-    if let Some(other) = others().find(|other| part(*other).start < end && start < part(*other).end) {
-        let owner = owner(paths, other).unwrap_or_default();
-        return refused(format!("which is recorded for machine '{owner}'"));
+    if others().any(|other| part(other).start < end && start < part(other).end) {
+        return refused("they are recorded for another machine");
     }
     if delegated(paths).iter().any(|(first, last)| *first < end && start < *last) {
-        return refused("in which users of the host or /etc/subuid and /etc/subgid have ids".into());
+        return refused("users of the host or /etc/subuid and /etc/subgid have ids there");
     }
     if !there().iter().any(|(first, last)| *first <= start && end <= *last) {
-        return refused("which this user namespace does not have".into());
+        return refused("this user namespace does not have them");
     }
     if bases(base, count).any(|base| lock::is_taken(&lock_file(paths, base))) {
-        return refused("which another container is running with".into());
+        return refused("another container is running with them");
     }
     if keep == RangeRetention::WhileRunning || record_all(paths, name, base, count, &own)? {
-        return Ok(base);
+        return Ok(Some(base));
     }
-    refused("which was recorded for another machine just now".into())
-}
-
-/// Returns the error for a tree with owners in a range that its machine cannot have.
-pub(crate) fn shifted(base: u32, why: &str) -> Error {
-    let last = u64::from(base) + u64::from(RANGE_SIZE) - 1;
-    Error::new(format!("the files of the tree have owners in the range of user ids {base} to {last}, {why}")).with_hint(
-        format!(
-            "to use this range anyway, set users.private = \"{base}\" and users.ownership = \"off\"; otherwise give \
-             the files the owners from 0 on"
-        ),
-    )
+    refused("they were recorded for another machine just now")
 }
 
 /// Returns the first ids of the parts of a range, each with its own record and lock.
@@ -319,30 +316,19 @@ mod tests {
         let paths = Paths::below(root.path());
         let base = 2_058_485_760;
         let adopt = |who: &str, keep| adopt(&paths, &name(who), base, keep, RANGE_SIZE);
-        assert_eq!(adopt("web", RangeRetention::WhileRunning).unwrap(), base);
+        assert_eq!(adopt("web", RangeRetention::WhileRunning).unwrap(), Some(base));
         assert_eq!(records(&paths).count(), 0);
         let before = choose(&paths, &name("web"), RangeRetention::Recorded, RANGE_SIZE).unwrap();
         assert_ne!(before, base);
-        assert_eq!(adopt("web", RangeRetention::Recorded).unwrap(), base);
+        assert_eq!(adopt("web", RangeRetention::Recorded).unwrap(), Some(base));
         assert_eq!(recorded(&paths, &name("web")), [base]);
-        let error = adopt("other", RangeRetention::Recorded).unwrap_err();
-        assert!(
-            error.to_string().contains("2058485760 to 2058551295, which is recorded for machine 'web'"),
-            "{error}"
-        );
-        assert!(
-            error.hint().unwrap().contains("users.private = \"2058485760\" and users.ownership = \"off\"")
-        );
+        assert_eq!(adopt("other", RangeRetention::Recorded).unwrap(), None, "that of another machine");
         let held = lock(&paths, base).unwrap();
-        assert!(
-            adopt("web", RangeRetention::Recorded).unwrap_err().to_string().contains("another container")
-        );
+        assert_eq!(adopt("web", RangeRetention::Recorded).unwrap(), None, "that of a running container");
         drop(held);
         std::fs::create_dir_all(root.path().join("etc")).unwrap();
         std::fs::write(root.path().join("etc/passwd"), "u:x:2058485800:100::/:/bin/sh\n").unwrap();
-        assert!(
-            adopt("web", RangeRetention::Recorded).unwrap_err().to_string().contains("users of the host")
-        );
+        assert_eq!(adopt("web", RangeRetention::Recorded).unwrap(), None, "that of users of the host");
     }
 
     #[test]

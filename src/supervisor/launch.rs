@@ -98,7 +98,8 @@ struct Launch<'a> {
     cgroup: Option<OwnedFd>,
     leader: Option<(Child, ParentEnd)>,
     builder: Option<(Child, ParentEnd)>,
-    id_map: Option<OwnedFd>,
+    /// The user namespaces that map the ids of mounts.
+    id_maps: Vec<OwnedFd>,
     /// The settings that the host's resolved has not confirmed yet, with their event loop.
     settings: Option<(Runtime, PendingSettings)>,
 }
@@ -160,7 +161,7 @@ impl<'a> Launch<'a> {
             cgroup: None,
             leader: None,
             builder: None,
-            id_map: None,
+            id_maps: Vec::new(),
             settings: None,
         }
     }
@@ -197,6 +198,7 @@ impl<'a> Launch<'a> {
             HostStep::Clone => self.clone_leader(),
             HostStep::Await(sync) => self.await_leader(*sync),
             HostStep::MapIds => self.map_ids(),
+            HostStep::MapMounts => self.map_mounts(),
             HostStep::Build => self.build(),
             HostStep::Link => self.link(),
             HostStep::Interfaces => self.connect_interfaces(),
@@ -240,9 +242,12 @@ impl<'a> Launch<'a> {
             pseudo_file::write(format!("/proc/{pid}/{file}"), format!("0 {base} {count}\n"))
                 .context(|| format!("cannot map ids 0 to {} from {base} ({file})", count - 1))?;
         }
-        if self.request.plan.maps_tree {
-            self.id_map = Some(idmap::of_trees(base, count)?);
-        }
+        Ok(())
+    }
+
+    fn map_mounts(&mut self) -> Result<()> {
+        let maps = self.request.plan.mount_maps.iter();
+        self.id_maps = maps.map(|map| idmap::of_mount(map.users, map.groups)).collect::<Result<_>>()?;
         Ok(())
     }
 

@@ -426,7 +426,7 @@ fn remove_below(directory: BorrowedFd<'_>, name: &OsStr, mount: u64, depth: usiz
 }
 
 /// Returns the id of the mount of a descriptor (statx(2), STATX_MNT_ID, Linux 5.8).
-fn mount_of(place: BorrowedFd<'_>) -> rustix::io::Result<u64> {
+pub(super) fn mount_of(place: BorrowedFd<'_>) -> rustix::io::Result<u64> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     Ok(rustix::fs::statx(place, c"", flags, StatxFlags::MNT_ID)?.stx_mnt_id)
 }

@@ -47,6 +47,34 @@ impl XattrPlace<'_> {
         }
     }
 
+    /// Returns an attribute. `None` if the entry or its file system has none of that name.
+    ///
+    /// # Errors
+    /// Any error of getxattr(2).
+    pub(super) fn value(&self, name: &[u8]) -> rustix::io::Result<Option<Vec<u8>>> {
+        let mut value = vec![0u8; LARGEST];
+        let length = match self.get(OsStr::from_bytes(name), &mut value) {
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+            read => read?,
+        };
+        value.truncate(length);
+        // Most values are short.
+        value.shrink_to_fit();
+        Ok(Some(value))
+    }
+
+    /// Removes an attribute.
+    ///
+    /// # Errors
+    /// Any error of removexattr(2).
+    pub(super) fn remove(&self, name: &[u8]) -> rustix::io::Result<()> {
+        let name = OsStr::from_bytes(name);
+        match self {
+            Self::Open(open) => rustix::fs::fremovexattr(open, name),
+            Self::Reference(path) => rustix::fs::removexattr(path, name),
+        }
+    }
+
     fn list(&self, names: &mut [u8]) -> rustix::io::Result<usize> {
         match self {
             Self::Open(open) => rustix::fs::flistxattr(open, names),
@@ -90,14 +118,7 @@ impl Attributes<'_> {
 
     /// Returns an attribute. `None` if it was removed in the meantime.
     fn value(&self, name: &[u8]) -> rustix::io::Result<Option<Attribute>> {
-        let mut value = vec![0u8; LARGEST];
-        let length = match self.place.get(OsStr::from_bytes(name), &mut value) {
-            Err(Errno::NODATA) => return Ok(None),
-            read => read?,
-        };
-        value.truncate(length);
-        // Most values are short.
-        value.shrink_to_fit();
+        let Some(mut value) = self.place.value(name)? else { return Ok(None) };
         if name.starts_with(b"system.posix_acl_") {
             value = IdMapping::in_list(&value, |id| self.ids.inside(id));
         }

@@ -139,7 +139,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Unit")]
     pub(crate) keep_unit: bool,
 
-    /// The range of user ids: pick, no, identity, BASE or BASE:COUNT
+    /// The range of user ids: pick, yes, no, identity, BASE or BASE:COUNT; yes is that of the root's owner
     #[arg(
         long,
         value_name = "RANGE",
@@ -150,7 +150,7 @@ pub struct RunArgs {
     )]
     pub(crate) private_users: Option<String>,
 
-    /// How files are mapped to that range: map, off or auto
+    /// How files get into that range: map, foreign, chown, off or auto
     #[arg(long, value_name = "MODE", help_heading = "Users")]
     pub(crate) private_users_ownership: Option<String>,
 

@@ -1,16 +1,13 @@
 //! The layers of overlays: paths of the host, or of the machine with a leading `+`.
 
-use super::MountEntry;
+use super::{MountEntry, TEMPORARY};
 use crate::config::setting::Origin;
 use crate::config::values::{RawValue, Value, quoted};
 use crate::error::{Error, Result};
-use crate::machine::mounts::{LayerPath, MountKind, OverlayChanges};
+use crate::machine::mounts::{LayerPath, MountIds, MountKind, OverlayChanges};
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use std::path::{Path, PathBuf};
-
-/// The word for a layer in memory.
-const TEMPORARY: &str = "temporary";
 
 /// Read-only layers, the lowest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,6 +96,12 @@ pub(super) fn build(paths: &Paths, entry: &MountEntry, origin: &Origin, users: U
         return Err(Error::new("an overlay requires two directories")
             .with_hint("bind a single directory with type = \"bind\""));
     }
-    let map_ids = entry.map_ids.unwrap_or(true) && users != Users::Host;
+    let map_ids = match entry.map_ids.unwrap_or(MountIds::Same) {
+        MountIds::Host => false,
+        MountIds::Same => users != Users::Host,
+        MountIds::Root | MountIds::Owner => {
+            return Err(Error::new("'map-ids' of an overlay is true or false"));
+        }
+    };
     Ok(MountKind::Overlay { lower, upper, map_ids, setuid: entry.setuid.unwrap_or(false) })
 }

@@ -1,9 +1,10 @@
 //! Mounts in the syntax of the options of systemd-nspawn(1).
 
 use super::layers::{Layers, UpperLayer};
-use super::{MountEntry, MountType, not_root};
+use super::{MountEntry, MountType, not_root, target_of};
 use crate::config::values::{RawValue, Value, quoted};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::machine::mounts::{BindPath, MountIds};
 use std::path::PathBuf;
 
 /// Parses `SOURCE[:TARGET[:OPTION,…]]` of `--bind=` and `--bind-ro=`.
@@ -13,22 +14,27 @@ use std::path::PathBuf;
 pub(crate) fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
     let parts = fields(text)?;
     let (source, target, options) = match parts.as_slice() {
-        [source] => (source, source, ""),
-        [source, target] => (source, target, ""),
-        [source, target, options] => (source, target, options.as_str()),
+        [source] => (source, None, ""),
+        [source, target] => (source, Some(target), ""),
+        [source, target, options] => (source, Some(target), options.as_str()),
         _ => {
             return Err(Error::new(format!("{} has too many fields", quoted(text)))
                 .with_hint("write SOURCE[:TARGET[:OPTIONS]]; write '\\:' for a colon in a path"));
         }
     };
-    if source.is_empty() || source.starts_with('+') {
-        return Err(Error::new("a bind mount requires a path of the host as its source")
-            .with_hint("use --tmpfs= for an empty directory"));
-    }
+    let source = match source.as_str() {
+        "" => BindPath::Temporary,
+        path if path.starts_with('+') => BindPath::read(&RawValue::Text(path))?,
+        path => BindPath::Host(of_host(path)?),
+    };
+    let target = match target {
+        Some(target) => PathBuf::read(&RawValue::Text(target)).and_then(not_root)?,
+        None => target_of(&source)?,
+    };
     let mut mount = MountEntry {
         kind: MountType::Bind,
-        source: Some(PathBuf::read(&RawValue::Text(source))?),
-        target: Some(PathBuf::read(&RawValue::Text(target)).and_then(not_root)?),
+        source: Some(source),
+        target: Some(target),
         read_only: Some(read_only),
         // As in systemd-nspawn(1).
         setuid: Some(true),
@@ -38,17 +44,27 @@ pub(crate) fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
         match option {
             "rbind" => mount.recursive = Some(true),
             "norbind" => mount.recursive = Some(false),
-            // The mapping of the root makes id 0 of the host root inside: idmap and rootidmap differ for
-            // sources with other owners only.
-            "idmap" | "rootidmap" => mount.map_ids = Some(true),
-            "noidmap" => mount.map_ids = Some(false),
+            "noidmap" => mount.map_ids = Some(MountIds::Host),
+            "idmap" => mount.map_ids = Some(MountIds::Same),
+            "rootidmap" => mount.map_ids = Some(MountIds::Root),
+            "owneridmap" => mount.map_ids = Some(MountIds::Owner),
             other => {
                 return Err(Error::new(format!("unknown bind option {}", quoted(other)))
-                    .with_hint("use rbind, norbind, idmap, noidmap, rootidmap"));
+                    .with_hint("use rbind, norbind, idmap, noidmap, rootidmap, owneridmap"));
             }
         }
     }
     Ok(mount)
+}
+
+/// Parses a path of the host; a relative one is below the working directory.
+fn of_host(text: &str) -> Result<PathBuf> {
+    if text.starts_with('/') {
+        return PathBuf::read(&RawValue::Text(text));
+    }
+    let found = std::fs::canonicalize(text).context(|| format!("cannot find {}", quoted(text)))?;
+    let found = found.to_str().ok_or_else(|| Error::new(format!("{} is not UTF-8", found.display())))?;
+    PathBuf::read(&RawValue::Text(found))
 }
 
 /// Parses `TARGET[:OPTIONS]` of `--tmpfs=`.
@@ -149,12 +165,33 @@ mod tests {
     #[test]
     fn binds_are_parsed_in_the_syntax_of_nspawn() {
         let mount = bind("/srv/a\\:b:/data:norbind,idmap", true).unwrap();
-        assert_eq!(mount.source, Some("/srv/a:b".into()));
+        assert_eq!(mount.source, Some(BindPath::Host("/srv/a:b".into())));
         assert_eq!(mount.target, Some("/data".into()));
-        assert_eq!((mount.recursive, mount.map_ids, mount.read_only), (Some(false), Some(true), Some(true)));
+        assert_eq!(
+            (mount.recursive, mount.map_ids, mount.read_only),
+            (Some(false), Some(MountIds::Same), Some(true))
+        );
         assert_eq!(bind("/srv", false).unwrap().target, Some("/srv".into()));
+        for (text, source, target) in [
+            ("+/srv", BindPath::Inside("/srv".into()), "/srv"),
+            ("+/srv:/data", BindPath::Inside("/srv".into()), "/data"),
+            (":/scratch", BindPath::Temporary, "/scratch"),
+        ] {
+            let mount = bind(text, false).unwrap();
+            assert_eq!((mount.source, mount.target), (Some(source), Some(target.into())));
+        }
+        let below = std::env::current_dir().unwrap().join("src").canonicalize().unwrap();
+        assert_eq!(bind("src/../src:/x", false).unwrap().source, Some(BindPath::Host(below)));
+        for (option, ids) in [
+            ("noidmap", MountIds::Host),
+            ("idmap", MountIds::Same),
+            ("rootidmap", MountIds::Root),
+            ("owneridmap", MountIds::Owner),
+        ] {
+            assert_eq!(bind(&format!("/a:/b:{option}"), false).unwrap().map_ids, Some(ids));
+        }
         for bad in
-            ["", "a", ":/x", "+/a", "/a:b", "/a:/b:nonsense", "/a:/b:idmap:x", "/a\\", "/a:/", "/a:/../b"]
+            ["", "a", ":", "+", "+a", "/a:b", "/a:/b:nonsense", "/a:/b:idmap:x", "/a\\", "/a:/", "/a:/../b"]
         {
             assert!(bind(bad, false).is_err(), "{bad}");
         }

@@ -12,6 +12,7 @@ use crate::config::values::{RawValue, Value, systemd_boolean, ticked};
 use crate::error::{Error, Result as ConfigResult};
 use crate::machine::init::Wait;
 use crate::machine::network::{Mode, Port};
+use crate::machine::resources::Rlimit;
 use crate::machine::root::Volatile;
 use crate::machine::users::Users;
 
@@ -60,7 +61,7 @@ pub(super) fn private_users(
 ) -> Result<(), Refusal> {
     let users = match (systemd_boolean(value), value.as_str()) {
         (Some(false), _) => Users::Host,
-        (Some(true), _) => Users::read(&RawValue::Text("yes")).map_err(Refusal::Unsupported)?,
+        (Some(true), _) => Users::OfRoot,
         // For root, a range of systemd-nsresourced is an exclusive range like any other.
         (None, "managed") => Users::Pick,
         (None, text) => {
@@ -79,9 +80,7 @@ pub(super) fn ownership(
     _: &Row,
     Assignment { value, origin, .. }: &Assignment,
 ) -> Result<(), Refusal> {
-    let is_other = matches!(value.as_str(), "chown" | "foreign");
-    let unusable = if is_other { Refusal::Unsupported } else { Refusal::Invalid };
-    let choice = OwnershipChoice::read(&RawValue::Text(value)).map_err(unusable)?;
+    let choice = OwnershipChoice::read(&RawValue::Text(value)).map_err(Refusal::Invalid)?;
     reader.layer.users.ownership.set(choice, origin.clone());
     Ok(())
 }
@@ -124,18 +123,55 @@ pub(super) fn system_call_filter(
     Ok(())
 }
 
+/// `LimitNOFILE=` and the other limits.
+pub(super) fn limit(
+    reader: &mut NspawnReader,
+    row: &Row,
+    Assignment { value, origin, .. }: &Assignment,
+) -> Result<(), Refusal> {
+    let name = row.key.strip_prefix("Limit").unwrap_or(row.key);
+    let limit = Rlimit::read_entry(name, &RawValue::Text(value))?;
+    reader.layer.resources.rlimits.push(limit, origin.clone());
+    Ok(())
+}
+
+/// `CPUAffinity=`: numbers and ranges between commas or spaces. An empty value removes those of earlier lines.
+pub(super) fn processors(
+    reader: &mut NspawnReader,
+    _: &Row,
+    Assignment { value, origin, .. }: &Assignment,
+) -> Result<(), Refusal> {
+    if value.is_empty() {
+        return reader.set("resources.cpu-affinity", &RawValue::Text(""), origin);
+    }
+    let is_between = |letter: char| letter == ',' || letter.is_ascii_whitespace();
+    for range in value.split(is_between).filter(|range| !range.is_empty()) {
+        reader.set("resources.cpu-affinity", &RawValue::Text(range), origin)?;
+    }
+    Ok(())
+}
+
+/// `Timezone=`.
+pub(super) fn timezone(reader: &mut NspawnReader, _: &Row, assignment: &Assignment) -> Result<(), Refusal> {
+    reader.set("identity.timezone", &RawValue::Text(word_or_auto(&assignment.value)), &assignment.origin)
+}
+
 /// `ResolvConf=`.
 pub(super) fn resolv_conf(
     reader: &mut NspawnReader,
     _: &Row,
     Assignment { value, origin, .. }: &Assignment,
 ) -> Result<(), Refusal> {
-    let word = match systemd_boolean(value) {
+    reader.set("network.resolv-conf", &RawValue::Text(word_or_auto(value)), origin)
+}
+
+/// Returns the word of a setting that may be a boolean too.
+fn word_or_auto(value: &str) -> &str {
+    match systemd_boolean(value) {
         Some(true) => "auto",
         Some(false) => "off",
         None => value,
-    };
-    reader.set("network.resolv-conf", &RawValue::Text(word), origin)
+    }
 }
 
 /// `Volatile=`.
@@ -154,6 +190,11 @@ pub(super) fn bind(reader: &mut NspawnReader, row: &Row, assignment: &Assignment
     add_mount(reader, assignment, mounts::bind(&assignment.value, row.key == "BindReadOnly"))
 }
 
+/// `Overlay=` and `OverlayReadOnly=`.
+pub(super) fn overlay(reader: &mut NspawnReader, row: &Row, assignment: &Assignment) -> Result<(), Refusal> {
+    add_mount(reader, assignment, mounts::overlay(&assignment.value, row.key == "OverlayReadOnly"))
+}
+
 /// `TemporaryFileSystem=`.
 pub(super) fn tmpfs(reader: &mut NspawnReader, _: &Row, assignment: &Assignment) -> Result<(), Refusal> {
     add_mount(reader, assignment, mounts::tmpfs(&assignment.value))
@@ -168,20 +209,14 @@ pub(super) fn inaccessible(
     add_mount(reader, assignment, mounts::inaccessible(&assignment.value))
 }
 
-/// Adds a mount. Sources inside the image, empty sources, mounts on `/` and one option have no support yet.
+/// Adds a mount. Those on `/` have no support.
 fn add_mount(
     reader: &mut NspawnReader,
     Assignment { value, origin, .. }: &Assignment,
     mount: ConfigResult<MountEntry>,
 ) -> Result<(), Refusal> {
-    let mut fields = value.split(':');
-    let source = fields.next().unwrap_or_default();
-    let is_valid_elsewhere = source.starts_with('+')
-        || source == "/"
-        || (source.is_empty() && !value.is_empty())
-        || fields.next() == Some("/")
-        || fields.any(|options| options.split(',').any(|option| option == "owneridmap"));
-    let unusable = if is_valid_elsewhere { Refusal::Unsupported } else { Refusal::Invalid };
+    let is_on_root = value.split(':').any(|path| path == "/");
+    let unusable = if is_on_root { Refusal::Unsupported } else { Refusal::Invalid };
     reader.layer.mounts.entries.push(mount.map_err(unusable)?, origin.clone());
     Ok(())
 }
@@ -241,12 +276,16 @@ impl NspawnReader {
     }
 
     /// Sets the user namespace and the ownership that each other implies: files of a given range belong to it
-    /// already, and without a range there is nothing to map.
+    /// already, and without a range there is nothing to map or to change.
     pub(super) fn finish_users(&mut self) {
         let users = &mut self.layer.users;
         match (users.private.value(), users.ownership.value()) {
-            (None, Some(_)) => users.private.set(Users::Host, users.ownership.origin()),
-            (Some(Users::Fixed { .. }), None) => {
+            (None, Some(_)) => {
+                let origin = users.ownership.origin();
+                users.private.set(Users::Host, origin.clone());
+                users.ownership.set(OwnershipChoice::Off, origin);
+            }
+            (Some(Users::Fixed { .. } | Users::OfRoot), None) => {
                 users.ownership.set(OwnershipChoice::Off, users.private.origin());
             }
             _ => {}

@@ -70,7 +70,7 @@ const fn network(key: &'static str, action: Action) -> Row {
 
 /// Returns the row of a resource limit.
 const fn limit(key: &'static str) -> Row {
-    exec(key, Unsupported(&[])).privileged().required()
+    exec(key, Special(special::limit)).privileged().required()
 }
 
 use Action::{Boolean, Names, Special, Unsupported, Value, Words};
@@ -90,10 +90,10 @@ const ROWS: &[Row] = &[
     exec("PivotRoot", Unsupported(&[])).required(),
     exec("Capability", Names("security.capabilities.add")).privileged(),
     exec("DropCapability", Names("security.capabilities.drop")),
-    exec("AmbientCapability", Unsupported(&[""])).privileged().required(),
+    exec("AmbientCapability", Names("security.capabilities.ambient")).privileged().required(),
     exec("NoNewPrivileges", Boolean("security.no-new-privileges")),
     exec("KillSignal", Value("boot.stop-signal")),
-    exec("Personality", Unsupported(&[""])).required(),
+    exec("Personality", Value("boot.personality")).required(),
     exec("MachineID", Value("identity.uuid")).privileged(),
     exec("PrivateUsers", Special(special::private_users)).privileged(),
     exec("PrivateUsersDelegate", Unsupported(&["", "0"])).privileged().required(),
@@ -116,13 +116,13 @@ const ROWS: &[Row] = &[
     limit("LimitNICE"),
     limit("LimitRTPRIO"),
     limit("LimitRTTIME"),
-    exec("OOMScoreAdjust", Unsupported(&["", "0"])).privileged(),
-    exec("CPUAffinity", Unsupported(&[""])).privileged().required(),
+    exec("OOMScoreAdjust", Value("resources.oom-score-adjust")).privileged(),
+    exec("CPUAffinity", Special(special::processors)).privileged().required(),
     exec("Hostname", Value("identity.hostname")),
     exec("ResolvConf", Special(special::resolv_conf)),
-    exec("Timezone", Unsupported(NO)),
+    exec("Timezone", Special(special::timezone)),
     exec("LinkJournal", Unsupported(&["no"])).privileged(),
-    exec("SuppressSync", Unsupported(NO)),
+    exec("SuppressSync", Boolean("boot.suppress-sync")),
     files("ReadOnly", Boolean("root.read-only")),
     files("Volatile", Special(special::volatile)),
     files("Bind", Special(special::bind)).privileged(),
@@ -131,8 +131,8 @@ const ROWS: &[Row] = &[
     files("BindUserShell", Unsupported(NO)).privileged(),
     files("TemporaryFileSystem", Special(special::tmpfs)).privileged(),
     files("Inaccessible", Special(special::inaccessible)).privileged(),
-    files("Overlay", Unsupported(&[])).privileged().required(),
-    files("OverlayReadOnly", Unsupported(&[])).privileged().required(),
+    files("Overlay", Special(special::overlay)).privileged().required(),
+    files("OverlayReadOnly", Special(special::overlay)).privileged().required(),
     files("PrivateUsersOwnership", Special(special::ownership)).privileged(),
     files("PrivateUsersChown", Special(special::chown)).privileged(),
     network("Private", Special(special::private)),

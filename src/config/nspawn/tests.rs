@@ -77,16 +77,17 @@ fn users_and_ownership_imply_each_other() {
         users("[Exec]\nPrivateUsers=1000000:65536"),
         "users.private=\"1000000:65536\"@2 users.ownership=\"off\"@2"
     );
-    for unsupported in [
-        "[Exec]\nPrivateUsers=yes",
-        "[Exec]\nPrivateUsers=1000:10",
-        "[Files]\nPrivateUsersOwnership=chown",
-        "[Files]\nPrivateUsersChown=yes",
-        "[Files]\nBind=+/a:/b",
-        "[Files]\nBindReadOnly=:/b",
-        "[Files]\nBind=/a:/b:owneridmap",
-        "[Files]\nTemporaryFileSystem=/",
-    ] {
+    assert_eq!(
+        users("[Exec]\nPrivateUsers=yes\n[Files]\nPrivateUsersChown=yes"),
+        "users.private=\"yes\"@2 users.ownership=\"chown\"@4"
+    );
+    assert_eq!(
+        users("[Files]\nPrivateUsersOwnership=chown"),
+        "users.private=\"no\"@2 users.ownership=\"off\"@2"
+    );
+    for unsupported in
+        ["[Exec]\nPrivateUsers=1000:10", "[Files]\nBind=/a:/", "[Files]\nTemporaryFileSystem=/"]
+    {
         let (settings, problems) = parsed(Trust::Trusted, unsupported);
         assert!(settings.is_empty() && problems.len() == 1, "{unsupported}: {settings:?}, {problems:?}");
         assert!(problems[0].starts_with("web.nspawn:2: '"), "{problems:?}");
@@ -111,7 +112,8 @@ fn untrusted_files_lower_rights_only() {
                 "Volatile" | "ResolvConf" | "Timezone" | "SuppressSync" | "ProcessTwo" | "Boot" => "no",
                 "WorkingDirectory" => "/srv",
                 "Environment" => "A=B",
-                "RestrictAddressFamilies" | "Personality" => "",
+                "Personality" => "x86-64",
+                "RestrictAddressFamilies" => "",
                 _ => "yes",
             };
             let lines = keys.filter(|(_, key)| *key != "PivotRoot");
@@ -130,6 +132,8 @@ fn untrusted_files_lower_rights_only() {
             "root.volatile",
             "boot.wait",
             "boot.stop-signal",
+            "boot.suppress-sync",
+            "boot.personality",
             "network.resolv-conf",
             "security.capabilities.drop",
             "security.syscalls.deny",
@@ -140,6 +144,7 @@ fn untrusted_files_lower_rights_only() {
             "chdir",
             "user",
             "identity.hostname",
+            "identity.timezone",
         ]
     );
     assert!(
@@ -156,8 +161,8 @@ fn untrusted_files_lower_rights_only() {
 fn problems_are_warnings_unless_a_setting_is_required() {
     let (settings, problems) = parsed(
         Trust::Trusted,
-        "[Exec]\nBoot=maybe\nCapability=CAP_X net_raw\nKilSignal=TERM\nX-Other=1\nTimezone=off\nTimezone=copy\n\
-         Environment='A=B\nLimitNOFILE=5\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n",
+        "[Exec]\nBoot=maybe\nCapability=CAP_X net_raw\nKilSignal=TERM\nX-Other=1\nTimezone=off\nLinkJournal=host\n\
+         Environment='A=B\nPivotRoot=/a\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n",
     );
     assert_eq!(
         settings,
@@ -165,7 +170,8 @@ fn problems_are_warnings_unless_a_setting_is_required() {
             "network.mode=\"macvlan\"@11",
             "network.macvlan=\"eth1\"@11",
             "network.ports=\"80:80\"@13",
-            "security.capabilities.add=\"CAP_NET_RAW\"@3"
+            "security.capabilities.add=\"CAP_NET_RAW\"@3",
+            "identity.timezone=\"off\"@6"
         ]
     );
     assert_eq!(
@@ -174,9 +180,9 @@ fn problems_are_warnings_unless_a_setting_is_required() {
             "web.nspawn:2: warning: 'Boot=': 'maybe' is not a boolean, ignoring\n  hint: write yes or no",
             "web.nspawn:3: warning: 'Capability=': unknown capability \"CAP_X\", ignoring\n  hint: see capabilities(7) for the list",
             "web.nspawn:4: warning: unknown key 'KilSignal' in [Exec], ignoring\n  hint: did you mean 'KillSignal'?",
-            "web.nspawn:7: warning: 'Timezone=' is not supported, ignoring",
+            "web.nspawn:7: warning: 'LinkJournal=' is not supported, ignoring",
             "web.nspawn:8: warning: 'Environment=': a quote in ''A=B' does not end, ignoring",
-            "web.nspawn:9: 'LimitNOFILE=' is not supported\n  hint: remove the line to start the machine without it",
+            "web.nspawn:9: 'PivotRoot=' is not supported\n  hint: remove the line to start the machine without it",
             "web.nspawn:11: 'MACVLAN=': \"a/b\" is not the name of an interface\n  hint: list the interfaces of the host \
          with 'ip link'; a name has at most 15 characters",
             "web.nspawn:12: warning: 'Port=': \"x\" is not a port to forward, ignoring\n  hint: write [ADDRESS:]HOST[:GUEST][/udp], \
@@ -188,9 +194,33 @@ fn problems_are_warnings_unless_a_setting_is_required() {
 
 #[test]
 fn the_errors_of_a_bad_file_are_reported_first() {
-    let (_, problems) = parsed(Trust::Trusted, &format!("[Exec]\n{}LimitAS=1\n", "Wrong=1\n".repeat(10_000)));
+    let (_, problems) =
+        parsed(Trust::Trusted, &format!("[Exec]\n{}PivotRoot=/a\n", "Wrong=1\n".repeat(10_000)));
     assert_eq!(problems.len(), MAX_PROBLEMS);
-    assert!(problems[0].starts_with("web.nspawn:10002: 'LimitAS='"), "{}", problems[0]);
+    assert!(problems[0].starts_with("web.nspawn:10002: 'PivotRoot='"), "{}", problems[0]);
+}
+
+#[test]
+fn settings_of_processes_are_read() {
+    assert_eq!(
+        settings_of(
+            "[Exec]\nLimitNOFILE=1024:4096\nLimitNOFILE=5\nLimitCPU=10s\nOOMScoreAdjust=-5\nCPUAffinity=7\nCPUAffinity=\n\
+             CPUAffinity=0-1,3 2\nTimezone=yes\nAmbientCapability=CAP_CHOWN CAP_KILL\nSuppressSync=yes"
+        ),
+        [
+            "boot.suppress-sync=true@11",
+            "resources.cpu-affinity=\"0-1\"@8",
+            "resources.cpu-affinity=3@8",
+            "resources.cpu-affinity=2@8",
+            "resources.oom-score-adjust=-5@5",
+            "resources.rlimits=nofile = \"1024:4096\"@2",
+            "resources.rlimits=nofile = 5@3",
+            "resources.rlimits=cpu = 10@4",
+            "security.capabilities.ambient=\"CAP_CHOWN\"@10",
+            "security.capabilities.ambient=\"CAP_KILL\"@10",
+            "identity.timezone=\"auto\"@9",
+        ]
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Parses `[[mount]]`, tables whose keys depend on one another.
 
 use super::{TomlReader, raw_value, ticked};
-use crate::config::mounts::{KEYS, LIST, MountEntry, MountType, not_root};
+use crate::config::mounts::{KEYS, LIST, MountEntry, MountType, target_of};
 use crate::config::values::{RawValue, Value};
 use crate::error::{Error, Result, nearest};
 use toml::Spanned;
@@ -36,9 +36,9 @@ impl TomlReader<'_> {
             self.check_keys(&mount, table, item);
         }
         if mount.kind == MountType::Bind && mount.target.is_none() {
-            match mount.source.clone().map(not_root) {
+            match mount.source.as_ref().map(target_of) {
                 Some(Err(error)) => self.report(item.span(), error.context("'target'")),
-                Some(Ok(source)) => mount.target = Some(source),
+                Some(Ok(target)) => mount.target = Some(target),
                 None => {}
             }
         }

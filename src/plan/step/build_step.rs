@@ -54,6 +54,8 @@ impl BindSource {
 pub enum IfMissing {
     /// Report an error.
     Error,
+    /// Report an error for the source, and create the target.
+    Create,
     /// Skip the step: kernels differ in the files of procfs and sysfs.
     Skip,
 }
@@ -86,8 +88,8 @@ pub enum BuildStep {
     Root {
         /// The tree on the host.
         directory: PathBuf,
-        /// Whether its ids are mapped through the child's user namespace.
-        map_ids: bool,
+        /// The number of the mapping of its ids. `None` if they are not mapped.
+        ids: Option<usize>,
         /// Whether it is read-only.
         read_only: bool,
         /// Directories that must exist in it.
@@ -194,8 +196,8 @@ pub enum BuildStep {
         attributes: MountAttributes,
         /// Whether mounts below the source are included.
         depth: Depth,
-        /// Whether ids are mapped through the child's user namespace.
-        map_ids: bool,
+        /// The number of the mapping of its ids. `None` if they are not mapped.
+        ids: Option<usize>,
         /// The action for a missing source or target.
         missing: IfMissing,
     },
@@ -209,8 +211,8 @@ pub enum BuildStep {
         target: PathBuf,
         /// Additional attributes.
         attributes: MountAttributes,
-        /// Whether ids of layers of the host are mapped through the child's user namespace.
-        map_ids: bool,
+        /// The number of the mapping of its ids. `None` if they are not mapped.
+        ids: Option<usize>,
     },
     /// Adds attributes to an existing mount.
     Restrict {
@@ -276,8 +278,8 @@ impl BuildStep {
                 format!("limit {}", limits.join(", "))
             }
             Self::PingGroups { first, last } => format!("allow groups {first} to {last} to ping"),
-            Self::Root { directory, map_ids, read_only, .. } => {
-                let mapped = if *map_ids { ", idmapped" } else { "" };
+            Self::Root { directory, ids, read_only, .. } => {
+                let mapped = if ids.is_some() { ", idmapped" } else { "" };
                 let read_only = if *read_only { ", read-only" } else { "" };
                 format!("open root '{}'{mapped}{read_only}", directory.display())
             }
@@ -309,9 +311,9 @@ impl BuildStep {
                 format!("create device '{}' {}:{} {mode:03o}", path.display(), device.major, device.minor)
             }
             Self::Symlink { path, to } => format!("link '{}' to '{}'", path.display(), to.display()),
-            Self::Bind { source, target, attributes, map_ids, .. } => {
+            Self::Bind { source, target, attributes, ids, .. } => {
                 let source = source.describe();
-                let mapped = if *map_ids { "idmapped" } else { "" };
+                let mapped = if ids.is_some() { "idmapped" } else { "" };
                 format!("bind {source} on '{}'{}", target.display(), list(mapped, *attributes))
             }
             Self::Overlay { .. } => self.describe_overlay(),
@@ -328,9 +330,9 @@ impl BuildStep {
     }
 
     fn describe_overlay(&self) -> String {
-        let Self::Overlay { lower, upper, target, attributes, map_ids } = self else { return String::new() };
+        let Self::Overlay { lower, upper, target, attributes, ids } = self else { return String::new() };
         let lower: Vec<String> = lower.iter().map(BindSource::describe).collect();
-        let mapped = if *map_ids { "idmapped" } else { "" };
+        let mapped = if ids.is_some() { "idmapped" } else { "" };
         let attributes = list(mapped, *attributes);
         let (upper, target) = (upper.describe(), target.display());
         format!("overlay {}{upper} on '{target}'{attributes}", lower.join(", "))

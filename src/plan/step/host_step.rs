@@ -13,6 +13,8 @@ pub enum HostStep {
     Await(SyncPoint),
     /// Writes the id maps of the user namespace.
     MapIds,
+    /// Creates the user namespaces that map the ids of mounts.
+    MapMounts,
     /// Clones the builder, which creates the mount tree of a machine with a user namespace.
     Build,
     /// Creates the pair of virtual Ethernet links and configures the addresses of both ends.
@@ -39,6 +41,7 @@ impl HostStep {
             Self::Clone => "clone the child into its namespaces".into(),
             Self::Await(sync) => format!("await the child at '{sync:?}'"),
             Self::MapIds => "map user and group ids".into(),
+            Self::MapMounts => "map the ids of mounts".into(),
             Self::Build => "start building the tree".into(),
             Self::Link => "create the network link".into(),
             Self::Interfaces => "create or move further interfaces".into(),

@@ -103,7 +103,7 @@ impl Launch<'_> {
             leader,
             empty: self.empty_mounts.as_ref().map(AsFd::as_fd),
             root: self.request.root.iter().flat_map(AttachedRoot::mounts).collect(),
-            id_map: self.id_map.as_ref().map(AsFd::as_fd),
+            id_maps: self.id_maps.iter().map(AsFd::as_fd).collect(),
             private_network: self.request.machine.network.mode.is_private(),
             owner: self.owner(),
             credentials: self.credentials(),

@@ -6,7 +6,7 @@ use clap::Args;
 /// Options for further mounts.
 #[derive(Debug, Default, Args)]
 pub(crate) struct MountOptions {
-    /// Bind-mount a file or directory of the host; options: rbind norbind idmap noidmap
+    /// Bind-mount a file or directory of the host; options: rbind norbind idmap noidmap rootidmap owneridmap
     #[arg(long, value_name = "SOURCE[:TARGET[:OPTIONS]]", help_heading = "Mounts")]
     pub(crate) bind: Vec<String>,
 
