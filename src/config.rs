@@ -42,6 +42,7 @@ pub(crate) use resolve::Resolved;
 use crate::error::{Error, Kind, Result};
 use crate::image::find;
 use crate::machine::name::Name;
+use crate::machine::unit_name::ServiceTemplate;
 use crate::paths::Paths;
 use definition_files::Files;
 use nspawn::SettingsMode;
@@ -69,6 +70,12 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
     let context = format!("cannot use the definition of '{name}'");
     let (options, settings, profile) = (Layer::default(), SettingsMode::Override, Profile::Unit);
     resolve(Sources { paths, name, options, files: &files, settings, profile }, &context)
+}
+
+/// Returns the template of a machine's service, as far as its definition can be read.
+pub(crate) fn service_template(paths: &Paths, name: &Name) -> ServiceTemplate {
+    let (definition, _) = Files::of(paths, name).unwrap_or_default().read();
+    ServiceTemplate::of_machinectl(definition.boot.machinectl.value() == Some(&true))
 }
 
 /// Returns whether a machine has a tree in `/var/lib/machines`.

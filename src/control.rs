@@ -40,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::host::runtime::runtime;
 use crate::machine::Machine;
 use crate::machine::name::Name;
+use crate::machine::unit_name::ServiceTemplate;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use std::collections::BTreeSet;
@@ -105,6 +106,14 @@ pub(crate) fn names(paths: &Paths) -> Result<BTreeSet<String>> {
 /// A missing or invalid definition.
 fn defined(paths: &Paths, name: &Name) -> Result<Machine> {
     config::machine(paths, name).map(|resolved| resolved.machine)
+}
+
+/// Returns the service of a machine: that in which it is running, else that of its definition.
+fn service(paths: &Paths, name: &Name) -> String {
+    let record = Record::read(paths, name).ok().flatten().filter(Record::is_alive);
+    let running = record.and_then(|record| record.unit);
+    let running = running.filter(|unit| ServiceTemplate::of_unit(unit).is_some());
+    running.unwrap_or_else(|| config::service_template(paths, name).service(name))
 }
 
 /// Calls `action` for each machine and collects all failures.

@@ -63,6 +63,16 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Returns the template of its service.
+    pub(crate) fn service_template(&self) -> unit_name::ServiceTemplate {
+        unit_name::ServiceTemplate::of_machinectl(self.boot.machinectl)
+    }
+
+    /// Returns its service.
+    pub(crate) fn service(&self) -> String {
+        self.service_template().service(&self.name)
+    }
+
     /// Returns the number of ids in the machine's range.
     pub(crate) fn id_count(&self) -> u32 {
         match self.users {

@@ -85,6 +85,9 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
         StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
     prepare_process(&resolved.machine, kept.as_ref()).map_err(of_launch)?;
+    if kept.is_none() {
+        placement::check_unit(&resolved.machine).map_err(of_launch)?;
+    }
     let mut running = start(request, Place::in_unit, kept).map_err(of_launch)?;
     // The snapshot is for `apply`; the machine runs without it.
     let values = config::snapshot::values(&resolved.settings);

@@ -36,6 +36,8 @@ settings! {
         suppress_sync: Single<bool> = Single "boot.suppress-sync", |_| false;
         /// The execution domain of the guest.
         personality: Single<Personality> = Single "boot.personality";
+        /// Whether the unit of the machine is that of machinectl(1).
+        machinectl: Single<bool> = Single "boot.machinectl", |_| false;
     }
 }
 
@@ -51,6 +53,7 @@ impl BootSettings {
             time_namespace: self.time_namespace.required("boot.time-namespace")?,
             suppress_sync: self.suppress_sync.required("boot.suppress-sync")?,
             personality: self.personality.value().copied(),
+            machinectl: self.machinectl.required("boot.machinectl")?,
         })
     }
 

@@ -122,6 +122,10 @@ fn resolved(
             checked.problems.extend(
                 hidden_images(paths, name, &resolved).map(|error| Problem::new(file, &error).into_warning()),
             );
+            checked.problems.extend(
+                hidden_from_machinectl(paths, name, &resolved)
+                    .map(|error| Problem::new(file, &error).into_warning()),
+            );
             let open = resolved.machine.owned_trees().into_iter().map(refuse_open).filter_map(Result::err);
             checked.problems.extend(open.map(|error| Problem::new(file, &error).into_warning()));
             Some(resolved)
@@ -131,6 +135,21 @@ fn resolved(
             None
         }
     }
+}
+
+/// Returns the warning for a machine whose root is not the image of its name: machinectl(1) looks for the image.
+fn hidden_from_machinectl(paths: &Paths, name: &Name, resolved: &Resolved) -> Option<Error> {
+    let root = resolved.machine.root.path();
+    let mut images = paths.image_directories().into_iter().map(|directory| directory.join(name));
+    let is_hidden = resolved.machine.boot.machinectl
+        && images.all(|image| root != image && root != image.with_added_extension("mstack"));
+    is_hidden.then(|| {
+        let message = format!("machinectl does not find the machine: '{}' is not the image '{name}'", root.display());
+        Error::new(message).with_hint(format!(
+            "start it with 'coracle start {name}' or 'systemctl start systemd-nspawn@{name}', or move it to '{}'",
+            paths.images().join(name).display()
+        ))
+    })
 }
 
 /// Returns a warning for each image of a name that an earlier one hides.

@@ -10,6 +10,7 @@ mod network;
 mod programs;
 mod services;
 mod trees;
+mod units;
 
 pub(crate) use machines::{Diagnosis, diagnose};
 

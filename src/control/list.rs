@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::host::cgroup;
 use crate::host::systemd::units;
 use crate::machine::name::Name;
-use crate::machine::{size, unit_name};
+use crate::machine::size;
+use crate::machine::unit_name::ServiceTemplate;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use serde::Serialize;
@@ -109,7 +110,7 @@ impl MachineSummary {
     }
 
     /// Creates the row of a machine without a record from the `ActiveState` of its unit.
-    pub(super) fn of_unit(name: &Name, active_state: Option<&str>) -> Self {
+    pub(super) fn of_unit(name: &Name, unit: String, active_state: Option<&str>) -> Self {
         let state = match active_state {
             Some("failed") => "failed",
             // Its record is not written yet.
@@ -127,7 +128,7 @@ impl MachineSummary {
             tasks: None,
             started: None,
             uptime: None,
-            unit: Some(unit_name::service(name)),
+            unit: Some(unit),
             root: None,
             unconfined: Vec::new(),
             outdated: false,
@@ -155,7 +156,9 @@ pub(crate) fn rows(paths: &Paths, include: Include) -> Result<Vec<MachineSummary
         others.into_iter().filter(|name| rows.iter().all(|row| row.name != name.as_str())).collect();
     let states = if rest.is_empty() { HashMap::new() } else { unit_states() };
     rows.extend(rest.iter().map(|name| {
-        MachineSummary::of_unit(name, states.get(&unit_name::service(name)).map(String::as_str))
+        let unit = config::service_template(paths, name).service(name);
+        let state = states.get(&unit).map(String::as_str);
+        MachineSummary::of_unit(name, unit, state)
     }));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
@@ -166,7 +169,9 @@ fn unit_states() -> HashMap<String, String> {
     if !units::is_running() {
         return HashMap::new();
     }
-    match block_on(units::unit_states(unit_name::ALL_SERVICES)).and_then(|states| states) {
+    match block_on(units::unit_states(&ServiceTemplate::ALL.map(ServiceTemplate::pattern)))
+        .and_then(|states| states)
+    {
         Ok(states) => states,
         Err(error) => {
             log::warn!("{error}, ignoring");

@@ -1,7 +1,7 @@
 //! `coracle logs`: entries of the host's journal (console, supervisor, unit) and of the guest's journal, in
 //! time order. Stopped machines have logs too.
 
-use super::{defined, names, when};
+use super::{defined, names, service, when};
 use crate::error::{Context, Error, Result};
 use crate::host::systemd::journal;
 use crate::host::systemd::journal::{Fields, GuestJournal, Journal, JournalEntry, Query};
@@ -184,7 +184,7 @@ fn queries<'a>(
 /// Returns the journals with entries of a machine, the host's first.
 fn journals(paths: &Paths, name: &Name, root: Option<&Path>) -> Result<Vec<Journal>> {
     let record = Record::read(paths, name)?;
-    let mut journals = vec![Journal::Host(matches(name))];
+    let mut journals = vec![Journal::Host(matches(paths, name))];
     if let Some(root) = root_of(record.as_ref(), root) {
         let owners = match (&root, record.as_ref().and_then(|record| record.id_base)) {
             (GuestFiles::Running(_), Some(first)) => Owners { first, count: RANGE_SIZE },
@@ -227,8 +227,8 @@ impl GuestFiles {
 }
 
 /// Returns the matches that select a machine's entries in the host's journal.
-fn matches(name: &Name) -> Vec<String> {
-    let unit = unit_name::service(name);
+fn matches(paths: &Paths, name: &Name) -> Vec<String> {
+    let unit = service(paths, name);
     vec![
         format!("CORACLE_MACHINE={name}"),
         format!("_SYSTEMD_UNIT={unit}"),

@@ -3,7 +3,7 @@
 
 use super::progress::Progress;
 use super::status::waiting_for;
-use super::{BatchResult, block_on, defined, each, signal};
+use super::{BatchResult, block_on, defined, each, service, signal};
 use crate::config::{self, Resolved};
 use crate::error::{Error, Result};
 use crate::generator;
@@ -12,14 +12,10 @@ use crate::host::systemd::units;
 use crate::host::systemd::units::JobAction;
 use crate::image::recovery;
 use crate::machine::name::Name;
-use crate::machine::unit_name;
-use crate::machine::unit_name::machine_of;
+use crate::machine::unit_name::{ServiceTemplate, machine_of};
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record};
 use std::ops::ControlFlow;
-
-/// The target that starts the enabled machines.
-const TARGET: &str = "coracle.target";
 
 /// The end of the wait for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +63,7 @@ pub(crate) fn restart(
 /// One per machine that failed to stop.
 pub(crate) fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> BatchResult {
     let (others, units): (Vec<Name>, Vec<Name>) =
-        names.iter().cloned().partition(|name| runs_elsewhere(paths, name) || !units::is_running());
+        names.iter().cloned().partition(|name| runs_without_service(paths, name) || !units::is_running());
     let through_units = if units.is_empty() {
         Ok(())
     } else {
@@ -87,11 +83,17 @@ pub(crate) fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -
 /// An invalid definition, a host without systemd, or a refusal by systemd.
 pub(crate) fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
     require_systemd()?;
+    let mut enabled = Vec::new();
     for name in names {
-        defined(paths, name)?;
+        let machine = defined(paths, name)?;
+        enabled.push((machine.service_template(), machine.service()));
     }
-    // The target as well: it starts the enabled machines.
-    let units: Vec<String> = names.iter().map(unit_name::service).chain([TARGET.to_owned()]).collect();
+    // The targets as well: they start the enabled machines.
+    let is_used = |template: &ServiceTemplate| enabled.iter().any(|(used, _)| used == template);
+    let targets =
+        ServiceTemplate::ALL.into_iter().filter(is_used).map(|template| template.target().to_owned());
+    let targets: Vec<String> = targets.collect();
+    let units: Vec<String> = enabled.into_iter().map(|(_, service)| service).chain(targets).collect();
     block_on(units::enable(&units))?
 }
 
@@ -99,9 +101,10 @@ pub(crate) fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// A host without systemd, or a refusal by systemd.
-pub(crate) fn disable(names: &[Name]) -> Result<Vec<String>> {
+pub(crate) fn disable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
     require_systemd()?;
-    let units: Vec<String> = names.iter().map(unit_name::service).collect();
+    let service = |name: &Name| config::service_template(paths, name).service(name);
+    let units: Vec<String> = names.iter().map(service).collect();
     block_on(units::disable(&units))?
 }
 
@@ -121,12 +124,10 @@ fn up(
     let mut good = Vec::new();
     let mut outdated = Vec::new();
     let before = each(names, |name| {
-        if runs_elsewhere(paths, name) {
-            return Err(Error::new(format!(
-                "machine '{name}' is already running outside of its unit '{}'",
-                unit_name::service(name)
-            ))
-            .with_hint(format!("stop it first: coracle stop {name}")));
+        let unit = config::service_template(paths, name).service(name);
+        if running_unit(paths, name).is_some_and(|running| running.as_ref() != Some(&unit)) {
+            let message = format!("machine '{name}' is already running outside of its unit '{unit}'");
+            return Err(Error::new(message).with_hint(format!("stop it first: coracle stop {name}")));
         }
         let Resolved { machine, ignored, .. } = config::machine(paths, name)?;
         ignored.iter().for_each(|problem| log::warn!("{problem}"));
@@ -197,7 +198,7 @@ fn run(
     wait: StartWait,
     progress: &mut Progress<'_>,
 ) -> BatchResult {
-    let units: Vec<String> = names.iter().map(unit_name::service).collect();
+    let units: Vec<String> = names.iter().map(|name| service(paths, name)).collect();
     let until = if wait == StartWait::No { units::Until::Queued } else { units::Until::Done };
     let mut report = |unit: &str, text: &str| {
         let waits = if text.is_empty() { stop_progress(paths, unit) } else { None };
@@ -241,10 +242,16 @@ fn is_past_start(text: &str) -> bool {
     [Phase::Booting, Phase::Running].iter().any(|past| past.as_str() == phase)
 }
 
-/// Returns whether a machine is running outside of its unit.
-fn runs_elsewhere(paths: &Paths, name: &Name) -> bool {
+/// Returns whether a machine is running outside of a service of machines.
+fn runs_without_service(paths: &Paths, name: &Name) -> bool {
+    let is_other = |unit: Option<String>| unit.is_none_or(|unit| ServiceTemplate::of_unit(&unit).is_none());
+    running_unit(paths, name).is_some_and(is_other)
+}
+
+/// Returns the unit of a running machine, if it has one. `None` if it is not running.
+fn running_unit(paths: &Paths, name: &Name) -> Option<Option<String>> {
     let record = Record::read(paths, name).ok().flatten().filter(Record::is_alive);
-    record.is_some_and(|record| record.unit != Some(unit_name::service(name)))
+    record.map(|record| record.unit)
 }
 
 /// Returns an error without systemd.

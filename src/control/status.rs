@@ -7,7 +7,7 @@ mod waiting_for;
 pub(super) use waiting_for::waiting_for;
 
 use super::list::{MachineSummary, span};
-use super::{block_on, defined, logs, when};
+use super::{block_on, defined, logs, service, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
@@ -89,8 +89,7 @@ pub(crate) struct Unit {
 /// An invalid or missing definition of a machine without state record and unit.
 pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Status> {
     let record = Record::read(paths, name)?;
-    let unit_name =
-        record.as_ref().map_or_else(|| Some(unit_name::service(name)), |record| record.unit.clone());
+    let unit_name = record.as_ref().map_or_else(|| Some(service(paths, name)), |record| record.unit.clone());
     let unit = unit_name.as_deref().and_then(read_unit);
     let state = unit.as_ref().map(|unit| unit.active_state.as_str());
     let is_known = record.is_some() || state.is_some_and(|state| state != "inactive");
@@ -99,8 +98,10 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Status> {
         Err(_) if is_known => None,
         Err(error) => return Err(error),
     };
-    let mut machine =
-        record.as_ref().map_or_else(|| MachineSummary::of_unit(name, state), MachineSummary::of_record);
+    let mut machine = match &record {
+        Some(record) => MachineSummary::of_record(record),
+        None => MachineSummary::of_unit(name, service(paths, name), state),
+    };
     let root = defined.as_ref().map(|machine| machine.root.path().to_owned());
     machine.root = machine.root.or(root);
     let log = logs::tail(paths, name, machine.root.as_deref(), LINES).unwrap_or_else(|error| {
@@ -282,7 +283,7 @@ mod tests {
             ..UnitStatus::default()
         };
         let status = Status {
-            machine: MachineSummary::of_unit(&name, Some("failed")),
+            machine: MachineSummary::of_unit(&name, "coracle@web.service".into(), Some("failed")),
             supervisor: None,
             newer_program: None,
             machine_id: None,

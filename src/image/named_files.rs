@@ -4,7 +4,7 @@
 use super::snapshot;
 use crate::error::{Context, Result};
 use crate::machine::name::Name;
-use crate::machine::unit_name;
+use crate::machine::unit_name::ServiceTemplate;
 use crate::paths::Paths;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -49,10 +49,12 @@ pub(super) fn all(paths: &Paths, directory: &Path, name: &Name) -> Result<Vec<Na
     for directory in paths.definitions() {
         found.extend(["toml", "toml.d"].map(|suffix| directory.join(format!("{name}.{suffix}"))));
     }
-    let unit = unit_name::service(name);
     for units in [paths.join("/etc/systemd/system"), paths.systemd("system")] {
-        found.extend(["", ".d"].map(|suffix| units.join(format!("{unit}{suffix}"))));
-        found.extend(directories_of_links(&units)?.into_iter().map(|directory| directory.join(&unit)));
+        let directories = directories_of_links(&units)?;
+        for unit in ServiceTemplate::ALL.map(|template| template.service(name)) {
+            found.extend(["", ".d"].map(|suffix| units.join(format!("{unit}{suffix}"))));
+            found.extend(directories.iter().map(|directory| directory.join(&unit)));
+        }
     }
     let keeper = |(at, path): (usize, PathBuf)| {
         let is_etc = at >= kept && paths.strip(&path).starts_with("/etc");

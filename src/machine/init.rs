@@ -152,4 +152,6 @@ pub(crate) struct Boot {
     pub(crate) suppress_sync: bool,
     /// The execution domain of its processes; `None` for that of Coracle.
     pub(crate) personality: Option<Personality>,
+    /// Whether its unit is `systemd-nspawn@NAME.service`.
+    pub(crate) machinectl: bool,
 }

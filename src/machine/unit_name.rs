@@ -2,13 +2,71 @@
 
 use super::name::Name;
 
-/// The pattern of the services of all machines.
-pub(crate) const ALL_SERVICES: &str = "coracle@*.service";
-
-/// Returns the service of a machine.
-pub(crate) fn service(name: &Name) -> String {
-    format!("coracle@{name}.service")
+/// The template of a machine's service. `boot.machinectl` of the definition chooses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServiceTemplate {
+    /// `coracle@.service`.
+    Coracle,
+    /// `systemd-nspawn@.service`, which machinectl(1) starts and enables.
+    Nspawn,
 }
+
+impl ServiceTemplate {
+    /// All templates.
+    pub(crate) const ALL: [Self; 2] = [Self::Coracle, Self::Nspawn];
+
+    /// Returns the template for a value of `boot.machinectl`.
+    pub(crate) fn of_machinectl(is_machinectl: bool) -> Self {
+        if is_machinectl { Self::Nspawn } else { Self::Coracle }
+    }
+
+    /// Returns the template of a unit. `None` if the unit is not the service of a machine.
+    pub(crate) fn of_unit(unit: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|template| template.instance(unit).is_some())
+    }
+
+    /// Returns the service of a machine.
+    pub(crate) fn service(self, name: &Name) -> String {
+        format!("{}{name}{SUFFIX}", self.prefix())
+    }
+
+    /// Returns the pattern of the services of all machines.
+    pub(crate) fn pattern(self) -> &'static str {
+        match self {
+            Self::Coracle => "coracle@*.service",
+            Self::Nspawn => "systemd-nspawn@*.service",
+        }
+    }
+
+    /// Returns the target that starts the enabled services.
+    pub(crate) fn target(self) -> &'static str {
+        match self {
+            Self::Coracle => "coracle.target",
+            Self::Nspawn => "machines.target",
+        }
+    }
+
+    /// Returns the manager in the registration with machined(8), by which tools select machines.
+    pub(crate) fn manager(self) -> &'static str {
+        match self {
+            Self::Coracle => "coracle",
+            Self::Nspawn => "systemd-nspawn",
+        }
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Coracle => "coracle@",
+            Self::Nspawn => "systemd-nspawn@",
+        }
+    }
+
+    fn instance(self, unit: &str) -> Option<&str> {
+        unit.strip_prefix(self.prefix()).and_then(|rest| rest.strip_suffix(SUFFIX))
+    }
+}
+
+const SUFFIX: &str = ".service";
 
 /// Returns the scope of a machine in the foreground.
 pub(crate) fn scope(name: &Name) -> String {
@@ -17,12 +75,12 @@ pub(crate) fn scope(name: &Name) -> String {
 
 /// Returns the name of the machine of a service, or the unit itself if it is not the service of a machine.
 pub(crate) fn machine_of(unit: &str) -> &str {
-    unit.strip_prefix("coracle@").and_then(|rest| rest.strip_suffix(".service")).unwrap_or(unit)
+    ServiceTemplate::ALL.into_iter().find_map(|template| template.instance(unit)).unwrap_or(unit)
 }
 
 /// Returns whether a unit is a service. systemd restarts services; a scope ends with its processes.
 pub(crate) fn is_service(unit: &str) -> bool {
-    unit.ends_with(".service")
+    unit.ends_with(SUFFIX)
 }
 
 /// Returns the socket unit that listens at the ports of `network.on-demand`.
@@ -37,8 +95,15 @@ mod tests {
     #[test]
     fn services_are_named_after_their_machines() {
         let name = Name::new("a.b-c").unwrap();
-        assert_eq!(machine_of(&service(&name)), "a.b-c");
-        assert!(is_service(&service(&name)) && !is_service("a.b-c.scope"));
+        for template in ServiceTemplate::ALL {
+            let service = template.service(&name);
+            assert_eq!(machine_of(&service), "a.b-c");
+            assert_eq!(ServiceTemplate::of_unit(&service), Some(template));
+            assert_eq!(service, template.pattern().replace('*', "a.b-c"));
+            assert!(is_service(&service));
+        }
+        assert!(!is_service("a.b-c.scope"));
         assert_eq!(machine_of("ssh.service"), "ssh.service");
+        assert_eq!(ServiceTemplate::of_unit("coracle-on-demand@web.service"), None);
     }
 }

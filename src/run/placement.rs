@@ -4,8 +4,9 @@ use crate::error::{Error, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::runtime::{runtime, unless_interrupted};
 use crate::host::systemd::units;
+use crate::machine::Machine;
 use crate::machine::console::Console;
-use crate::machine::{Machine, unit_name};
+use crate::machine::unit_name::{self, ServiceTemplate};
 use crate::supervisor::handover::Carried;
 use crate::supervisor::launch::Placement;
 use rustix::fs::FileType;
@@ -26,6 +27,25 @@ pub(super) fn check_process() -> Result<()> {
             .with_hint("a container needs CAP_SYS_ADMIN and no system-call filter for that (--privileged)")),
         _ => Ok(()),
     }
+}
+
+/// Refuses a machine in the service of another template than that of its definition.
+///
+/// # Errors
+/// `boot.machinectl` was changed, and systemd has not read the definition or was told to start the other unit.
+pub(super) fn check_unit(machine: &Machine) -> Result<()> {
+    let Some(unit) = own_unit().filter(|unit| ServiceTemplate::of_unit(unit).is_some()) else {
+        return Ok(());
+    };
+    let service = machine.service();
+    if unit == service {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "the unit of machine '{}' is '{service}', not '{unit}' (boot.machinectl)",
+        machine.name
+    ))
+    .with_hint(format!("run 'systemctl daemon-reload', then 'coracle start {}'", machine.name)))
 }
 
 /// Refuses a directory as standard input of a payload that gets the streams themselves. A shell opens a
@@ -57,8 +77,9 @@ pub(super) enum Place {
 
 impl Place {
     /// Returns the place of a machine in its unit.
-    pub(super) fn in_unit(machine: &Machine, _: Option<&Carried>) -> Self {
-        Self::Current(Some(unit_name::service(&machine.name)))
+    pub(super) fn in_unit(machine: &Machine, kept: Option<&Carried>) -> Self {
+        // The definition may have another unit since the first boot.
+        Self::Current(kept.map_or_else(|| Some(machine.service()), |kept| kept.state.record.unit.clone()))
     }
 
     /// Returns the place of `coracle run`.

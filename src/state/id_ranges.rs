@@ -150,7 +150,7 @@ fn directory(paths: &Paths) -> PathBuf {
 
 /// Returns the bases recorded for a name, the first one first. Each has a file with the base as its name, so
 /// that the file system itself prevents two machines from getting one range.
-fn recorded(paths: &Paths, name: &Name) -> Vec<u32> {
+pub(crate) fn recorded(paths: &Paths, name: &Name) -> Vec<u32> {
     let own = records(paths).filter(|(_, owner)| owner == name.as_str());
     let mut bases: Vec<u32> = own.map(|(base, _)| base).collect();
     bases.sort_unstable();

@@ -67,7 +67,7 @@ pub(crate) struct SupervisorState {
 }
 
 impl SupervisorState {
-    /// Returns whether the supervisor is the process of a unit `coracle@.service`.
+    /// Returns whether the supervisor is the process of a machine's service.
     pub(crate) fn is_launched(&self) -> bool {
         self.arguments.first().is_some_and(|verb| verb == "launch")
     }

@@ -9,6 +9,7 @@ use crate::host::systemd::machined::{PreviousOwner, Registration, RegistrationRe
 use crate::host::systemd::units;
 use crate::machine::id128::Id128;
 use crate::machine::name::Name;
+use crate::machine::unit_name::ServiceTemplate;
 use crate::paths::Paths;
 use crate::paths::running_systemd;
 use crate::state::record::Record;
@@ -32,6 +33,7 @@ pub(crate) fn register(
 ) -> Result<RegistrationResult> {
     block_sigterm()?;
     let pid = record.leader.ok_or_else(|| Error::new("the machine has no PID 1"))?;
+    let template = record.unit.as_deref().and_then(ServiceTemplate::of_unit);
     let registration = Registration {
         name: &record.name,
         machine_id,
@@ -40,6 +42,7 @@ pub(crate) fn register(
         root: &record.root,
         ifindex: record.host_ifindex,
         unit: record.unit.as_deref(),
+        manager: template.unwrap_or(ServiceTemplate::Coracle).manager(),
         control: &paths.control(&record.name),
         previous,
     };

@@ -67,6 +67,7 @@ mod storm;
 mod suites;
 #[path = "../support/mod.rs"]
 mod support;
+mod takeover;
 mod terminal;
 mod timezone;
 mod traffic_policy;

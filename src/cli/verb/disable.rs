@@ -17,7 +17,7 @@ pub struct DisableArgs {
 impl DisableArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let names = &self.enable.names;
-        for change in start::disable(names)? {
+        for change in start::disable(paths, names)? {
             output::line(&change)?;
         }
         if self.enable.now {

@@ -1,13 +1,12 @@
 //! Findings about one machine: its definition, its failure record, its unit and its tree.
 
 use super::{Finding, FindingSeverity, network, programs, trees};
-use crate::control::{block_on, defined, when};
+use crate::control::{block_on, defined, service, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
 use crate::host::systemd::units;
 use crate::machine::name::Name;
-use crate::machine::unit_name;
 use crate::paths::Paths;
 use crate::state::failure::Failure;
 use crate::state::record::{Phase, Record};
@@ -37,7 +36,10 @@ pub(crate) fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
     let failure = Failure::read(paths, name)?;
     let mut findings = Vec::new();
     match defined(paths, name) {
-        Ok(machine) => findings.extend(trees::findings_of(&machine)),
+        Ok(machine) => {
+            findings.extend(trees::findings_of(paths, &machine));
+            findings.extend(super::units::findings_of(paths, &machine));
+        }
         Err(error) => findings.push(Finding::wrong(
             error.to_string(),
             error.hint().unwrap_or("correct the definition and run 'coracle check'"),
@@ -61,7 +63,7 @@ pub(crate) fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
         }
         None => "stopped".into(),
     };
-    let unit = unit(name, failure.is_some());
+    let unit = unit(paths, name, failure.is_some());
     let state = if unit.is_some() && state == "stopped" { "failed".into() } else { state };
     findings.extend(failure.as_ref().map(|failure| {
         let hint = failure.hint.clone().unwrap_or_else(|| format!("see 'coracle logs {name}'"));
@@ -115,12 +117,11 @@ fn alive(name: &Name, record: &Record) -> Option<Finding> {
 }
 
 /// Returns `None` if the unit has not failed, else the finding, which the failure record replaces.
-fn unit(name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
+fn unit(paths: &Paths, name: &Name, is_recorded: bool) -> Option<Option<Finding>> {
     if !units::is_running() {
         return None;
     }
-    let status =
-        block_on(units::unit_properties(&unit_name::service(name))).and_then(|status| status).ok()?;
+    let status = block_on(units::unit_properties(&service(paths, name))).and_then(|status| status).ok()?;
     (status.active_state == "failed").then(|| {
         (!is_recorded).then(|| {
             let hint = match status.result.as_str() {

@@ -7,6 +7,7 @@ use crate::machine::root::RootSource;
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
+use crate::state::id_ranges;
 use std::path::Path;
 
 /// File systems without idmapped mounts (mount_setattr(2)), by their magic number (statfs(2)).
@@ -24,7 +25,7 @@ const LITTLE: u64 = 5;
 /// Returns the findings about trees.
 pub(super) fn findings(paths: &Paths, machines: &[Machine]) -> Vec<Finding> {
     let mut findings = look(&paths.images(), "trees of machines");
-    machines.iter().for_each(|machine| findings.extend(findings_of(machine)));
+    machines.iter().for_each(|machine| findings.extend(findings_of(paths, machine)));
     findings.extend(exposed_store(paths));
     // A full file system is reported once.
     let mut reported = std::collections::BTreeSet::new();
@@ -52,13 +53,10 @@ fn exposed_store(paths: &Paths) -> Option<Finding> {
 }
 
 /// Returns the findings about the root of one machine.
-pub(super) fn findings_of(machine: &Machine) -> Vec<Finding> {
+pub(super) fn findings_of(paths: &Paths, machine: &Machine) -> Vec<Finding> {
     let root = machine.root.path();
     if !root.is_dir() {
-        return vec![Finding::wrong(
-            format!("machine '{}' has no root: '{}' is missing", machine.name, root.display()),
-            "create a root file system there, for example with mmdebstrap(1), or correct root.directory",
-        )];
+        return vec![missing(paths, machine)];
     }
     if let RootSource::Stack(path) = &machine.root.source
         && let Err(error) = Stack::read(path)
@@ -71,6 +69,27 @@ pub(super) fn findings_of(machine: &Machine) -> Vec<Finding> {
     let trees = machine.owned_trees();
     findings.extend(trees.into_iter().filter_map(open));
     findings
+}
+
+/// Returns the finding for a missing root. `machinectl remove` and `machinectl rename` change the image alone.
+fn missing(paths: &Paths, machine: &Machine) -> Finding {
+    let (name, root) = (&machine.name, machine.root.path());
+    let mut message = format!("machine '{name}' has no root: '{}' is missing", root.display());
+    let ids: Vec<String> = id_ranges::recorded(paths, name).iter().map(u32::to_string).collect();
+    if !ids.is_empty() {
+        message.push_str(&format!("; its user ids from {} are still recorded", ids.join(", ")));
+    }
+    let is_image = paths.image_directories().iter().any(|directory| root.starts_with(directory));
+    let hint = if is_image {
+        format!(
+            "create a root file system there, for example with mmdebstrap(1); if machinectl(1) has removed or renamed \
+             the image, run 'coracle remove --purge {name}', or rename the image back and run 'coracle rename'"
+        )
+    } else {
+        "create a root file system there, for example with mmdebstrap(1), or correct root.directory"
+            .to_owned()
+    };
+    Finding::wrong(message, hint)
 }
 
 /// Returns the finding for a tree that users of the host can reach: its machine does not start.

@@ -14,8 +14,6 @@ use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, Variant, proxy};
 
-/// The service name in registrations.
-const SERVICE: &str = "coracle";
 /// The Varlink socket of machined, below the directory of systemd.
 const VARLINK: &str = "machine/io.systemd.Machine";
 /// The Varlink method for registering a machine.
@@ -92,6 +90,8 @@ pub(crate) struct Registration<'a> {
     pub(crate) ifindex: Option<u32>,
     /// Its unit. `None` if it is unknown.
     pub(crate) unit: Option<&'a str>,
+    /// The name of its manager, by which tools select machines.
+    pub(crate) manager: &'a str,
     /// The control socket of the machine's supervisor (`io.systemd.MachineInstance`).
     pub(crate) control: &'a Path,
     /// The owner of an earlier registration of the same name, as far as known.
@@ -282,7 +282,7 @@ fn parameters(registration: &Registration<'_>) -> serde_json::Value {
     }
     let mut parameters = serde_json::json!({
         "name": registration.name.as_str(),
-        "service": SERVICE,
+        "service": registration.manager,
         "class": CLASS,
         "leaderProcessId": leader,
         "controlAddress": registration.control,
@@ -308,7 +308,7 @@ async fn call(manager: &MachinedManagerProxy<'_>, registration: &Registration<'_
         registration.ifindex.and_then(|index| i32::try_from(index).ok()).into_iter().collect();
     let properties = [
         ("Id", Variant::from(registration.machine_id.as_bytes().to_vec())),
-        ("Service", Variant::from(SERVICE)),
+        ("Service", Variant::from(registration.manager)),
         ("Class", Variant::from(CLASS)),
         ("LeaderPIDFD", Variant::from(zbus::Fd::from(registration.leader_pidfd))),
         ("RootDirectory", Variant::from(root)),
@@ -321,9 +321,9 @@ async fn call(manager: &MachinedManagerProxy<'_>, registration: &Registration<'_
         }
         Err(error) => return Err(error),
     }
-    let id = registration.machine_id.as_bytes();
+    let (id, service) = (registration.machine_id.as_bytes(), registration.manager);
     manager
-        .register_machine_with_network(name, id, SERVICE, CLASS, registration.leader, root, &interfaces)
+        .register_machine_with_network(name, id, service, CLASS, registration.leader, root, &interfaces)
         .await
         .map(drop)
 }

@@ -204,15 +204,14 @@ pub(crate) async fn unit_properties(unit: &str) -> Result<UnitStatus> {
     status_of(&connection, &manager(&connection).await?, unit).await
 }
 
-/// Returns the `ActiveState` of all loaded units that match a pattern.
+/// Returns the `ActiveState` of all loaded units that match one of some patterns.
 ///
 /// # Errors
 /// systemd does not reply.
-pub(crate) async fn unit_states(pattern: &str) -> Result<HashMap<String, String>> {
+pub(crate) async fn unit_states(patterns: &[&str]) -> Result<HashMap<String, String>> {
     let connection = bus::connect(bus::PATIENCE).await?;
     let listing = |error| bus::failure(error).context("cannot list the units of systemd");
-    let listed =
-        manager(&connection).await?.list_units_by_patterns(&[], &[pattern]).await.map_err(listing)?;
+    let listed = manager(&connection).await?.list_units_by_patterns(&[], patterns).await.map_err(listing)?;
     Ok(listed.into_iter().map(|(name, _, _, active, ..)| (name, active)).collect())
 }
 

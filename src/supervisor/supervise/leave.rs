@@ -13,8 +13,8 @@ use crate::supervisor::network::firewall::watch::FirewallWatch;
 use crate::supervisor::registration;
 use sd_notify::NotifyState;
 
-/// The exit status that makes systemd restart the unit (`RestartForceExitStatus=` in
-/// `units/coracle@.service`).
+/// The exit status that makes systemd restart the unit (`RestartForceExitStatus=` in `units/coracle@.service`
+/// and systemd-nspawn@.service).
 const RESTART: u8 = 133;
 
 impl Loop {
