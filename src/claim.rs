@@ -14,6 +14,7 @@ use crate::host::runtime::runtime;
 use crate::machine::Machine;
 use crate::network::addresses::{AddressPrefix, LinkPlan};
 use crate::network::interfaces::{self, ExtraInterface};
+use crate::network::veth;
 use crate::paths::Paths;
 use crate::state::id_ranges::RangeRetention;
 use crate::state::record::Record;
@@ -52,6 +53,19 @@ pub(crate) struct Choice {
     pub(crate) link: Option<LinkPlan>,
     /// Its interfaces beside the link.
     pub(crate) interfaces: Vec<ExtraInterface>,
+}
+
+impl Choice {
+    /// Refuses hosts' ends that exist: after an earlier run of the machine is undone they are those of another
+    /// program. The record must not name them: the undoing would delete them.
+    fn refuse_existing_interfaces(&self) -> Result<()> {
+        let link = self.link.as_ref().map(|plan| plan.host_interface.as_str());
+        let ends = link.into_iter().chain(self.interfaces.iter().filter_map(ExtraInterface::host_end));
+        match ends.into_iter().find(|name| veth::exists(name)) {
+            Some(name) => Err(veth::belongs_to_another(name)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The claims of a machine.
@@ -138,6 +152,9 @@ fn with_name(
     // Until the record names the choice: no other machine chooses meanwhile.
     let _held = locks::of_claims(paths)?;
     let choice = choose(request, host, before)?;
+    if before.is_none() {
+        choice.refuse_existing_interfaces()?;
+    }
     let dead = match (&choice.link, before) {
         (Some(_), None) => ports::refuse_claimed(paths, &machine.name, &machine.network.ports)?,
         _ => Vec::new(),

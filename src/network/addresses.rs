@@ -26,11 +26,16 @@ const SLOTS: u32 = 1 << (IPV4_LENGTH - POOL_LENGTH);
 /// The interface name inside the machine, the same as that of systemd-nspawn.
 pub(crate) const GUEST_INTERFACE: &str = "host0";
 
-/// Keys of the hashes. Changing one changes names or addresses of existing machines. The key for names is
-/// systemd's (netif-util.c), so that both programs create the same name for a machine.
+/// Keys of the hashes. Changing one changes names or addresses of existing machines. The keys for names
+/// (netif-util.c) and link-layer addresses (nspawn-network.c) are systemd's, so that both programs create the
+/// same ones for a machine: its leases survive a move from one program to the other.
 const NAME_KEY: u128 = 0xe190_a404_a8ef_4b51_8ccc_c33a_9f11_fca2;
-pub(super) const HOST_MAC_KEY: u128 = 0x6a1f_05d0_c3b7_4e9a_9b52_71e8_0d4c_2f93;
-pub(super) const GUEST_MAC_KEY: u128 = 0x17c9_e2b4_58a0_4d36_a7f1_3c86_be05_d94a;
+pub(super) const HOST_MAC_KEY: u128 = 0x1a37_6fc7_46ec_450b_ada3_d531_0660_5db1;
+pub(super) const GUEST_MAC_KEY: u128 = 0xc3c4_f919_b557_b21c_e6cf_1427_039c_eea2;
+pub(super) const EXTRA_HOST_MAC_KEY: u128 = 0x48c7_f6b7_ea9d_4c9e_b728_d4de_91d5_bf66;
+pub(super) const EXTRA_GUEST_MAC_KEY: u128 = 0xaf50_1761_cef9_4d35_840d_2b20_54be_ce59;
+pub(super) const MACVLAN_MAC_KEY: u128 = 0x0013_6dbc_6683_4481_bb0c_f951_1f24_a66f;
+const BRIDGE_MAC_KEY: u128 = 0x6a1f_05d0_c3b7_4e9a_9b52_71e8_0d4c_2f93;
 const SLOT_KEY: u128 = 0xd38e_7015_6cb9_4f02_8a4d_95f3_217b_e06c;
 const ULA_KEY: u128 = 0x402b_9fd6_e817_4a5c_b06e_c89a_53f1_7d21;
 
@@ -152,8 +157,8 @@ pub(crate) fn plan_of_address(machine: &Name, host_id: Id128, address: Ipv4Addr)
 
 fn of_slot(machine: &Name, host_id: Id128, slot: u32) -> LinkPlan {
     let (host_interface, altname) = host_interface_name("ve-", machine);
-    let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
-    let host_mac = mac(HOST_MAC_KEY, host_id, machine.as_str());
+    let guest_mac = mac(GUEST_MAC_KEY, host_id, machine, 0);
+    let host_mac = mac(HOST_MAC_KEY, host_id, machine, 0);
     LinkPlan {
         machine: machine.clone(),
         host_interface,
@@ -210,9 +215,22 @@ pub(crate) fn link_local(mac: MacAddr) -> Ipv6Addr {
     Ipv6Addr::from_bits(0xfe80_u128 << 112 | u128::from(mac.interface_id()))
 }
 
-/// Returns a stable link-layer address: locally administered, unicast.
-pub(super) fn mac(key: u128, host_id: Id128, name: &str) -> MacAddr {
-    let [a, b, c, d, e, f, ..] = siphash(key, &[host_id.as_bytes(), name.as_bytes()]).to_le_bytes();
+/// Returns a stable link-layer address, the same as that of systemd-nspawn: of the interface with this number
+/// among those of its kind, counted from 0.
+pub(super) fn mac(key: u128, host_id: Id128, machine: &Name, number: u64) -> MacAddr {
+    let suffix = number.to_le_bytes();
+    let suffix = if number == 0 { &[][..] } else { &suffix[..] };
+    hashed_mac(key, &[host_id.as_bytes(), machine.as_str().as_bytes(), suffix])
+}
+
+/// Returns the stable link-layer address of a zone's bridge.
+fn bridge_mac(host_id: Id128, zone: &Zone) -> MacAddr {
+    hashed_mac(BRIDGE_MAC_KEY, &[host_id.as_bytes(), b"zone:", zone.as_str().as_bytes()])
+}
+
+/// Returns the link-layer address of a hash: locally administered, unicast.
+fn hashed_mac(key: u128, parts: &[&[u8]]) -> MacAddr {
+    let [a, b, c, d, e, f, ..] = siphash(key, parts).to_le_bytes();
     MacAddr::local([a, b, c, d, e, f])
 }
 
@@ -250,6 +268,20 @@ mod tests {
         assert_ne!(one.host_mac, one.guest_mac);
         assert_eq!(one.host_mac.octets()[0] & 3, 2, "locally administered, unicast");
         assert_eq!(one.guest_mac.octets()[0] & 3, 2);
+    }
+
+    #[test]
+    fn link_layer_addresses_are_hashes_of_host_machine_and_number() {
+        let vectors = [
+            (HOST_MAC_KEY, 0, [0xc2, 0x5f, 0x8f, 0x56, 0xae, 0xe5]),
+            (GUEST_MAC_KEY, 0, [0x5a, 0x16, 0x6a, 0xee, 0x70, 0x9a]),
+            (EXTRA_HOST_MAC_KEY, 1, [0xca, 0x5f, 0x28, 0x86, 0x75, 0x6c]),
+            (EXTRA_GUEST_MAC_KEY, 1, [0xfa, 0x31, 0x1b, 0x3a, 0x64, 0x8d]),
+            (MACVLAN_MAC_KEY, 1, [0x36, 0xe0, 0xa6, 0x63, 0xa2, 0x3f]),
+        ];
+        for (key, number, octets) in vectors {
+            assert_eq!(mac(key, ID, &name("web"), number).octets(), octets, "{key:x}");
+        }
     }
 
     #[test]

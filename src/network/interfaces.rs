@@ -2,7 +2,10 @@
 //! ipvlan interfaces, and moved interfaces of the host. Called by the supervisor, which writes them to the
 //! state record first, and by `cleanup`. `run` selects them; Coracle configures no addresses on them.
 
-use super::addresses::{GUEST_INTERFACE, GUEST_MAC_KEY, HOST_MAC_KEY, host_interface_name, mac};
+use super::addresses::{
+    EXTRA_GUEST_MAC_KEY, EXTRA_HOST_MAC_KEY, GUEST_INTERFACE, GUEST_MAC_KEY, HOST_MAC_KEY, MACVLAN_MAC_KEY,
+    host_interface_name, mac,
+};
 use super::veth::{
     LOOPBACK, connect, connect_in, errno, failure, is_veth, link_by_index, link_by_name, set, zone_bridge,
 };
@@ -48,12 +51,12 @@ pub(crate) struct ExtraInterface {
 impl ExtraInterface {
     /// Returns the interfaces of a machine, the port of a bridge first.
     pub(crate) fn all(machine: &Name, network: &Network, host_id: Id128) -> Vec<Self> {
-        let interface = |kind, host: &str, inside: String| Self {
+        let interface = |kind, host: &str, inside: String, [host_mac, guest_mac]: [MacAddr; 2]| Self {
             kind,
             host: host.to_owned(),
             altname: None,
-            host_mac: mac(HOST_MAC_KEY, host_id, &format!("{machine}/{inside}")),
-            guest_mac: mac(GUEST_MAC_KEY, host_id, &format!("{machine}/{inside}")),
+            host_mac,
+            guest_mac,
             inside,
             bridge: None,
             index: None,
@@ -62,11 +65,12 @@ impl ExtraInterface {
         let mut interfaces = Vec::new();
         if let (Mode::Bridge, Some(bridge)) = (network.mode, &network.bridge) {
             let (host, altname) = host_interface_name("vb-", machine);
-            let port = interface(InterfaceKind::Veth, &host, GUEST_INTERFACE.to_owned());
             // The same as for a machine with a link: a DHCP server recognises the machine by it.
-            let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
-            interfaces.push(Self { altname, guest_mac, bridge: Some(bridge.to_string()), ..port });
+            let macs = [HOST_MAC_KEY, GUEST_MAC_KEY].map(|key| mac(key, host_id, machine, 0));
+            let port = interface(InterfaceKind::Veth, &host, GUEST_INTERFACE.to_owned(), macs);
+            interfaces.push(Self { altname, bridge: Some(bridge.to_string()), ..port });
         }
+        let mut counts = [0_u64; 2];
         interfaces.extend(network.interfaces.iter().map(|further| {
             let host = further.names.host.as_str();
             let inside = further.names.inside.as_ref().map(ToString::to_string);
@@ -75,7 +79,13 @@ impl ExtraInterface {
                 InterfaceKind::Ipvlan => format!("iv-{host}"),
                 InterfaceKind::Veth | InterfaceKind::Moved => host.to_owned(),
             });
-            interface(further.kind, host, inside)
+            let (keys, count) = match further.kind {
+                InterfaceKind::Veth => ([EXTRA_HOST_MAC_KEY, EXTRA_GUEST_MAC_KEY], &mut counts[0]),
+                _ => ([MACVLAN_MAC_KEY; 2], &mut counts[1]),
+            };
+            let macs = keys.map(|key| mac(key, host_id, machine, *count));
+            *count += u64::from(matches!(further.kind, InterfaceKind::Veth | InterfaceKind::Macvlan));
+            interface(further.kind, host, inside, macs)
         }));
         interfaces
     }
@@ -135,12 +145,7 @@ pub(crate) async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
         }
         match (interface.kind, there) {
             (InterfaceKind::Veth, Some(link)) if !is_ours(interface, &link) => {
-                return Err(Error::new(format!(
-                    "interface '{name}' exists and does not belong to the machine"
-                ))
-                .with_hint(format!(
-                    "choose another name, or delete the interface with 'ip link delete {name}'"
-                )));
+                return Err(veth::belongs_to_another(name));
             }
             (InterfaceKind::Moved, Some(link)) if link.header.index == LOOPBACK => {
                 return Err(Error::new("the loopback interface of the host cannot be moved"));

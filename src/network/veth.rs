@@ -40,8 +40,8 @@ pub(crate) struct Link {
 
 impl Link {
     /// Creates the pair with the peer, `host0`, directly inside the guest's network namespace, and brings the
-    /// host's end up with its addresses. A left-over link of the same machine is replaced. In a zone the
-    /// bridge is created if it is missing; the caller holds [`crate::network::zone::lock`].
+    /// host's end up with its addresses. In a zone the bridge is created if it is missing; the caller holds
+    /// [`crate::network::zone::lock`].
     ///
     /// # Errors
     /// The failed step; the pair is deleted again.
@@ -58,12 +58,7 @@ impl Link {
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
         let making = || format!("cannot create the veth pair '{name}'");
-        let mut added = handle.link().add(pair.clone()).execute().await;
-        if added.as_ref().is_err_and(|error| errno(error) == Some(Errno::EXIST)) {
-            remove_left_over(&handle, plan).await?;
-            added = handle.link().add(pair).execute().await;
-        }
-        added.map_err(failure).context(making)?;
+        handle.link().add(pair).execute().await.map_err(failure).context(making)?;
         match configure_host(&handle, plan).await {
             Ok(link) => Ok(link),
             Err(error) => {
@@ -121,13 +116,12 @@ pub(crate) async fn configure_guest(plan: &LinkPlan, guest_netns: BorrowedFd<'_>
 pub(crate) async fn move_peer(plan: &LinkPlan, old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<Link> {
     let handle = connect()?;
     match try_move(&handle, plan, old, new).await {
-        Ok(true) => configure_host(&handle, plan).await,
-        Ok(false) => Link::create(plan, new).await,
-        Err(error) => {
-            log::debug!("{error}, creating a new pair");
-            Link::create(plan, new).await
-        }
+        Ok(true) => return configure_host(&handle, plan).await,
+        Ok(false) => {}
+        Err(error) => log::debug!("{error}, creating a new pair"),
     }
+    remove_left_over(&handle, plan).await?;
+    Link::create(plan, new).await
 }
 
 /// Accepts replies to the host's `::1` that arrive at the host's end of a link, by a route deleted with the
@@ -172,6 +166,14 @@ pub(crate) fn exists(interface: &str) -> bool {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
     let index = socket.and_then(|socket| rustix::net::netdevice::name_to_index(socket, interface));
     !matches!(index, Err(Errno::NODEV))
+}
+
+/// Returns the error for an interface in use by another program, possibly by systemd-nspawn for a machine of
+/// the same name: its link-layer addresses are the same.
+pub(crate) fn belongs_to_another(interface: &str) -> Error {
+    Error::new(format!("interface '{interface}' exists and does not belong to the machine")).with_hint(format!(
+        "stop the program that uses it, or delete it with 'ip link delete {interface}'"
+    ))
 }
 
 /// Waits until the kernel has deleted interfaces of a closed network namespace, for this time at most:
@@ -261,19 +263,15 @@ async fn try_move(
     Ok(true)
 }
 
-/// Deletes a left-over host's end: it is recognised by its link-layer address, which is unique to Coracle.
+/// Deletes the host's end from before a reboot: it is recognised by its link-layer address.
 async fn remove_left_over(handle: &Handle, plan: &LinkPlan) -> Result<()> {
     let name = &plan.host_interface;
     let Some(link) = link_by_name(handle, name).await? else { return Ok(()) };
     if !is_veth(&link) || !link.attributes.contains(&LinkAttribute::Address(plan.host_mac.octets().to_vec()))
     {
-        return Err(Error::new(format!(
-            "interface '{name}' exists and does not belong to machine '{}'",
-            plan.machine
-        ))
-        .with_hint(format!("stop the program that uses it, or delete it with 'ip link delete {name}'")));
+        return Err(belongs_to_another(name));
     }
-    log::debug!("deleting '{name}', left over from an earlier run");
+    log::debug!("deleting '{name}', left over from the last boot");
     remove_with(handle, name).await
 }
 

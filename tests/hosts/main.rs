@@ -49,6 +49,7 @@ mod neighbours;
 mod nesting;
 mod network;
 mod nspawn_files;
+mod nspawn_links;
 mod overlays;
 mod ownership;
 mod ports;

@@ -2,7 +2,7 @@
 //! start if it is free, and a machine the same address in it.
 
 use super::{
-    AddressPrefix, GUEST_MAC_KEY, HOST_MAC_KEY, IPV6_LENGTH, LinkPlan, Pair, SLOT_KEY, ULA_KEY,
+    AddressPrefix, GUEST_MAC_KEY, HOST_MAC_KEY, IPV6_LENGTH, LinkPlan, Pair, SLOT_KEY, ULA_KEY, bridge_mac,
     host_interface_name, mac,
 };
 use crate::error::{Error, Result};
@@ -55,17 +55,16 @@ pub fn plan(
             .ok_or_else(|| Error::new(format!("zone '{zone}' is full: it has {HOSTS} machines")))?,
     };
     let (host_interface, altname) = host_interface_name("vb-", machine);
-    let guest_mac = mac(GUEST_MAC_KEY, host_id, machine.as_str());
+    let guest_mac = mac(GUEST_MAC_KEY, host_id, machine, 0);
     let host = ipv6_host(host_id, slot);
     let inside = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(guest_mac.interface_id()));
     Ok(LinkPlan {
         machine: machine.clone(),
         host_interface,
         altname,
-        host_mac: mac(HOST_MAC_KEY, host_id, machine.as_str()),
+        host_mac: mac(HOST_MAC_KEY, host_id, machine, 0),
         guest_mac,
-        // A machine's name cannot contain a colon, so that this differs from any machine's address.
-        router_mac: mac(HOST_MAC_KEY, host_id, &format!("zone:{zone}")),
+        router_mac: bridge_mac(host_id, zone),
         zone: Some(zone.clone()),
         ipv4: Pair { host: Ipv4Addr::from_bits(base + 1), guest },
         ipv4_length: LENGTH,
