@@ -154,6 +154,7 @@ fn with_name(
     let choice = choose(request, host, before)?;
     if before.is_none() {
         choice.refuse_existing_interfaces()?;
+        addresses::refuse_mixed_zone(paths, machine)?;
     }
     let dead = match (&choice.link, before) {
         (Some(_), None) => ports::refuse_claimed(paths, &machine.name, &machine.network.ports)?,

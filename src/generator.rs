@@ -218,6 +218,7 @@ mod tests {
             mounts: Vec::new(),
             network: machine::network::Network {
                 mode: machine::network::Mode::Veth,
+                addresses: machine::network::Addresses::Auto,
                 zone: None,
                 bridge: None,
                 namespace: None,

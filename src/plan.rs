@@ -210,10 +210,11 @@ fn steps_beside_the_build(machine: &Machine, facts: &Facts) -> Vec<HostStep> {
     // With the rights of the host, which lowering requires; PID 1 waits for the end of these steps.
     let mut steps: Vec<HostStep> =
         machine.resources.oom_score_adjust.map(HostStep::OomScore).into_iter().collect();
-    if has_link(machine) {
+    let network = &machine.network;
+    if network.has_link() {
         steps.push(HostStep::Link);
     }
-    if machine.network.mode == Mode::Bridge || !machine.network.interfaces.is_empty() {
+    if network.mode == Mode::Bridge || network.has_plain_link() || !network.interfaces.is_empty() {
         steps.push(HostStep::Interfaces);
     }
     if machine.register == Register::Yes || machine.register == Register::Auto && facts.has_systemd {
@@ -221,12 +222,6 @@ fn steps_beside_the_build(machine: &Machine, facts: &Facts) -> Vec<HostStep> {
         steps.push(HostStep::Register);
     }
     steps
-}
-
-/// Returns whether a link connects the machine to its host.
-fn has_link(machine: &Machine) -> bool {
-    use crate::machine::network::Mode;
-    matches!(machine.network.mode, Mode::Veth | Mode::Zone)
 }
 
 /// Returns whether the machine has instances of procfs and sysfs without masks.
@@ -259,7 +254,7 @@ fn build_steps(
     // While procfs is the host's. A network namespace named by the definition keeps its own settings.
     if machine.network.mode.makes_namespace() {
         steps.push(ping_groups(machine, facts));
-        if !has_link(machine) {
+        if !machine.network.has_link() {
             steps.push(BuildStep::Loopback);
         }
     }

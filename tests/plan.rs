@@ -16,7 +16,7 @@ use coracle::machine::command::Payload;
 use coracle::machine::id128::Id128;
 use coracle::machine::init::Init;
 use coracle::machine::name::Name;
-use coracle::machine::network::Mode;
+use coracle::machine::network::{Addresses, Mode};
 use coracle::machine::users::{Ownership, Users};
 use coracle::paths::Paths;
 use coracle::plan::step::{BindSource, BuildStep, HostStep, InitStep, ResolvConfAction, TimezoneAction};
@@ -335,6 +335,7 @@ fn host_steps_are_in_order() {
         assert_eq!(
             plan.host.contains(&HostStep::Link),
             matches!(machine.network.mode, Mode::Veth | Mode::Zone)
+                && machine.network.addresses == Addresses::Auto
         );
     }
 }

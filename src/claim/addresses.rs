@@ -3,7 +3,7 @@
 //! file.
 
 use super::locks;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::runtime::runtime;
 use crate::host::{lock, probe};
 use crate::machine::Machine;
@@ -11,6 +11,7 @@ use crate::machine::id128::Id128;
 use crate::machine::network::{Mode, Zone};
 use crate::network::addresses::zone::{self, Present};
 use crate::network::addresses::{self, AddressPrefix, LinkPlan};
+use crate::network::interfaces::ExtraInterface;
 use crate::network::{sysctl, veth};
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -19,12 +20,31 @@ use std::net::IpAddr;
 /// Returns the prefixes that the host uses, without those of the machine's own interface or bridge. `None`
 /// for a machine without a link.
 pub(super) fn prefixes_of_host(machine: &Machine) -> Result<Option<Vec<AddressPrefix>>> {
+    if !machine.network.has_link() {
+        return Ok(None);
+    }
     let own = match (&machine.network.zone, machine.network.mode) {
         (Some(zone), Mode::Zone) => zone.bridge(),
         (_, Mode::Veth) => addresses::host_interface_name("ve-", &machine.name).0,
         _ => return Ok(None),
     };
     runtime()?.block_on(veth::taken_prefixes(&own)).map(Some)
+}
+
+/// Refuses a zone whose running machines have addresses from Coracle while this one has none, or the reverse:
+/// the firewall drops frames of a port with other addresses than its own.
+pub(super) fn refuse_mixed_zone(paths: &Paths, machine: &Machine) -> Result<()> {
+    let Some(zone) = &machine.network.zone else { return Ok(()) };
+    let is_other = |other: &Record| {
+        let is_plain = other.interfaces.iter().any(ExtraInterface::is_plain_port_of_zone);
+        other.name != machine.name
+            && other.zone.as_ref() == Some(zone)
+            && is_plain != machine.network.has_plain_link()
+            && other.is_alive()
+    };
+    let Some(other) = Record::all(paths).into_iter().find(is_other) else { return Ok(()) };
+    let text = format!("machine '{}' of zone '{zone}' has another value of network.addresses", other.name);
+    Err(Error::new(text).with_hint("choose another zone, or one value for all machines of the zone"))
 }
 
 /// Chooses the addresses outside of the prefixes that are `taken`: after a reboot those before it (`before`).

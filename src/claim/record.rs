@@ -104,6 +104,10 @@ fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Re
         // The record of a reboot has the interfaces with their indices.
         record.interfaces.clone_from(&choice.interfaces);
         record.extras = choice.interfaces.iter().filter_map(ExtraInterface::extra).collect();
+        if choice.link.is_none() {
+            let is_port = choice.interfaces.iter().any(ExtraInterface::is_plain_port_of_zone);
+            record.zone = machine.network.zone.clone().filter(|_| is_port);
+        }
     }
     if choice.link.is_none() {
         record.host_interface =

@@ -11,8 +11,8 @@ use super::values::{CountLimit, RawValue, Value, words};
 use crate::error::Result;
 use crate::machine::egress::Destination;
 use crate::machine::network::{
-    HostsMode, Interface, InterfaceKind, InterfaceName, InterfaceNames, Mode, Network, Port, ResolvConf,
-    ResolvFile, ResolvMethod, Zone,
+    Addresses, HostsMode, Interface, InterfaceKind, InterfaceName, InterfaceNames, Mode, Network, Port,
+    ResolvConf, ResolvFile, ResolvMethod, Zone,
 };
 use crate::paths::Paths;
 use egress::Rate;
@@ -27,6 +27,8 @@ settings! {
         } else {
             Mode::Veth
         };
+        /// The configuration of its links.
+        addresses: Single<Addresses> = Single "network.addresses", |_| Addresses::Auto;
         /// The zone of the machine.
         zone: Single<Zone> = Single "network.zone";
         /// The bridge of the host to which its link is attached.
@@ -102,6 +104,7 @@ impl NetworkSettings {
         let namespace = self.namespace.value().cloned();
         Ok(Network {
             mode: self.mode.required("network.mode")?,
+            addresses: self.addresses.required("network.addresses")?,
             zone: self.zone.value().cloned(),
             bridge: self.bridge.value().cloned(),
             namespace: namespace.map(|path| self.namespace.origin().host_path(paths, path)),
@@ -165,6 +168,8 @@ words!(
         ("none", Mode::None),
     ]
 );
+
+words!(Addresses, [("auto", Addresses::Auto), ("none", Addresses::None)]);
 
 words!(HostsMode, [("auto", HostsMode::Auto), ("off", HostsMode::Off)]);
 

@@ -15,6 +15,8 @@ pub(crate) const RESOLVED_DROP_IN: &str = "/run/systemd/resolved.conf.d/70-corac
 pub struct Network {
     /// The kind of connection.
     pub mode: Mode,
+    /// The configuration of its links.
+    pub addresses: Addresses,
     /// The zone, in mode `zone`.
     pub(crate) zone: Option<Zone>,
     /// The bridge of the host, in mode `bridge`.
@@ -42,6 +44,27 @@ pub struct Network {
     /// The maximum number of simultaneous connections that it opens; [`u64::MAX`] for no limit, `None` for a
     /// share of the host's table.
     pub(crate) connections_max: Option<u64>,
+}
+
+impl Network {
+    /// Returns whether the machine has a link to its host with addresses from Coracle.
+    pub(crate) fn has_link(&self) -> bool {
+        self.mode.has_link() && self.addresses == Addresses::Auto
+    }
+
+    /// Returns whether the machine has interfaces that Coracle creates and leaves as they are.
+    pub(crate) fn has_plain_link(&self) -> bool {
+        self.mode.has_link() && self.addresses == Addresses::None
+    }
+}
+
+/// The configuration of a machine's links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addresses {
+    /// Links have the state up. The link to the host has addresses on both ends, and the firewall pins them.
+    Auto,
+    /// Links have no addresses and the state down, except ports of bridges, as by systemd-nspawn(1).
+    None,
 }
 
 /// The maximum length of an interface name (netdevice(7), IFNAMSIZ without the terminator).
@@ -345,8 +368,8 @@ impl Mode {
         !matches!(self, Self::Host | Self::Namespace)
     }
 
-    /// Returns whether Coracle assigns addresses to its link.
-    pub(crate) fn has_addresses(self) -> bool {
+    /// Returns whether the machine has a link to its host, or to a zone that the host may have addresses in.
+    pub(crate) fn has_link(self) -> bool {
         matches!(self, Self::Veth | Self::Zone)
     }
 }

@@ -5,7 +5,9 @@ use super::command::Payload;
 use super::credentials::Credential;
 use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
-use super::network::{INTERFACE_NAME_MAX, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol};
+use super::network::{
+    Addresses, INTERFACE_NAME_MAX, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol,
+};
 use super::root::{Ephemeral, Root, RootSource, Volatile};
 use super::security::Procfs;
 use super::users::{Ownership, RANGE_SIZE, Users};
@@ -56,6 +58,7 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
     errors.extend(connection(&parts.network));
     errors.extend(ports(&parts.network));
     errors.extend(restrictions(&parts.network));
+    errors.extend(plain_links(&parts.network));
     for mount in &parts.mounts {
         if let MountKind::Tmpfs { options } = &mount.kind {
             errors.extend(unknown_options(options));
@@ -198,7 +201,7 @@ fn connection(network: &Network) -> Vec<Error> {
 fn ports(network: &Network) -> Vec<Error> {
     let ports = &network.ports;
     let mut errors = Vec::new();
-    if !ports.is_empty() && !network.mode.has_addresses() {
+    if !ports.is_empty() && !network.mode.has_link() {
         errors.push(
             Error::new("network.ports requires network.mode = \"veth\" or \"zone\"")
                 .with_hint("set the mode or remove the ports"),
@@ -221,6 +224,27 @@ fn ports(network: &Network) -> Vec<Error> {
     errors
 }
 
+/// Checks the settings that plain links exclude: Coracle neither filters nor configures them.
+fn plain_links(network: &Network) -> Vec<Error> {
+    if network.addresses == Addresses::Auto {
+        return Vec::new();
+    }
+    let excluded = [
+        ("ports", !network.ports.is_empty()),
+        ("on-demand", !network.on_demand.is_empty()),
+        ("egress", !network.egress.is_empty()),
+        ("rate-in", network.rate_in.is_some()),
+        ("rate-out", network.rate_out.is_some()),
+        ("connections-max", network.connections_max.is_some()),
+        ("veth-extra-routed", network.veth_extra_routed),
+    ];
+    let error = |(key, _)| {
+        Error::new(format!("network.{key} has no effect with network.addresses = \"none\""))
+            .with_hint("set network.addresses = \"auto\" or remove the setting")
+    };
+    excluded.into_iter().filter(|(_, is_set)| *is_set).map(error).collect()
+}
+
 /// The maximum number of items of `network.egress`.
 const MAX_NETWORKS: usize = 256;
 
@@ -231,7 +255,7 @@ fn restrictions(network: &Network) -> Vec<Error> {
         || network.rate_in.is_some()
         || network.rate_out.is_some()
         || network.connections_max.is_some();
-    if is_restricted && !network.mode.has_addresses() {
+    if is_restricted && !network.mode.has_link() {
         errors.push(
             Error::new(
                 "network.egress, network.rate-* and network.connections-max require \

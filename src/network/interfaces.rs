@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::machine::id128::Id128;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::name::Name;
-use crate::machine::network::{InterfaceKind, Mode, Network};
+use crate::machine::network::{Addresses, InterfaceKind, Mode, Network, Zone};
 use crate::network::firewall::Extra;
 use crate::network::veth;
 use rtnetlink::packet_route::link::{
@@ -37,6 +37,13 @@ pub(crate) struct ExtraInterface {
     inside: String,
     /// The bridge of the host with the host's end as a port.
     bridge: Option<String>,
+    /// Whether a missing bridge is created: the bridge of a zone.
+    #[serde(default)]
+    creates_bridge: bool,
+    /// Whether it has the state down and no filter, unless it is the port of a bridge: the guest and other
+    /// programs of the host configure it.
+    #[serde(default)]
+    is_plain: bool,
     /// Link-layer address of the host's end, which identifies it as created by Coracle.
     host_mac: MacAddr,
     /// Link-layer address inside the machine.
@@ -59,16 +66,22 @@ impl ExtraInterface {
             guest_mac,
             inside,
             bridge: None,
+            creates_bridge: false,
+            is_plain: network.addresses == Addresses::None,
             index: None,
             is_routed: network.veth_extra_routed,
         };
         let mut interfaces = Vec::new();
-        if let (Mode::Bridge, Some(bridge)) = (network.mode, &network.bridge) {
-            let (host, altname) = host_interface_name("vb-", machine);
+        if network.mode == Mode::Bridge || network.has_plain_link() {
+            let zone = network.zone.as_ref().map(Zone::bridge);
+            let creates_bridge = zone.is_some();
+            let bridge = zone.or_else(|| network.bridge.as_ref().map(ToString::to_string));
+            let prefix = if bridge.is_some() { "vb-" } else { "ve-" };
+            let (host, altname) = host_interface_name(prefix, machine);
             // The same as for a machine with a link: a DHCP server recognises the machine by it.
             let macs = [HOST_MAC_KEY, GUEST_MAC_KEY].map(|key| mac(key, host_id, machine, 0));
             let port = interface(InterfaceKind::Veth, &host, GUEST_INTERFACE.to_owned(), macs);
-            interfaces.push(Self { altname, bridge: Some(bridge.to_string()), ..port });
+            interfaces.push(Self { altname, bridge, creates_bridge, ..port });
         }
         let mut counts = [0_u64; 2];
         interfaces.extend(network.interfaces.iter().map(|further| {
@@ -97,11 +110,21 @@ impl ExtraInterface {
 
     /// Returns the host's end for the firewall. `None` if its packets are not filtered.
     pub(crate) fn extra(&self) -> Option<Extra> {
-        let name = self.host_end()?;
+        let name = self.host_end().filter(|_| !self.is_plain)?;
         match self.bridge {
             Some(_) => Some(Extra::port(name)),
             None => (!self.is_routed).then(|| Extra::link(name)),
         }
+    }
+
+    /// Returns whether the guest and other programs of the host configure it.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// Returns whether it is the port of a zone's bridge, which has no addresses from Coracle.
+    pub(crate) fn is_plain_port_of_zone(&self) -> bool {
+        self.creates_bridge
     }
 
     /// Forgets the index, before a move to another network namespace.
@@ -120,6 +143,7 @@ impl ExtraInterface {
 impl std::fmt::Display for ExtraInterface {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = match self.kind {
+            InterfaceKind::Veth if self.creates_bridge => "zone",
             InterfaceKind::Veth if self.bridge.is_some() => "bridge",
             InterfaceKind::Veth => "veth",
             InterfaceKind::Macvlan => "macvlan",
@@ -140,7 +164,7 @@ pub(crate) async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
     for interface in interfaces {
         let name = &interface.host;
         let there = link_by_name(&handle, name).await?;
-        if let Some(bridge) = &interface.bridge {
+        if let Some(bridge) = interface.bridge.as_ref().filter(|_| !interface.creates_bridge) {
             zone_bridge::find(&handle, bridge).await?;
         }
         match (interface.kind, there) {
@@ -161,8 +185,10 @@ pub(crate) async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
     Ok(())
 }
 
-/// Creates an interface or moves it into the machine, and brings it up there. Returns the index of the host's
-/// end.
+/// Creates an interface or moves it into the machine, and brings it up there unless it is plain. Returns the
+/// index of the host's end; of its bridge for the plain port of one.
+///
+/// For the port of a zone the caller holds [`crate::network::zone::lock`].
 ///
 /// # Errors
 /// The failed step.
@@ -194,6 +220,9 @@ pub(crate) async fn connect_interface(
     };
     let inside = required(&guest, &interface.inside).await?;
     interface.index = Some(inside);
+    if interface.is_plain {
+        return Ok(ifindex);
+    }
     let up = LinkUnspec::new_with_index(inside).up().build();
     // An interface without carrier, or with a driver that needs configuration first, is brought up by the
     // guest.
@@ -221,8 +250,15 @@ async fn pair(host: &Handle, interface: &ExtraInterface, guest_netns: BorrowedFd
     let mut pair = LinkMessageBuilder::<LinkVeth>::new(name, &interface.inside)
         .address(interface.host_mac.octets().to_vec())
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+    let mut bridge_index = None;
     if let Some(bridge) = &interface.bridge {
-        pair = pair.controller(zone_bridge::find(host, bridge).await?);
+        let index = if interface.creates_bridge {
+            zone_bridge::create(host, bridge, None).await?
+        } else {
+            zone_bridge::find(host, bridge).await?
+        };
+        pair = pair.controller(index);
+        bridge_index = Some(index);
     }
     let making = || format!("cannot create the veth pair '{name}'");
     host.link().add(pair.build()).execute().await.map_err(failure).context(making)?;
@@ -232,6 +268,13 @@ async fn pair(host: &Handle, interface: &ExtraInterface, guest_netns: BorrowedFd
     {
         log::debug!("cannot add the alternative name '{altname}' to '{name}': {}, ignoring", failure(error));
     }
+    let up = LinkUnspec::new_with_index(ifindex).up().build();
+    if interface.is_plain {
+        if bridge_index.is_some() {
+            set(host, up, &format!("bring up '{name}'")).await?;
+        }
+        return Ok(bridge_index.unwrap_or(ifindex));
+    }
     if interface.bridge.is_some() {
         crate::network::sysctl::disable_ipv6_on_port(name);
     } else {
@@ -240,7 +283,7 @@ async fn pair(host: &Handle, interface: &ExtraInterface, guest_netns: BorrowedFd
             log::warn!("{error}, ignoring");
         }
     }
-    set(host, LinkUnspec::new_with_index(ifindex).up().build(), &format!("bring up '{name}'")).await?;
+    set(host, up, &format!("bring up '{name}'")).await?;
     Ok(ifindex)
 }
 

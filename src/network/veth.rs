@@ -171,9 +171,8 @@ pub(crate) fn exists(interface: &str) -> bool {
 /// Returns the error for an interface in use by another program, possibly by systemd-nspawn for a machine of
 /// the same name: its link-layer addresses are the same.
 pub(crate) fn belongs_to_another(interface: &str) -> Error {
-    Error::new(format!("interface '{interface}' exists and does not belong to the machine")).with_hint(format!(
-        "stop the program that uses it, or delete it with 'ip link delete {interface}'"
-    ))
+    Error::new(format!("interface '{interface}' exists and does not belong to the machine"))
+        .with_hint(format!("stop the program that uses it, or delete it with 'ip link delete {interface}'"))
 }
 
 /// Waits until the kernel has deleted interfaces of a closed network namespace, for this time at most:
@@ -204,7 +203,7 @@ async fn configure_host(handle: &Handle, plan: &LinkPlan) -> Result<Link> {
     }
     let (router, router_ifindex) = match &plan.zone {
         Some(zone) => {
-            let bridge = zone_bridge::create(handle, &zone.bridge(), plan.router_mac).await?;
+            let bridge = zone_bridge::create(handle, &zone.bridge(), Some(plan.router_mac)).await?;
             crate::network::sysctl::disable_ipv6_on_port(name);
             let doing = format!("make '{name}' a port of '{}'", zone.bridge());
             set(handle, LinkUnspec::new_with_index(ifindex).controller(bridge).build(), &doing).await?;

@@ -1,4 +1,5 @@
-//! Links of machines beside those of systemd-nspawn on the same host: names, link-layer addresses.
+//! Links of machines beside those of systemd-nspawn on the same host: names, link-layer addresses, plain
+//! links.
 
 use crate::support::{Host, Job, LONG, Snapshot};
 
@@ -14,6 +15,7 @@ fn host() -> Host {
     let host = Host::builder().guest_as("busybox", "m").start();
     host.sh_ok("for i in 0 1; do ip link add up$i type veth peer name out$i; ip link set up$i up; done");
     host.write("/usr/local/bin/addresses", ADDRESSES);
+    host.write("/usr/local/bin/states", STATES);
     host.sh_ok("chmod 755 /usr/local/bin/*");
     host.activate_machined();
     host.enable_forwarding();
@@ -94,5 +96,126 @@ fn a_failed_start_leaves_the_link_of_systemd_nspawn() {
         assert!(status.contains("exists and does not belong to the machine"), "{status}");
     }
     end(&host, job);
+    host.stop();
+}
+
+/// Shows the names and the states of all links.
+const STATES: &str = r"#!/bin/sh
+ip -o link | sed -e s/NO-CARRIER,// -e s/,LOWER_UP// | sed -n 's/^[0-9]*: \([^:@]*\).*<\([^>]*\)>.*/\1 \2/p' | sort
+";
+
+#[test]
+fn plain_links_are_those_of_systemd_nspawn() {
+    let host = host();
+    host.sh_ok("ip link add br0 type bridge; ip link set br0 up; mkdir -p /etc/coracle/machines.d");
+    let further = "macvlan = [\"up0\", \"up1:lan1\"]\nveth-extra = [\"xa:ia\", \"xb\"]";
+    for (option, mode) in [
+        ("-n", "mode = \"veth\""),
+        ("--network-bridge=br0", "bridge = \"br0\""),
+        ("--network-zone=lan", "zone = \"lan\""),
+    ] {
+        let states = |job: Job| {
+            let links = |text: String| -> String {
+                let is_of_machine = |line: &&str| !line.starts_with("up") && !line.starts_with("out");
+                text.lines().filter(is_of_machine).collect::<Vec<_>>().join("\n")
+            };
+            let firewall = host.sh_ok("nft list tables; nft list chains | grep coracle || true");
+            let addresses = inside(&host, "ip -o addr show; ip route") + &host.sh_ok("ip -4 -o addr show");
+            let both = [links(inside(&host, "states")), links(host.sh_ok("states")), firewall];
+            let is_address = |line: &&str| !line.contains(" lo ") && line.contains("inet");
+            let addresses: Vec<String> = addresses.lines().filter(is_address).map(str::to_owned).collect();
+            end(&host, job);
+            (both, addresses)
+        };
+        let theirs = states(run(&host, "systemd-nspawn", &[&[option][..], &INTERFACES].concat()));
+        let text = format!(
+            "[root]\ndirectory = \"/var/lib/machines/m\"\n[network]\naddresses = \"none\"\n{mode}\n{further}\n"
+        );
+        host.define("m", &text);
+        let ours = states(run(&host, "coracle run -M m", &[]));
+        host.sh_ok("rm /etc/coracle/machines.d/m.toml");
+        assert_eq!(theirs, ours, "{option}");
+        assert!(ours.1.is_empty(), "{ours:?}");
+    }
+    host.stop();
+}
+
+/// Returns the indices of links that machined has for the machine `m`.
+#[track_caller]
+fn registered_links(host: &Host) -> String {
+    let machine = ["org.freedesktop.machine1", "/org/freedesktop/machine1/machine/m"];
+    let property = ["org.freedesktop.machine1.Machine", "NetworkInterfaces"];
+    host.ok(&[&["busctl", "get-property"][..], &machine, &property].concat()).trim().to_owned()
+}
+
+/// The start script of a guest that configures its link itself.
+const SCRIPT: &str = "#!/bin/sh -e
+ip link set host0 name eth0
+ip addr add 192.168.77.2/24 dev eth0
+ip link set eth0 up
+ip route add default via 192.168.77.1
+exec /sbin/init
+";
+
+#[test]
+fn a_guest_renames_and_configures_its_plain_link() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    host.write("/var/lib/machines/m/start", SCRIPT);
+    host.sh_ok("chmod 755 /var/lib/machines/m/start");
+    host.define("m", "[boot]\ninit = \"/start\"\n[network]\naddresses = \"none\"\n");
+    host.coracle(&["start", "m"]);
+    for boot in 0..2 {
+        host.sh_ok("ip addr add 192.168.77.1/24 dev ve-m; ip link set ve-m up");
+        host.wait_for_page("192.168.77.2");
+        // Its source address is its own matter, and the host's firewall has no rule for it.
+        host.in_guest(
+            "m",
+            &[
+                "sh",
+                "-euc",
+                "ip addr add 192.168.77.9/24 dev eth0; ping -c1 -W5 -I 192.168.77.9 192.168.77.1",
+            ],
+        )
+        .success("send with another address");
+        host.sh_ok("! nft list tables | grep coracle");
+        let ifindex = host.ok(&["cat", "/sys/class/net/ve-m/ifindex"]);
+        assert_eq!(registered_links(&host), format!("ai 1 {}", ifindex.trim()));
+        let found = host.exec(&["coracle", "doctor", "m"]);
+        assert!(!format!("{found}").contains("network"), "{found}");
+        if boot == 0 {
+            let leader = host.machine_leader("m");
+            host.ask_in_guest("m", &["reboot"]);
+            host.wait_for_reboot("m", leader);
+        }
+    }
+    host.coracle(&["stop", "m"]);
+    before.assert_same(&host);
+    // After a kill of the supervisor nothing is left either.
+    host.coracle(&["start", "m"]);
+    host.kill_supervisor("m");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_zone_has_plain_machines_or_others() {
+    let host = host();
+    host.add_guest("busybox", "n");
+    let before = Snapshot::take(&host);
+    host.define("m", "[network]\nzone = \"lan\"\naddresses = \"none\"\n");
+    host.coracle(&["start", "m"]);
+    let bridge = host.ok(&["cat", "/sys/class/net/vz-lan/ifindex"]);
+    assert_eq!(registered_links(&host), format!("ai 1 {}", bridge.trim()));
+    host.define("n", "[network]\nzone = \"lan\"\n");
+    assert_ne!(host.exec(&["coracle", "start", "n"]).status, 0);
+    let status = host.coracle(&["status", "n"]);
+    assert!(status.contains("machine 'm' of zone 'lan' has another value of network.addresses"), "{status}");
+    host.define("n", "[network]\nzone = \"lan\"\naddresses = \"none\"\n");
+    host.coracle(&["start", "n"]);
+    host.coracle(&["stop", "m"]);
+    host.sh_ok("ip link show vb-n | grep 'master vz-lan'");
+    host.coracle(&["stop", "n"]);
+    before.assert_same(&host);
     host.stop();
 }

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::machine::network::Protocol;
 use crate::network::firewall;
 use crate::network::firewall::trace::{Refusal, Trace};
+use crate::network::interfaces::ExtraInterface;
 use crate::network::reachability;
 use crate::network::reachability::{Attempt, Probe, ProbeTarget};
 use crate::network::resolv_conf;
@@ -28,7 +29,8 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
     else {
         return Vec::new();
     };
-    if record.phase != Phase::Running && record.phase != Phase::Booting {
+    let is_plain = record.interfaces.iter().any(ExtraInterface::is_plain);
+    if is_plain || record.phase != Phase::Running && record.phase != Phase::Booting {
         return Vec::new();
     }
     let mut findings: Vec<Finding> = sysctl::missing()

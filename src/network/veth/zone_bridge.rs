@@ -13,20 +13,23 @@ use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use rustix::io::Errno;
 
 /// Returns the index of a zone's bridge and creates the bridge if it is missing. A bridge created by
-/// systemd-nspawn for the same zone is used as it is, except for its link-layer address.
+/// systemd-nspawn for the same zone is used as it is, except for its link-layer address. Without an address
+/// the bridge is one as systemd-nspawn creates it.
 ///
 /// # Errors
 /// Another interface has this name, or any error of netlink.
-pub(super) async fn create(handle: &Handle, name: &str, mac: MacAddr) -> Result<u32> {
+pub(in crate::network) async fn create(handle: &Handle, name: &str, mac: Option<MacAddr>) -> Result<u32> {
     let making = || format!("cannot create the bridge '{name}'");
     if link_by_name(handle, name).await?.is_none() {
-        // Without multicast snooping: the bridge has no querier, so that all of its few machines receive
-        // multicast.
-        let bridge = LinkMessageBuilder::<LinkBridge>::new(name)
-            .address(mac.octets().to_vec())
-            .set_info_data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)]))
-            .build();
-        handle.link().add(bridge).execute().await.map_err(failure).context(making)?;
+        let mut bridge = LinkMessageBuilder::<LinkBridge>::new(name);
+        if let Some(mac) = mac {
+            // Without multicast snooping: the bridge has no querier, so that all of its few machines receive
+            // multicast.
+            bridge = bridge
+                .address(mac.octets().to_vec())
+                .set_info_data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)]));
+        }
+        handle.link().add(bridge.build()).execute().await.map_err(failure).context(making)?;
     }
     let link = link_by_name(handle, name)
         .await?
@@ -37,7 +40,9 @@ pub(super) async fn create(handle: &Handle, name: &str, mac: MacAddr) -> Result<
         )));
     }
     let index = link.header.index;
-    if !link.attributes.contains(&LinkAttribute::Address(mac.octets().to_vec())) {
+    if let Some(mac) = mac
+        && !link.attributes.contains(&LinkAttribute::Address(mac.octets().to_vec()))
+    {
         let message = LinkUnspec::new_with_index(index).address(mac.octets().to_vec()).build();
         set(handle, message, &format!("set the link-layer address of '{name}'")).await?;
     }

@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
 use crate::network::interfaces;
 use crate::network::interfaces::ExtraInterface;
-use crate::network::resolved;
+use crate::network::{resolved, zone};
 use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::mount::{self, Depth};
@@ -34,10 +34,16 @@ pub(crate) fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_
     if record.interfaces.iter().any(ExtraInterface::is_borrowed_from_host) {
         keep(paths, record, network)?;
     }
+    // Held until the machine has a port of the bridge: the last machine to leave deletes a bridge without
+    // ports.
+    let is_port = record.interfaces.iter().any(ExtraInterface::is_plain_port_of_zone);
+    let _held = is_port.then(|| zone::lock(paths)).transpose()?;
     for at in 0..record.interfaces.len() {
         let Some(interface) = record.interfaces.get_mut(at) else { continue };
         let ifindex = runtime.block_on(interfaces::connect_interface(interface, network))?;
-        runtime.block_on(resolved::disable_multicast_names(&ifindex.into_iter().collect::<Vec<u32>>()));
+        if !interface.is_plain() {
+            runtime.block_on(resolved::disable_multicast_names(&ifindex.into_iter().collect::<Vec<u32>>()));
+        }
         if ifindex.is_some() && interface.host_end() == record.host_interface.as_deref() {
             record.host_ifindex = ifindex;
         }
