@@ -5,6 +5,7 @@ mod argument_table;
 mod arguments;
 mod fast_path;
 pub mod manual;
+pub mod nspawn;
 pub(crate) mod output;
 pub(crate) mod verb;
 

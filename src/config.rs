@@ -39,8 +39,9 @@ pub(crate) use problem::{Problem, ProblemSeverity};
 pub(crate) use profile::Profile;
 pub(crate) use resolve::Resolved;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::image::find;
+use crate::machine::contract::Contract;
 use crate::machine::name::Name;
 use crate::machine::unit_name::ServiceTemplate;
 use crate::paths::Paths;
@@ -69,7 +70,7 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
     }
     let context = format!("cannot use the definition of '{name}'");
     let (options, settings, profile) = (Layer::default(), SettingsMode::Override, Profile::Unit);
-    resolve(Sources { paths, name, options, files: &files, settings, profile }, &context)
+    resolve(Sources { paths, name, options, files: &files, settings, profile }, name, &context)
 }
 
 /// Returns the template of a machine's service, as far as its definition can be read.
@@ -90,32 +91,71 @@ fn has_image(paths: &Paths, name: &Name) -> Result<bool> {
     }
 }
 
-/// Returns the machine of the options `flags` of `coracle run`. The options override the definition of the
-/// name, if there is one; otherwise the defaults of systemd-nspawn(1) apply, and the .nspawn file as `settings`
-/// says.
+/// The options of a machine in the foreground.
+#[derive(Debug)]
+pub struct Options {
+    /// Their settings.
+    pub layer: Layer,
+    /// The use of the .nspawn file.
+    pub settings: SettingsMode,
+    /// The program that was called.
+    pub contract: Contract,
+}
+
+/// Returns the machine of the options of `coracle run`. The options override the definition of the name, if
+/// there is one; otherwise the defaults of systemd-nspawn(1) apply, and the .nspawn file as the options say. For
+/// systemd-nspawn(1) there are no definitions.
 ///
 /// # Errors
 /// All problems as one error of kind [`Kind::Launch`].
-pub fn run(paths: &Paths, mut flags: Layer, settings: SettingsMode) -> Result<Resolved> {
-    if flags.identity.name.value().is_none() && !flags.root.has_source() {
+pub fn run(paths: &Paths, options: Options, kept: Option<&Name>) -> Result<Resolved> {
+    let Options { layer: mut options, settings, contract } = options;
+    if options.identity.name.value().is_none() && !options.root.has_source() {
         let here = std::env::current_dir()
             .map_err(|error| Error::from(error).context("cannot determine the current directory"))?;
-        flags.root.directory.set(here, Origin::Flag("current directory"));
+        options.root.directory.set(here, Origin::Flag("current directory"));
     }
-    let root = || flags.root.directory.value().or(flags.root.stack.value());
-    let (name, files) = match flags.identity.name.value() {
-        Some(name) => (name.clone(), Files::of(paths, name)?),
-        None => (name_of(root().map_or(Path::new("/"), PathBuf::as_path))?, Files::default()),
+    let root = || options.root.directory.value().or(options.root.stack.value());
+    let (name, is_derived) = match options.identity.name.value() {
+        Some(name) => (name.clone(), false),
+        None => (name_of(root().map_or(Path::new("/"), PathBuf::as_path))?, true),
     };
-    let profile = if files.is_empty() { Profile::Nspawn } else { Profile::Foreground };
+    let files = match contract {
+        Contract::Coracle if !is_derived => Files::of(paths, &name)?,
+        _ => Files::default(),
+    };
+    let profile = match contract {
+        Contract::Nspawn => Profile::Nspawn,
+        Contract::Coracle if files.is_empty() => Profile::Options,
+        Contract::Coracle => Profile::Foreground,
+    };
     let context = format!("cannot run the machine '{name}'");
-    let sources = Sources { paths, name: &name, options: flags, files: &files, settings, profile };
-    resolve(sources, &context).map_err(|error| error.with_kind(Kind::Launch))
+    let machine = match kept {
+        Some(kept) => kept.clone(),
+        None if is_derived && profile == Profile::Nspawn && options.root.is_ephemeral() => {
+            with_random_suffix(&name)?
+        }
+        None => name.clone(),
+    };
+    let sources = Sources { paths, name: &name, options, files: &files, settings, profile };
+    resolve(sources, &machine, &context).map_err(|error| error.with_kind(Kind::Launch))
 }
 
-/// Merges and resolves the sources of a machine; `context` is that of an error.
-fn resolve(sources: Sources<'_>, context: &str) -> Result<Resolved> {
-    let (paths, name, profile) = (sources.paths, sources.name, sources.profile);
+/// Returns the name of one of several machines that discard the changes of one root: with 16 random
+/// hexadecimal digits, as in systemd-nspawn(1), `--machine=`.
+fn with_random_suffix(name: &Name) -> Result<Name> {
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .context(|| "cannot get random numbers")?;
+    let end = format!("-{:016x}", u64::from_ne_bytes(random));
+    let room = 64 - end.len();
+    let begin = name.as_str().get(..room).unwrap_or(name.as_str()).trim_end_matches(['-', '.']);
+    Name::new(&format!("{begin}{end}"))
+}
+
+/// Merges and resolves the sources of the machine `name`; `context` is that of an error.
+fn resolve(sources: Sources<'_>, name: &Name, context: &str) -> Result<Resolved> {
+    let (paths, profile) = (sources.paths, sources.profile);
     let merged = sources.merge().map_err(|error| error.context(context))?;
     let mut problems = merged.errors;
     match resolve::resolve(paths, name, merged.layer, profile) {

@@ -196,6 +196,7 @@ mod tests {
         Parts {
             properties: Vec::new(),
             credentials: Vec::new(),
+            contract: machine::contract::Contract::Coracle,
             name: Name::new(name).unwrap(),
             root: machine::root::Root::of(machine::root::RootSource::Directory("/srv/my %w\"eb".into())),
             boot: Boot {

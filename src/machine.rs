@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod console;
+pub mod contract;
 pub mod credentials;
 pub mod egress;
 pub(crate) mod hash;
@@ -26,6 +27,8 @@ use crate::error::Error;
 /// The parts of a machine, each valid separately.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
+    /// The program whose documented behaviour it has.
+    pub contract: contract::Contract,
     /// Its name.
     pub name: name::Name,
     /// Its root file system.

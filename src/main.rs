@@ -2,6 +2,7 @@
 
 #![no_main]
 
+use coracle::cli::nspawn::Nspawn;
 use coracle::cli::{self, Cli, VerbResult};
 use coracle::control::printable;
 use coracle::error::Error;
@@ -30,6 +31,9 @@ fn program() -> u8 {
         generate(&arguments);
         return 0;
     }
+    if entry::is_nspawn() {
+        return nspawn(&arguments);
+    }
     if arguments.get(1).is_some_and(|verb| verb == "supervise") {
         return supervise();
     }
@@ -38,10 +42,22 @@ fn program() -> u8 {
         Ok(None) => Ok(0),
         Err(error) => Err(error.into()),
     };
-    match outcome {
-        Ok(status) => status,
-        Err(failures) => failures.0.iter().map(failed).max().unwrap_or(1),
-    }
+    outcome.unwrap_or_else(|failures| failures.0.iter().map(failed).max().unwrap_or(1))
+}
+
+/// Runs under the name of systemd-nspawn(1). Every failure has the same exit status, and one of the command
+/// line is a single line.
+fn nspawn(arguments: &[OsString]) -> u8 {
+    log_to(false);
+    let outcome = match Nspawn::parse(arguments) {
+        Ok(Some(nspawn)) => nspawn.run(&Paths::default()),
+        Ok(None) => Ok(0),
+        Err(error) => Err(error.into()),
+    };
+    outcome.unwrap_or_else(|failures| {
+        failures.0.iter().for_each(print_error);
+        1
+    })
 }
 
 /// Prints an error. Returns its exit status.
@@ -103,16 +119,21 @@ impl log::Log for StandardError {
 
     fn log(&self, record: &log::Record<'_>) {
         if record.target().starts_with("coracle") {
-            print_line("coracle", &record.args().to_string());
+            print_line(program_name(), &record.args().to_string());
         }
     }
 
     fn flush(&self) {}
 }
 
+/// Returns the name of the program in messages.
+fn program_name() -> &'static str {
+    entry::process_name().to_str().unwrap_or_default()
+}
+
 /// Prints an error and its hint.
 fn print_error(error: &Error) {
-    print_line("coracle", &error.to_string());
+    print_line(program_name(), &error.to_string());
     if let Some(hint) = error.hint() {
         print_line("hint", hint);
     }

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
+use crate::machine::contract::Contract;
 use crate::machine::init::{Init, InitChoice, Personality, Wait};
 use crate::machine::security::Procfs;
 use crate::sys::mount::{Depth, MountAttributes};
@@ -145,6 +146,9 @@ fn console(machine: &Machine, facts: &Facts) -> Console {
     match (machine.console, facts.on_terminal, &machine.command.payload) {
         (Console::Auto, true, _) => Console::Interactive,
         (Console::Auto, false, Payload::Boot { .. }) => Console::ReadOnly,
+        (Console::Auto, false, Payload::Command { .. }) if machine.contract == Contract::Nspawn => {
+            Console::ReadOnly
+        }
         (Console::Auto, false, Payload::Command { .. }) => Console::Pipe,
         (console, ..) => console,
     }
@@ -357,7 +361,7 @@ fn init_steps(
         // After the change of the user, which clears the set.
         steps.push(InitStep::Ambient(ambient));
     }
-    steps.push(InitStep::Directory(working_directory(machine, facts, booting)));
+    steps.push(working_directory(machine, facts));
     if machine.security.no_new_privileges {
         steps.push(InitStep::NoNewPrivileges);
     }
@@ -381,17 +385,25 @@ fn init_steps(
     Ok(steps)
 }
 
-fn working_directory(machine: &Machine, facts: &Facts, booting: bool) -> PathBuf {
-    match &machine.command.directory {
-        Some(directory) => directory.clone(),
-        None if booting => PathBuf::from("/"),
-        None => PathBuf::from(&facts.user.home),
+/// Returns the step to the working directory. A command of systemd-nspawn(1) starts in the root directory,
+/// and so does its shell without a home.
+fn working_directory(machine: &Machine, facts: &Facts) -> InitStep {
+    let home = || PathBuf::from(&facts.user.home);
+    match (&machine.command.directory, &machine.command.payload, machine.contract) {
+        (Some(directory), ..) => InitStep::Directory(directory.clone()),
+        (None, Payload::Command { argv, .. }, Contract::Nspawn) if argv.is_empty() => InitStep::Home(home()),
+        (None, Payload::Command { .. }, Contract::Coracle) => InitStep::Directory(home()),
+        (None, ..) => InitStep::Directory(PathBuf::from("/")),
     }
 }
+
+/// The shells of systemd-nspawn(1), whatever the user has.
+const NSPAWN_SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
 /// Returns the last step: the program and its arguments.
 fn execute(machine: &Machine, facts: &Facts) -> Result<InitStep> {
     let environment = identity::environment(machine, facts);
+    let mut is_login = false;
     let (programs, argv) = match &machine.command.payload {
         Payload::Boot { arguments } => {
             let (path, _) = facts.init.clone().ok_or_else(|| no_init(machine))?;
@@ -399,14 +411,18 @@ fn execute(machine: &Machine, facts: &Facts) -> Result<InitStep> {
             let extra = identity::firstboot(machine, facts, arguments);
             (vec![path], std::iter::once(name).chain(arguments.iter().cloned()).chain(extra).collect())
         }
+        Payload::Command { argv, .. } if argv.is_empty() && machine.contract == Contract::Nspawn => {
+            is_login = true;
+            (NSPAWN_SHELLS.map(PathBuf::from).into(), vec![OsString::from("-")])
+        }
         Payload::Command { argv, .. } if argv.is_empty() => {
             let shell = facts.user.shell.clone();
             let name = format!("-{}", shell.rsplit('/').next().unwrap_or("sh"));
             (vec![PathBuf::from(shell)], vec![OsString::from(name)])
         }
-        Payload::Command { argv, .. } => (candidates(argv), argv.clone()),
+        Payload::Command { argv, .. } => (candidates(argv, &machine.command.environment), argv.clone()),
     };
-    Ok(InitStep::Execute { programs, argv, environment })
+    Ok(InitStep::Execute { programs, argv, is_login, environment })
 }
 
 fn no_init(machine: &Machine) -> Error {
@@ -415,12 +431,12 @@ fn no_init(machine: &Machine) -> Error {
 }
 
 /// Returns the candidates for a command's program, as execvp(3) does.
-pub(crate) fn candidates(argv: &[OsString]) -> Vec<PathBuf> {
+pub(crate) fn candidates(argv: &[OsString], environment: &[(String, String)]) -> Vec<PathBuf> {
     let program = PathBuf::from(argv.first().cloned().unwrap_or_default());
     if program.components().count() > 1 || program.is_absolute() {
         return vec![program];
     }
-    identity::search_path().map(|directory| PathBuf::from(directory).join(&program)).collect()
+    identity::search_path(environment).map(|directory| PathBuf::from(directory).join(&program)).collect()
 }
 
 /// Writes the plan as text, one line per step: `--dry-run`.

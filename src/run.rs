@@ -3,12 +3,12 @@
 
 mod facts;
 mod placement;
+mod resolv_conf;
 mod root;
 mod timezone;
 
 use crate::claim;
-use crate::config::nspawn::SettingsMode;
-use crate::config::{self, Layer, Resolved};
+use crate::config::{self, Options, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::credentials;
 use crate::host::systemd::machined;
@@ -46,7 +46,8 @@ pub(crate) enum RunMode {
 pub fn protect_early() {
     let words = || entry::raw_arguments().map(CStr::to_bytes);
     let users = |word: &[u8]| word.starts_with(b"-U") || word.starts_with(b"--private-users");
-    if words().nth(1) == Some(b"run") && !words().any(users) {
+    let is_run = entry::is_nspawn() || words().nth(1) == Some(b"run");
+    if is_run && !words().any(users) {
         // An error occurs again in that check, and is reported there.
         let _ = crate::supervisor::protect_program(&Users::Host);
     }
@@ -136,7 +137,7 @@ pub(crate) fn reload_firewall(paths: &Paths) -> Result<()> {
 /// The reason why the machine does not run, of kind [`Kind::Launch`].
 pub(crate) fn foreground(
     paths: &Paths,
-    (flags, settings): (Layer, SettingsMode),
+    options: Options,
     template: Option<&Path>,
     mode: RunMode,
 ) -> Result<u8> {
@@ -148,7 +149,8 @@ pub(crate) fn foreground(
     if mode == RunMode::Run {
         recovery::recover(paths);
     }
-    let resolved = config::run(paths, flags, settings).inspect_err(|_| {
+    let name = kept.as_ref().map(|kept| kept.state.record.name.clone());
+    let resolved = config::run(paths, options, name.as_ref()).inspect_err(|_| {
         if let Some(kept) = &kept {
             // A failed reboot: without a unit, the previous boot is cleaned up here.
             cleanup::undo(paths, &kept.state.record);

@@ -8,14 +8,16 @@
 
 use coracle::config::layer::{Layer, Origin, definition_settings, settings};
 use coracle::config::nspawn::SettingsMode;
-use coracle::config::{machine, run};
-use coracle::machine::Register;
+use coracle::config::{Options, machine};
 use coracle::machine::command::Payload;
 use coracle::machine::console::Console;
+use coracle::machine::contract::Contract;
 use coracle::machine::name::Name;
 use coracle::machine::network::Mode;
 use coracle::machine::users::{Ownership, Users};
+use coracle::machine::{Machine, Register};
 use coracle::paths::Paths;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -135,12 +137,18 @@ fn a_tree_without_a_definition_is_a_machine_with_all_defaults() {
     assert!(coracle::config::machine(&paths, &Name::new("db").unwrap()).is_err());
 }
 
+/// Returns the machine of options.
+fn run(paths: &Paths, layer: Layer) -> Machine {
+    let options = Options { layer, settings: SettingsMode::Yes, contract: Contract::Coracle };
+    coracle::config::run(paths, options, None).unwrap().machine
+}
+
 #[test]
 fn run_has_the_defaults_of_nspawn() {
     let (root, paths) = host(&[]);
     let mut flags = Layer::default();
     flags.root.directory.set(root.path().join("My Tree.v1"), Origin::Flag("-D"));
-    let machine = run(&paths, flags, SettingsMode::Yes).unwrap().machine;
+    let machine = run(&paths, flags);
     assert_eq!(machine.name.as_str(), "MyTree.v1");
     assert_eq!((machine.users, machine.ownership), (Users::Host, Ownership::Off));
     assert_eq!((machine.network.mode, machine.console), (Mode::Host, Console::Auto));
@@ -157,7 +165,7 @@ fn options_of_run_override_the_definition() {
     let mut flags = Layer::default();
     flags.identity.name.set(Name::new("web").unwrap(), Origin::Flag("-M"));
     flags.root.read_only.set(false, Origin::Flag("--read-only"));
-    let machine = run(&paths, flags.clone(), SettingsMode::Yes).unwrap().machine;
+    let machine = run(&paths, flags.clone());
     assert!(!machine.root.read_only);
     assert_eq!((machine.users, machine.ownership), (Users::Host, Ownership::Off));
     assert_eq!((machine.network.mode, machine.console), (Mode::Veth, Console::Auto));
@@ -165,10 +173,7 @@ fn options_of_run_override_the_definition() {
     let targets: Vec<_> = machine.mounts.iter().map(|mount| mount.target.to_str().unwrap()).collect();
     assert_eq!(targets, ["/srv", "/srv/b"]);
     flags.command.user.set("joe".into(), Origin::Flag("-u"));
-    assert!(matches!(
-        run(&paths, flags, SettingsMode::Yes).unwrap().machine.command.payload,
-        Payload::Command { .. }
-    ));
+    assert!(matches!(run(&paths, flags).command.payload, Payload::Command { .. }));
 }
 
 #[test]
@@ -190,4 +195,56 @@ fn the_manual_lists_all_settings_of_nspawn_files() {
         let name = key.strip_prefix("Limit").filter(|_| key != "LimitCPU").map_or(key, |_| "LimitCPU");
         assert!(page.contains(&format!("{name}=")), "coracle.toml(5) lacks '{key}='");
     }
+}
+
+/// Runs the program under the name of systemd-nspawn(1). Returns its standard output, error and exit status.
+fn as_nspawn(arguments: &[&str]) -> (String, String, Option<i32>) {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_coracle"));
+    let output = program.arg0("/usr/bin/systemd-nspawn").args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code())
+}
+
+#[test]
+fn wrong_arguments_of_systemd_nspawn_are_one_line_each() {
+    for (arguments, lines) in [
+        (&["--x"][..], &["systemd-nspawn: unrecognized option '--x'"][..]),
+        (&["-D"], &["systemd-nspawn: option '-D' requires an argument"]),
+        (&["-b", "-a"], &["systemd-nspawn: --boot and --as-pid2 may not be combined"]),
+        (&["-a", "--boot"], &["systemd-nspawn: --boot and --as-pid2 may not be combined"]),
+        (&["--user"], &["systemd-nspawn: option '--user' is not supported: there is no user scope"]),
+        (
+            &["--share-system"],
+            &["systemd-nspawn: '--share-system' is not supported: namespaces are not shared"],
+        ),
+        (&["--background=red"], &["systemd-nspawn: '--background=': not an ANSI color"]),
+        (&["--settings=x"], &["systemd-nspawn: '--settings=x': unknown mode"]),
+        (
+            &["--uuid=", "--tmpfs=x", "--user=ann"],
+            &[
+                "systemd-nspawn: --user=NAME is deprecated",
+                "systemd-nspawn: '--uuid=': ",
+                "systemd-nspawn: '--tmpfs=x': ",
+            ],
+        ),
+    ] {
+        let (stdout, stderr, status) = as_nspawn(arguments);
+        assert_eq!((stdout.as_str(), status), ("", Some(1)), "{arguments:?}");
+        let found: Vec<&str> = stderr.lines().collect();
+        let agree = found.len() == lines.len()
+            && found.iter().zip(lines).all(|(found, line)| found.starts_with(line));
+        assert!(agree, "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn texts_of_systemd_nspawn_are_on_standard_output() {
+    let (stdout, stderr, status) = as_nspawn(&["--version"]);
+    assert!(stdout.starts_with("systemd 2") && stdout.contains("(coracle "), "{stdout}");
+    assert_eq!((stderr.as_str(), status), ("", Some(0)));
+    let (stdout, stderr, status) = as_nspawn(&["-h", "--x"]);
+    assert!(stdout.contains("--network-veth-extra=") && stdout.contains("--no-ask-password"), "{stdout}");
+    assert_eq!((stderr.as_str(), status), ("", Some(0)));
+    let (stdout, _, status) = as_nspawn(&["--console", "help"]);
+    assert_eq!((stdout.as_str(), status), ("autopipe\ninteractive\nread-only\npassive\npipe\n", Some(0)));
 }

@@ -1,5 +1,5 @@
 //! Plans of machines as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition of
-//! the machine 'web', or `run` contains the arguments of `coracle run`; `facts` contains the differences
+//! the machine 'web', `run` contains the arguments of `coracle run`, or `nspawn` those of `systemd-nspawn`; `facts` contains the differences
 //! between the simulated host and the default one (`terminal`, `apparmor`, `selinux`, `no-devices`,
 //! `shifted`, `timezone ZONE`, `attached TARGET…`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the
 //! plan. To add a case, create a directory, run the test once with BLESS=1, and review the created plan.
@@ -8,9 +8,9 @@
 #![allow(clippy::unwrap_used)]
 
 use coracle::channel::SyncPoint;
+use coracle::cli::nspawn::Nspawn;
 use coracle::cli::{self, Verb};
 use coracle::config;
-use coracle::config::nspawn::SettingsMode;
 use coracle::machine::Machine;
 use coracle::machine::command::Payload;
 use coracle::machine::id128::Id128;
@@ -53,7 +53,8 @@ fn case(directory: PathBuf) -> Case {
     let machine = match (read("machine.toml"), read("run")) {
         (Some(text), None) => defined(&paths, &text),
         (None, Some(line)) => run(&paths, &line),
-        _ => panic!("{}: needs either 'machine.toml' or 'run'", directory.display()),
+        (None, None) => nspawn(&paths, &read("nspawn").unwrap_or_default()),
+        _ => panic!("{}: needs 'machine.toml', 'run' or 'nspawn'", directory.display()),
     };
     let facts = facts(&machine, &read("facts").unwrap_or_default());
     let plan = make(&machine, &facts).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
@@ -76,8 +77,14 @@ fn run(paths: &Paths, line: &str) -> Machine {
     else {
         panic!("'{line}' is no run")
     };
-    let flags = options.layer().unwrap();
-    config::run(paths, flags, SettingsMode::Yes).unwrap_or_else(|error| panic!("{error}")).machine
+    config::run(paths, options.options().unwrap(), None).unwrap_or_else(|error| panic!("{error}")).machine
+}
+
+fn nspawn(paths: &Paths, line: &str) -> Machine {
+    let words = std::iter::once("systemd-nspawn").chain(line.split_whitespace()).map(Into::into);
+    let mut nspawn = Nspawn::parse(&words.collect::<Vec<_>>()).unwrap().unwrap();
+    let options = nspawn.options().unwrap_or_else(|failures| panic!("{:?}", failures.0));
+    config::run(paths, options, None).unwrap_or_else(|error| panic!("{error}")).machine
 }
 
 fn root() -> User {
@@ -118,6 +125,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         bounding: (1 << 41) - 1,
         ignored_signals: 0,
         terminal: "dumb".into(),
+        color_variables: Vec::new(),
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),
         resolved_drop_in: None,
@@ -139,7 +147,10 @@ fn facts(machine: &Machine, words: &str) -> Facts {
 fn change(facts: &mut Facts, machine: &Machine, words: &str) {
     for line in words.lines() {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
-            ["terminal"] => (facts.on_terminal, facts.terminal) = (true, "xterm".into()),
+            ["terminal"] => {
+                (facts.on_terminal, facts.terminal) = (true, "xterm".into());
+                facts.color_variables = vec![("COLORTERM", "truecolor".into())];
+            }
             ["apparmor"] => {
                 let file = "/proc/thread-self/attr/apparmor/exec";
                 facts.label =
@@ -224,7 +235,7 @@ fn text(case: &Case) -> String {
             _ => {}
         }
     }
-    if let Some(InitStep::Execute { programs, argv, environment }) = plan.init_steps.last() {
+    if let Some(InitStep::Execute { programs, argv, environment, .. }) = plan.init_steps.last() {
         for program in programs {
             writeln!(text, "candidate: {}", program.display()).unwrap();
         }
@@ -358,7 +369,7 @@ fn pid_1_drops_its_rights_in_order() {
             at(|step| matches!(step, InitStep::Sync(SyncPoint::Ready) | InitStep::Report(SyncPoint::Ready)));
         assert!(ready < filter, "{name}");
         // The working directory is in the tree, not on the host.
-        let enters = at(|step| matches!(step, InitStep::Directory(_)));
+        let enters = at(|step| matches!(step, InitStep::Directory(_) | InitStep::Home(_)));
         assert!(at(|step| *step == InitStep::SharedMounts) < enters, "{name}");
         // Capabilities are dropped before the user changes: afterwards, the process may not do so.
         let drops = at(|step| matches!(step, InitStep::Capabilities { .. }));

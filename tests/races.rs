@@ -295,6 +295,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         bounding: (1 << 41) - 1,
         ignored_signals: 0,
         terminal: "dumb".into(),
+        color_variables: Vec::new(),
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),
         guest_network_file: Some("[Match]\n".into()),

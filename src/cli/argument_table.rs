@@ -79,7 +79,7 @@ impl ArgumentRow<'_> {
 
 impl Slot<'_> {
     /// Stores a value. `None` if the value is invalid, or if the slot is a flag.
-    fn store(&mut self, value: &OsStr) -> Option<()> {
+    pub(super) fn store(&mut self, value: &OsStr) -> Option<()> {
         match self {
             Self::Flag(_) => return None,
             Self::Text(field) | Self::TextAfterEquals(field, _) => **field = Some(value.to_str()?.to_owned()),
@@ -94,7 +94,7 @@ impl Slot<'_> {
     }
 
     /// Deletes the value of an option that another one replaces.
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         match self {
             Self::Flag(field) => **field = false,
             Self::Text(field) | Self::TextAfterEquals(field, _) => **field = None,
@@ -123,7 +123,7 @@ impl Slot<'_> {
 }
 
 /// Returns the row of an option, after deleting the values of the other options of its group.
-fn select<'t, 'a>(
+pub(super) fn select<'t, 'a>(
     table: &'t mut [ArgumentRow<'a>],
     is_wanted: impl Fn(&ArgumentRow<'a>) -> bool,
 ) -> Option<&'t mut ArgumentRow<'a>> {

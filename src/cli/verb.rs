@@ -53,7 +53,7 @@ mod verify;
 
 pub(crate) use exec::ExecArgs;
 pub(crate) use launch::LaunchArgs;
-pub(crate) use run::RunArgs;
+pub(crate) use run::{RunArgs, settings_mode};
 
 use crate::control::require_root;
 use crate::error::Error;

@@ -1,7 +1,6 @@
 //! `[boot]`: the init system, readiness and shutdown.
 
 use super::command::Argument;
-use super::profile::Profile;
 use super::setting::{List, Single, settings};
 use super::values::{RawValue, Value, quoted, words};
 use crate::error::{Error, Result, nearest};
@@ -17,7 +16,7 @@ settings! {
         init: Single<InitChoice> = Single "boot.init", |_| InitChoice::Auto;
         /// The event after which the machine counts as started. systemd-nspawn(1) waits for `READY=1` only
         /// with `--notify-ready=`.
-        wait: Single<Wait> = Single "boot.wait", |profile| if profile == Profile::Nspawn {
+        wait: Single<Wait> = Single "boot.wait", |profile| if profile.is_of_nspawn() {
             Wait::Running
         } else {
             Wait::Auto

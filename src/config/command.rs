@@ -5,7 +5,7 @@ use super::setting::{List, Single, settings};
 use super::values::{RawValue, Value, quoted, without_nul};
 use crate::error::{Error, Result};
 use crate::machine::command::{Command, Payload};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 settings! {
@@ -34,7 +34,7 @@ impl CommandSettings {
             || self.as_pid2.value().is_some()
             || self.user.value().is_some()
             || self.chdir.value().is_some();
-        self.boot.fill(|| profile != Profile::Nspawn && !is_command);
+        self.boot.fill(|| !profile.is_of_nspawn() && !is_command);
     }
 
     /// Removes variables that a later one of the same name replaces.
@@ -43,21 +43,38 @@ impl CommandSettings {
     }
 
     /// Builds the payload; `init_arguments` are the arguments of the definition for the init.
-    pub(super) fn build(&self, init_arguments: Vec<OsString>) -> Result<Command> {
-        let argv: Vec<_> = self.command.values().map(|argument| argument.0.clone()).collect();
+    pub(super) fn build(&self, init_arguments: Vec<OsString>, profile: Profile) -> Result<Command> {
+        let mut argv: Vec<_> = self.command.values().map(|argument| argument.0.clone()).collect();
+        let mut environment = Vec::new();
         let payload = if self.boot.required("boot")? {
+            if profile == Profile::Nspawn {
+                argv.retain(|word| match variable_for_init(word) {
+                    Some(variable) => {
+                        environment.push(variable);
+                        false
+                    }
+                    None => true,
+                });
+            }
             Payload::Boot { arguments: init_arguments.into_iter().chain(argv).collect() }
         } else {
             Payload::Command { argv, as_pid2: self.as_pid2.required("as-pid2")? }
         };
-        let environment = self.environment.values();
+        environment.extend(self.environment.values().cloned());
         Ok(Command {
             payload,
             directory: self.chdir.value().cloned(),
             user: self.user.value().cloned(),
-            environment: environment.map(|Variable { name, value }| (name.clone(), value.clone())).collect(),
+            environment: environment.into_iter().map(|Variable { name, value }| (name, value)).collect(),
         })
     }
+}
+
+/// Returns the variable of a word `KEY=VALUE` for an init, as the kernel passes on words of its command line
+/// (bootparam(7)). `None` for an argument of the init; a key with a dot is one.
+fn variable_for_init(word: &OsStr) -> Option<Variable> {
+    let (key, value) = word.to_str()?.split_once('=').filter(|(key, _)| !key.contains('.'))?;
+    Variable::new(&key.replace('-', "_"), value).ok()
 }
 
 /// An argument of a program.

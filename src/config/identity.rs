@@ -1,5 +1,6 @@
 //! `[identity]`: name, host name, machine id and time zone.
 
+use super::profile::Profile;
 use super::setting::{Single, settings};
 use super::values::{RawValue, Value, quoted, words};
 use crate::error::{Error, Result};
@@ -15,7 +16,11 @@ settings! {
         /// The machine id.
         uuid: Single<Id128> = Single "identity.uuid";
         /// The treatment of the time zone.
-        timezone: Single<Timezone> = Single "identity.timezone", |_| Timezone::Off;
+        timezone: Single<Timezone> = Single "identity.timezone", |profile| if profile == Profile::Nspawn {
+            Timezone::Auto
+        } else {
+            Timezone::Off
+        };
         /// The name of the machine.
         name: Single<Name> = FlagOnly "name";
     }

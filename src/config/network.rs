@@ -22,7 +22,7 @@ settings! {
     /// Settings of the network.
     NetworkSettings {
         /// The kind of connection.
-        mode: Single<Mode> = Single "network.mode", |profile| if profile == Profile::Nspawn {
+        mode: Single<Mode> = Single "network.mode", |profile| if profile.is_of_nspawn() {
             Mode::Host
         } else {
             Mode::Veth
@@ -48,7 +48,11 @@ settings! {
         /// The handling of the guest's resolv.conf(5).
         resolv_conf: Single<ResolvConf> = Single "network.resolv-conf", |_| ResolvConf::Auto;
         /// Whether names are added to the guest's hosts(5).
-        hosts: Single<HostsMode> = Single "network.hosts", |_| HostsMode::Auto;
+        hosts: Single<HostsMode> = Single "network.hosts", |profile| if profile == Profile::Nspawn {
+            HostsMode::Off
+        } else {
+            HostsMode::Auto
+        };
         /// Ports of the host that are forwarded to the machine.
         ports: List<Port> = List "network.ports";
         /// Forwarded ports that start the machine.

@@ -66,10 +66,11 @@ fn with_defaults(paths: &Paths, name: &Name, mut layer: Layer, profile: Profile)
 fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Result<Parts> {
     let (users, ownership) = settings.users.build()?;
     Ok(Parts {
+        contract: profile.contract(),
         name: name.clone(),
         root: settings.root.build(paths)?,
         boot: settings.boot.build()?,
-        command: settings.command.build(settings.boot.init_arguments())?,
+        command: settings.command.build(settings.boot.init_arguments(), profile)?,
         credentials: settings.credentials.build(paths),
         mounts: settings.mounts.build(paths, users)?,
         network: settings.network.build(paths)?,

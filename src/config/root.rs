@@ -81,6 +81,11 @@ impl RootSettings {
         }
     }
 
+    /// Returns whether changes are discarded at the end of the machine.
+    pub(super) fn is_ephemeral(&self) -> bool {
+        self.ephemeral.value().is_some_and(|ephemeral| *ephemeral != Ephemeral::No)
+    }
+
     /// Returns whether these settings name a root.
     pub(super) fn has_source(&self) -> bool {
         self.directory.value().is_some() || self.stack.value().is_some()

@@ -43,7 +43,7 @@ impl SecuritySettings {
     pub(super) fn build(&self, profile: Profile, boots: bool) -> Result<Security> {
         let nesting = self.nesting.required("security.nesting")?;
         let nested: &[&str] = if nesting { &NESTING_CALLS } else { &[] };
-        let optional: &[&str] = if nesting || profile == Profile::Nspawn { &OPTIONAL_DEVICES } else { &[] };
+        let optional: &[&str] = if nesting || profile.is_of_nspawn() { &OPTIONAL_DEVICES } else { &[] };
         let allowed = self.syscalls_allow.values().map(|name| name.0.clone());
         let names = |list: &List<Capability>| list.values().flat_map(Capability::names).collect();
         Ok(Security {

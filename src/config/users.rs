@@ -10,7 +10,7 @@ settings! {
     /// Settings of the user namespace.
     UsersSettings {
         /// The user namespace.
-        private: Single<Users> = Single "users.private", |profile| if profile == Profile::Nspawn {
+        private: Single<Users> = Single "users.private", |profile| if profile.is_of_nspawn() {
             Users::Host
         } else {
             Users::Pick
@@ -28,7 +28,7 @@ impl UsersSettings {
         let is_mapped = match self.private.value() {
             Some(Users::Pick) => true,
             Some(Users::Fixed { .. } | Users::OfRoot) => {
-                profile != Profile::Nspawn || self.ownership.value().is_some()
+                !profile.is_of_nspawn() || self.ownership.value().is_some()
             }
             _ => false,
         };

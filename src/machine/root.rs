@@ -98,6 +98,15 @@ impl Root {
         self.read_only || self.volatile != Volatile::No || self.ephemeral != Ephemeral::No
     }
 
+    /// Returns whether files in `/etc` can be written.
+    pub(crate) fn has_writable_etc(&self) -> bool {
+        match self.volatile {
+            Volatile::No => !self.read_only,
+            Volatile::Yes | Volatile::Overlay => true,
+            Volatile::State => false,
+        }
+    }
+
     /// Returns whether discarded changes are on the disk.
     pub(crate) fn is_throwaway(&self) -> bool {
         self.ephemeral == Ephemeral::Disk && !self.read_only

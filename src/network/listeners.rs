@@ -40,6 +40,11 @@ pub(crate) fn refuse_listening(paths: &Paths, ports: &[Port]) -> Result<()> {
     Ok(())
 }
 
+/// Returns whether a program listens for UDP packets at a port of an address.
+pub(crate) fn has_udp(paths: &Paths, address: IpAddr, port: u16) -> bool {
+    sockets(paths, Protocol::Udp).iter().any(|socket| (socket.address, socket.port) == (address, port))
+}
+
 fn meets(port: &Port, socket: &Socket) -> bool {
     let address = port.address.is_none_or(|address| {
         address == socket.address || (socket.address.is_unspecified() && receives(socket.address, address))

@@ -1,6 +1,7 @@
 //! The host's name servers, as far as machines can reach them (resolv.conf(5)). Called by `run` before a
 //! machine is created, and by `control` when they change. It changes nothing.
 
+use super::listeners;
 use crate::paths::Paths;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -28,6 +29,11 @@ const MOST: usize = 3;
 /// Stub listeners of systemd-resolved, reachable on the loopback interface only; their upstream servers are
 /// in another file.
 const STUBS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 53), Ipv4Addr::new(127, 0, 0, 54)];
+
+/// Returns whether the stub of systemd-resolved listens.
+pub(crate) fn stub_listens(paths: &Paths) -> bool {
+    listeners::has_udp(paths, STUBS[0].into(), 53)
+}
 
 /// Returns the host's name servers. `None` if no file has a server reachable from machines.
 pub(crate) fn find(paths: &Paths) -> Option<Resolver> {

@@ -96,10 +96,13 @@ impl<'a> InitProcess<'a> {
             InitStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             InitStep::NoNewPrivileges => rustix::thread::set_no_new_privs(true).map_err(Error::from),
             InitStep::Directory(path) => directory(path),
+            InitStep::Home(path) => directory(path).or_else(|_| directory(Path::new("/"))),
             InitStep::CleanSlate { ignored_signals } => clean_slate(*ignored_signals),
             InitStep::Filter(program) => filter::install(program).context(|| "cannot load it"),
             InitStep::Stub => stub::fork(),
-            InitStep::Execute { programs, argv, environment } => self.execute(programs, argv, environment),
+            InitStep::Execute { programs, argv, is_login, environment } => {
+                self.execute(programs, argv, *is_login, environment)
+            }
         }
     }
 
@@ -129,15 +132,26 @@ impl<'a> InitProcess<'a> {
     }
 
     /// Executes the first candidate that exists.
-    fn execute(&self, programs: &[PathBuf], argv: &[OsString], environment: &[CString]) -> Result<()> {
+    fn execute(
+        &self,
+        programs: &[PathBuf],
+        argv: &[OsString],
+        is_login: bool,
+        environment: &[CString],
+    ) -> Result<()> {
         let text = |word: OsString| {
             CString::new(word.into_vec()).map_err(|_| Error::new("the command contains a NUL byte"))
         };
-        let argv: Vec<CString> = argv.iter().cloned().map(text).collect::<Result<_>>()?;
+        let mut argv: Vec<CString> = argv.iter().cloned().map(text).collect::<Result<_>>()?;
         let mut missing = None;
         for program in programs {
             self.refuse_ourselves(program)?;
             let path = text(program.clone().into_os_string())?;
+            if let Some(name) = argv.first_mut().filter(|_| is_login) {
+                let mut login = OsString::from("-");
+                login.push(program.file_name().unwrap_or_default());
+                *name = text(login)?;
+            }
             let settle = |settled| self.loan.iter().for_each(|loan| loan.set_settled(settled));
             let error = process::execute(&path, &argv, environment, || settle(true));
             settle(false);

@@ -102,15 +102,16 @@ pub(crate) fn command_steps(exec: &Exec, user: &User, entered: &EntrySteps) -> V
         let name = format!("-{}", user.shell.rsplit('/').next().unwrap_or("sh"));
         (vec![PathBuf::from(&user.shell)], vec![OsString::from(name)])
     } else {
-        (super::candidates(&exec.argv), exec.argv.clone())
+        (super::candidates(&exec.argv, &exec.environment), exec.argv.clone())
     };
-    steps.push(InitStep::Execute { programs, argv, environment: environment(exec, user) });
+    let environment = environment(exec, user);
+    steps.push(InitStep::Execute { programs, argv, is_login: false, environment });
     steps
 }
 
 /// Returns the whole environment: that of a login, without variables of the caller.
 fn environment(exec: &Exec, user: &User) -> Vec<CString> {
-    let path = identity::search_path().collect::<Vec<_>>().join(":");
+    let path = identity::search_path(&[]).collect::<Vec<_>>().join(":");
     let own = [
         ("PATH", path.as_str()),
         ("container", identity::MANAGER),
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn a_login_shell_has_a_dash_and_given_variables_win() {
         let steps = steps(&exec());
-        let Some(InitStep::Execute { programs, argv, environment }) = steps.last() else { panic!() };
+        let Some(InitStep::Execute { programs, argv, environment, .. }) = steps.last() else { panic!() };
         assert_eq!((programs[0].to_str(), argv[0].to_str()), (Some("/bin/bash"), Some("-bash")));
         let has = |text: &str| environment.iter().any(|variable| variable.to_str() == Ok(text));
         assert!(has("TERM=x") && has("A=b") && has("HOME=/home/ann") && !has("TERM=xterm"));

@@ -72,6 +72,8 @@ pub struct Facts {
     pub ignored_signals: u64,
     /// `TERM` for the payload.
     pub terminal: String,
+    /// The variables of the caller about colors, for a payload on its terminal.
+    pub color_variables: Vec<(&'static str, String)>,
     /// The existing ones of the host's optional device nodes (`fuse`, `net/tun`).
     pub devices: Vec<String>,
     /// The devices named by the definition.

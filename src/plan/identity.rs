@@ -4,6 +4,7 @@ use super::{Facts, console};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
+use crate::machine::contract::Contract;
 use crate::machine::credentials::DIRECTORY;
 use crate::machine::init::{Init, InitChoice};
 use std::ffi::{CString, OsString};
@@ -15,9 +16,12 @@ pub(crate) const MANAGER: &str = "systemd-nspawn";
 /// The search path of the payload.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Returns the directories in which a command is searched.
-pub(crate) fn search_path() -> impl Iterator<Item = &'static str> {
-    PATH.split(':')
+/// Returns the directories in which a command with these variables is searched.
+pub(crate) fn search_path(environment: &[(String, String)]) -> impl Iterator<Item = &str> {
+    let given = environment.iter().rev().find(|(name, _)| name == "PATH");
+    let path = given.map_or(PATH, |(_, path)| path);
+    // An empty item is the working directory, as in execvp(3).
+    path.split(':').map(|directory| if directory.is_empty() { "." } else { directory })
 }
 
 /// Returns the kernel host name of a machine.
@@ -28,10 +32,11 @@ pub(crate) fn hostname(machine: &Machine) -> String {
 /// Returns the whole environment of the payload. Variables of the definition replace the defaults.
 pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
     let user = &facts.user;
+    let on_terminal = facts.on_terminal && console(machine, facts) != Console::Pipe;
     let mut variables: Vec<(&str, String)> = vec![
         ("PATH", PATH.into()),
         ("container", MANAGER.into()),
-        ("TERM", facts.terminal.clone()),
+        ("TERM", if on_terminal { facts.terminal.clone() } else { "dumb".into() }),
         ("HOME", user.home.clone()),
         ("USER", user.name.clone()),
         ("LOGNAME", user.name.clone()),
@@ -51,6 +56,7 @@ pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
     if !machine.credentials.is_empty() {
         variables.push(("CREDENTIALS_DIRECTORY", DIRECTORY.into()));
     }
+    variables.extend(facts.color_variables.iter().filter(|_| on_terminal).cloned());
     if !matches!(machine.command.payload, Payload::Boot { .. }) {
         variables.push(("LANG", "C.UTF-8".into()));
     }
@@ -77,7 +83,8 @@ pub(super) fn firstboot(machine: &Machine, facts: &Facts, arguments: &[OsString]
     };
     let is_asked = console(machine, facts) == Console::Interactive;
     let is_set = arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(KEY.as_bytes()));
-    (kind == Init::Systemd && !is_asked && !is_set).then(|| format!("{KEY}=no").into())
+    let adds = machine.contract == Contract::Coracle;
+    (adds && kind == Init::Systemd && !is_asked && !is_set).then(|| format!("{KEY}=no").into())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Finds what a plan depends on: on the host and in the attached root. Called by `run`. It creates nothing.
 
-use super::timezone;
+use super::{resolv_conf as nspawn, timezone};
 use crate::claim::{Choice, ClaimedIds};
 use crate::error::{Context, Result};
 use crate::host::lsm;
@@ -9,6 +9,7 @@ use crate::host::systemd::units;
 use crate::image::attach::AttachedRoot;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
+use crate::machine::contract::Contract;
 use crate::machine::hash::siphash;
 use crate::machine::id128::Id128;
 use crate::machine::init::Init;
@@ -75,6 +76,7 @@ pub(super) fn find(
         bounding: status.bounding,
         ignored_signals: status.ignored_signals,
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
+        color_variables: color_variables(),
         devices: probe::devices(),
         further_devices: probe::named_devices(&machine.security)?,
         guest_network_file: choice.link.as_ref().map(|plan| guest_network_file(paths, plan)),
@@ -126,19 +128,27 @@ fn guest_network_file(paths: &Paths, plan: &LinkPlan) -> String {
 
 /// Returns the host's name servers as the machine reaches them. `None` if the machine does not follow them.
 fn name_servers(paths: &Paths, machine: &Machine, link: &LinkPlan) -> Option<resolv_conf::Resolver> {
-    (machine.network.resolv_conf == ResolvConf::Auto)
+    (wanted_resolv_conf(paths, machine) == ResolvConf::Auto)
         .then(|| resolv_conf::find(paths).unwrap_or_default().behind(Some(link.ipv4.host)))
 }
 
 /// Returns whether the payload is a program for 32 bit x86: its C libraries create sockets by socketcall(2).
 fn needs_socketcall(machine: &Machine, tree: &Tree, init: Option<&Path>) -> bool {
     let named = match &machine.command.payload {
-        Payload::Command { argv, .. } => plan::candidates(argv),
+        Payload::Command { argv, .. } => plan::candidates(argv, &machine.command.environment),
         Payload::Boot { .. } => init.into_iter().map(Path::to_owned).collect(),
     };
     let shell = PathBuf::from("/bin/sh");
     let architecture = named.iter().chain([&shell]).find_map(|program| tree.architecture(program));
     architecture == Some(plan::init::Architecture::Named("x86"))
+}
+
+/// Returns the handling of the guest's resolv.conf.
+fn wanted_resolv_conf(paths: &Paths, machine: &Machine) -> ResolvConf {
+    match (machine.network.resolv_conf, machine.contract) {
+        (ResolvConf::Auto, Contract::Nspawn) => nspawn::automatic(paths, machine),
+        (wanted, _) => wanted,
+    }
 }
 
 /// Returns the change of the guest's resolv.conf. A missing file of the host is not an error. A host without
@@ -148,7 +158,7 @@ fn resolv_conf(
     machine: &Machine,
     resolver: Option<resolv_conf::Resolver>,
 ) -> Option<ResolvConfAction> {
-    let (method, file) = match machine.network.resolv_conf {
+    let (method, file) = match wanted_resolv_conf(paths, machine) {
         ResolvConf::Auto => {
             return resolver.map(|resolver| {
                 let write = if resolver.servers.is_empty() {
@@ -225,6 +235,11 @@ fn machine_id(machine: &Machine, tree: &Tree) -> Id128 {
         Id128::of_random((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     };
     tree.machine_id().or(machine.identity.uuid).unwrap_or_else(own)
+}
+
+/// Returns the variables about colors that this process has.
+fn color_variables() -> Vec<(&'static str, String)> {
+    ["COLORTERM", "NO_COLOR"].into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
 }
 
 fn on_terminal() -> bool {

@@ -8,6 +8,7 @@ use crate::image::read_only;
 use crate::image::stack::Stack;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
+use crate::machine::contract::Contract;
 use crate::machine::root::RootSource;
 use crate::paths::access::refuse_open;
 use crate::state::id_ranges::RangeRetention;
@@ -106,7 +107,13 @@ fn check_access(machine: &Machine, writable: &[PathBuf], keep: RangeRetention) -
         match (refuse_open(tree), keep) {
             (Err(error), RangeRetention::Recorded) => return Err(error),
             (Err(error), RangeRetention::WhileRunning) => {
-                log::warn!(
+                // systemd-nspawn(1) runs such trees silently.
+                let level = match machine.contract {
+                    Contract::Coracle => log::Level::Warn,
+                    Contract::Nspawn => log::Level::Info,
+                };
+                log::log!(
+                    level,
                     "{error}: its setuid programs are the host's; {}",
                     error.hint().unwrap_or_default()
                 );

@@ -2,7 +2,6 @@
 
 use crate::machine::Machine;
 use crate::machine::identity::Timezone;
-use crate::machine::root::Volatile;
 use crate::paths::Paths;
 use crate::plan::step::TimezoneAction;
 use std::io::ErrorKind;
@@ -17,8 +16,7 @@ pub(super) fn find(paths: &Paths, machine: &Machine) -> Option<TimezoneAction> {
     }
     let file = paths.join("/etc/localtime");
     let link = std::fs::read_link(&file);
-    let is_writable =
-        !machine.root.read_only || matches!(machine.root.volatile, Volatile::Yes | Volatile::Overlay);
+    let is_writable = machine.root.has_writable_etc();
     let action = match (wanted, &link) {
         (Timezone::Auto, Ok(_)) if is_writable => symlink(&file, &link),
         (Timezone::Auto, Err(error)) if error.kind() == ErrorKind::NotFound => {

@@ -8,11 +8,13 @@ use crate::machine::id128::Id128;
 use crate::network::dhcp::Lease;
 use crate::plan::Recognition;
 use crate::state::record::Record;
-use crate::sys::descriptor;
+use crate::sys::{descriptor, entry};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::io::{Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
@@ -204,7 +206,7 @@ impl Running {
             Ok(message) => {
                 let number = rustix::fd::AsRawFd::as_raw_fd(&message);
                 let error = std::process::Command::new("/proc/self/exe")
-                    .arg0("coracle")
+                    .arg0(OsStr::from_bytes(entry::process_name().to_bytes()))
                     .args(arguments)
                     .env(VARIABLE, number.to_string())
                     .exec();
@@ -233,7 +235,7 @@ impl Running {
 pub(crate) fn receive() -> Result<Option<Running>> {
     let Some(number) = std::env::var_os(VARIABLE) else { return Ok(None) };
     // The kernel names a process after the executed file, here '/proc/self/exe'.
-    if let Err(error) = rustix::thread::set_name(c"coracle") {
+    if let Err(error) = rustix::thread::set_name(entry::process_name()) {
         log::debug!("cannot name the process: {error}, ignoring");
     }
     let number = number.to_str().and_then(|text| text.parse().ok()).unwrap_or(-1);

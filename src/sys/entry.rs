@@ -68,6 +68,21 @@ pub fn raw_arguments() -> impl Iterator<Item = &'static CStr> {
     })
 }
 
+/// The name of the program that it replaces.
+const NSPAWN: &CStr = c"systemd-nspawn";
+
+/// Returns whether the program was called as `systemd-nspawn`, also by a path.
+pub fn is_nspawn() -> bool {
+    let name = raw_arguments().next().map(CStr::to_bytes).unwrap_or_default();
+    name.rsplit(|byte| *byte == b'/').next() == Some(NSPAWN.to_bytes())
+}
+
+/// Returns the name of this process for ps(1) and messages. The kernel names a process after the executed
+/// file, which may be a descriptor.
+pub fn process_name() -> &'static CStr {
+    if is_nspawn() { NSPAWN } else { c"coracle" }
+}
+
 /// Opens closed standard streams at `/dev/null`, so that no other file becomes one of them, and ignores
 /// SIGPIPE: a write to a closed pipe is an error. Both as Rust's own entry point does.
 ///

@@ -237,7 +237,7 @@ pub(crate) fn run_from_read_only() -> Result<()> {
     let stat = rustix::fs::fstatvfs(&program).context(|| "cannot examine the program of this process")?;
     if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
         // A program executed by a descriptor has its number as name.
-        let _ = rustix::thread::set_name(c"coracle");
+        let _ = rustix::thread::set_name(super::entry::process_name());
         RUNS_FROM_READ_ONLY.store(true, Ordering::Relaxed);
         return Ok(());
     }

@@ -65,6 +65,7 @@ mod snapshots;
 mod stacks;
 mod stats;
 mod storm;
+mod strict;
 mod suites;
 #[path = "../support/mod.rs"]
 mod support;

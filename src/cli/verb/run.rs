@@ -7,9 +7,11 @@ mod resource_options;
 
 use super::VerbResult;
 use crate::cli::argument_table::{ArgumentRow, Slot, TableParser, long, positional, short};
+use crate::config::Options;
 use crate::config::nspawn::SettingsMode;
 use crate::config::values::systemd_boolean;
 use crate::error::Error;
+use crate::machine::contract::Contract;
 use crate::paths::Paths;
 use crate::run::RunMode;
 use clap::Args;
@@ -261,7 +263,7 @@ impl RunArgs {
     }
 
     /// Returns the arguments as rows of a table.
-    fn table(&mut self) -> Vec<ArgumentRow<'_>> {
+    pub(in crate::cli) fn table(&mut self) -> Vec<ArgumentRow<'_>> {
         let mut rows = vec![
             positional(Slot::Command(&mut self.command)),
             long("dry-run", Slot::Flag(&mut self.dry_run)),
@@ -329,18 +331,34 @@ impl RunArgs {
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let options = self.options()?;
+        self.foreground(paths, options)
+    }
+
+    /// Returns the options for `config`.
+    ///
+    /// # Errors
+    /// All problems of the options, as one error of kind [`crate::error::Kind::Usage`].
+    pub fn options(&self) -> Result<Options, Error> {
+        let settings = settings_mode(self.settings.as_deref())?;
+        Ok(Options { layer: self.layer()?, settings, contract: Contract::Coracle })
+    }
+
+    /// Runs the machine of these options in the foreground. Returns its exit status.
+    ///
+    /// # Errors
+    /// The reason why the machine does not run.
+    pub(in crate::cli) fn foreground(self, paths: &Paths, options: Options) -> VerbResult {
         if self.quiet {
             log::set_max_level(log::LevelFilter::Warn);
         }
         let mode = if self.dry_run { RunMode::DryRun } else { RunMode::Run };
-        let template = self.template.as_deref();
-        let settings = settings_mode(self.settings.as_deref())?;
-        Ok(crate::run::foreground(paths, (self.layer()?, settings), template, mode)?)
+        Ok(crate::run::foreground(paths, options, self.template.as_deref(), mode)?)
     }
 }
 
 /// Parses the value of `--settings=`.
-fn settings_mode(word: Option<&str>) -> Result<SettingsMode, Error> {
+pub(crate) fn settings_mode(word: Option<&str>) -> Result<SettingsMode, Error> {
     let Some(word) = word else { return Ok(SettingsMode::Yes) };
     SettingsMode::from_word(word).ok_or_else(|| {
         Error::usage(format!("'--settings={}': unknown mode", word.escape_debug()))

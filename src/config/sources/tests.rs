@@ -3,10 +3,14 @@
 use crate::config::command::{Argument, Variable};
 use crate::config::layer::{Layer, Origin};
 use crate::config::nspawn::SettingsMode;
-use crate::config::{machine, run};
+use crate::config::{Options, machine};
+use crate::error::Result;
+use crate::machine::Machine;
 use crate::machine::command::Payload;
+use crate::machine::contract::Contract;
 use crate::machine::name::Name;
 use crate::machine::network::Mode;
+use crate::machine::root::Ephemeral;
 use crate::machine::users::Users;
 use crate::paths::Paths;
 
@@ -27,6 +31,16 @@ fn nspawn_host(text: &str) -> (tempfile::TempDir, Paths) {
     host(&[("var/lib/machines/web/etc/os-release", ""), ("etc/systemd/nspawn/web.nspawn", text)])
 }
 
+/// Returns the machine of options.
+fn run(paths: &Paths, layer: Layer, settings: SettingsMode) -> Machine {
+    run_as(Contract::Coracle, paths, layer, settings).unwrap()
+}
+
+/// Returns the machine of options of a program.
+fn run_as(contract: Contract, paths: &Paths, layer: Layer, settings: SettingsMode) -> Result<Machine> {
+    crate::config::run(paths, Options { layer, settings, contract }, None).map(|resolved| resolved.machine)
+}
+
 /// Returns options with the name `web`.
 fn named_web() -> Layer {
     let mut flags = Layer::default();
@@ -41,10 +55,10 @@ fn a_unit_has_its_defaults_below_the_nspawn_file() {
     assert_eq!(unit.command.payload, Payload::Boot { arguments: vec!["debug".into()] });
     assert_eq!((unit.network.mode, unit.users, unit.mounts.len()), (Mode::Veth, Users::Pick, 1));
     // `run` has the defaults of systemd-nspawn(1) instead, for which the file says too little.
-    let found = run(&paths, named_web(), SettingsMode::Yes).unwrap().machine;
+    let found = run(&paths, named_web(), SettingsMode::Yes);
     assert_eq!(found.command.payload, Payload::Command { argv: Vec::new(), as_pid2: false });
     assert_eq!((found.network.mode, found.users, found.mounts.len()), (Mode::Host, Users::Host, 1));
-    assert!(run(&paths, named_web(), SettingsMode::No).unwrap().machine.mounts.is_empty());
+    assert!(run(&paths, named_web(), SettingsMode::No).mounts.is_empty());
 }
 
 #[test]
@@ -56,11 +70,11 @@ fn options_and_nspawn_files_replace_groups() {
     flags.network.mode.set(Mode::Veth, Origin::Flag("-n"));
     flags.command.environment.push(Variable::new("B", "option").unwrap(), Origin::Flag("-E"));
     flags.command.command.push(Argument("true".into()), Origin::Flag("COMMAND"));
-    let found = run(&paths, flags.clone(), SettingsMode::Yes).unwrap().machine;
+    let found = run(&paths, flags.clone(), SettingsMode::Yes);
     assert_eq!(found.command.payload, Payload::Command { argv: vec!["true".into()], as_pid2: false });
     assert_eq!((found.network.mode, found.root.read_only), (Mode::Veth, true));
     assert_eq!(found.command.environment, [("B".into(), "option".into())]);
-    let found = run(&paths, flags, SettingsMode::Override).unwrap().machine;
+    let found = run(&paths, flags, SettingsMode::Override);
     assert_eq!(found.command.payload, Payload::Boot { arguments: vec!["debug".into()] });
     assert_eq!((found.network.mode, found.mounts.len()), (Mode::Zone, 1));
     assert_eq!(found.command.environment, [("A".into(), "file".into())]);
@@ -77,7 +91,7 @@ fn the_first_nspawn_file_counts() {
     ];
     let found = |files: &[(&str, &str)], mode| {
         let (_root, paths) = host(files);
-        let machine = run(&paths, named_web(), mode).unwrap().machine;
+        let machine = run(&paths, named_web(), mode);
         (machine.identity.hostname.clone().unwrap(), machine.users)
     };
     for name in ["etc", "run", "beside"] {
@@ -97,10 +111,7 @@ fn the_first_nspawn_file_counts() {
         host(&[("srv/my/etc/os-release", ""), ("srv/my.nspawn", "[Exec]\nHostname=my-host\n")]);
     let mut flags = Layer::default();
     flags.root.directory.set(root.path().join("srv/my"), Origin::Flag("-D"));
-    assert_eq!(
-        run(&paths, flags, SettingsMode::Yes).unwrap().machine.identity.hostname.as_deref(),
-        Some("my-host")
-    );
+    assert_eq!(run(&paths, flags, SettingsMode::Yes).identity.hostname.as_deref(), Some("my-host"));
 }
 
 #[test]
@@ -111,7 +122,7 @@ fn an_untrusted_file_does_not_lift_restrictions_of_options() {
     let mut flags = named_web();
     flags.root.read_only.set(true, Origin::Flag("--read-only"));
     flags.security.no_new_privileges.set(true, Origin::Flag("--no-new-privileges="));
-    let machine = run(&paths, flags, SettingsMode::Override).unwrap().machine;
+    let machine = run(&paths, flags, SettingsMode::Override);
     assert!(machine.root.read_only && machine.security.no_new_privileges);
     assert_eq!(machine.identity.hostname.as_deref(), Some("file"));
 }
@@ -124,4 +135,72 @@ fn drop_ins_change_an_nspawn_file_by_key() {
     std::fs::write(drop_in, "environment.B = 'drop-in'\nresources.tasks-max = 64\n").unwrap();
     let machine = machine(&paths, &Name::new("web").unwrap()).unwrap().machine;
     assert_eq!((machine.network.mode, machine.command.environment.len()), (Mode::Zone, 2));
+}
+
+#[test]
+fn systemd_nspawn_reads_no_definition() {
+    let (_root, paths) = host(&[
+        ("var/lib/machines/web/etc/os-release", ""),
+        ("etc/coracle/machines.d/web.toml", "root.read-only = true\n"),
+        ("etc/systemd/nspawn/web.nspawn", "[Exec]\nHostname=file\n"),
+    ]);
+    let defined = run(&paths, named_web(), SettingsMode::Yes);
+    assert_eq!((defined.root.read_only, defined.contract), (true, Contract::Coracle));
+    let machine = run_as(Contract::Nspawn, &paths, named_web(), SettingsMode::Yes).unwrap();
+    assert_eq!((machine.root.read_only, machine.contract), (false, Contract::Nspawn));
+    assert_eq!(machine.identity.hostname.as_deref(), Some("file"));
+    assert_eq!(machine.root.path(), paths.images().join("web"));
+}
+
+#[test]
+fn systemd_nspawn_names_throw_away_roots_apart() {
+    let (root, paths) =
+        host(&[("srv/my-tree/etc/os-release", ""), ("srv/my-tree.nspawn", "[Exec]\nHostname=x\n")]);
+    let mut options = Layer::default();
+    options.root.directory.set(root.path().join("srv/my-tree"), Origin::Flag("-D"));
+    options.root.ephemeral.set(Ephemeral::Disk, Origin::Flag("-x"));
+    let name_of = |options: &Layer| {
+        let machine = run_as(Contract::Nspawn, &paths, options.clone(), SettingsMode::Yes).unwrap();
+        // The file is that of the name without digits.
+        assert_eq!(machine.identity.hostname.as_deref(), Some("x"));
+        machine.name.as_str().to_owned()
+    };
+    let names = [name_of(&options), name_of(&options)];
+    for name in &names {
+        let digits = name.strip_prefix("my-tree-").unwrap();
+        assert!(digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+    }
+    assert_ne!(names[0], names[1]);
+    // A reboot keeps the name, and a given name stays as it is.
+    let kept = Name::new(&names[0]).unwrap();
+    let again = Options { layer: options.clone(), settings: SettingsMode::Yes, contract: Contract::Nspawn };
+    assert_eq!(crate::config::run(&paths, again, Some(&kept)).unwrap().machine.name, kept);
+    options.identity.name.set(Name::new("my-tree").unwrap(), Origin::Flag("-M"));
+    assert_eq!(name_of(&options), "my-tree");
+    assert_eq!(run(&paths, options, SettingsMode::Yes).name.as_str(), "my-tree");
+}
+
+#[test]
+fn words_for_an_init_are_variables_or_arguments() {
+    let (_root, paths) = host(&[("var/lib/machines/web/etc/os-release", "")]);
+    let mut options = named_web();
+    options.command.boot.set(true, Origin::Flag("--boot"));
+    options.command.environment.push(Variable::new("A_B", "option").unwrap(), Origin::Flag("--setenv="));
+    for word in ["A-B=word", "C=", "systemd.unit=x.target", "quiet", "=x", "1=2"] {
+        options.command.command.push(Argument(word.into()), Origin::Flag("COMMAND"));
+    }
+    let machine = run_as(Contract::Nspawn, &paths, options.clone(), SettingsMode::No).unwrap();
+    let arguments = ["systemd.unit=x.target", "quiet", "=x", "1=2"].map(Into::into).to_vec();
+    assert_eq!(machine.command.payload, Payload::Boot { arguments });
+    let variables = [("A_B", "option"), ("C", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let found = &machine.command.environment;
+    assert!(
+        variables
+            .iter()
+            .all(|variable| found.iter().rev().find(|(name, _)| *name == variable.0) == Some(variable))
+    );
+    let Payload::Boot { arguments } = run(&paths, options, SettingsMode::No).command.payload.clone() else {
+        panic!()
+    };
+    assert_eq!(arguments.len(), 6);
 }

@@ -97,6 +97,8 @@ pub enum InitStep {
     NoNewPrivileges,
     /// Changes to the working directory.
     Directory(PathBuf),
+    /// Changes to a home directory, or to the root directory if it does not exist.
+    Home(PathBuf),
     /// Resets signals and umask, and marks every other descriptor close-on-exec.
     CleanSlate {
         /// The signals that may be ignored, a mask: bit 0 is signal 1.
@@ -112,6 +114,8 @@ pub enum InitStep {
         programs: Vec<PathBuf>,
         /// Its arguments, the name first.
         argv: Vec<OsString>,
+        /// Whether its name is that of a login shell: a minus sign and the name of the executed file.
+        is_login: bool,
         /// Its whole environment.
         environment: Vec<CString>,
     },
@@ -155,6 +159,7 @@ impl InitStep {
             Self::Replace => "continue in the machine's pid namespace".into(),
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
             Self::NoNewPrivileges => "set no-new-privileges".into(),
+            Self::Home(path) => format!("change to home directory '{}'", path.display()),
             Self::Directory(path) => format!("change to directory '{}'", path.display()),
             Self::CleanSlate { .. } => "reset signals, umask and descriptors".into(),
             Self::Filter(program) => format!("load the system-call filter ({} instructions)", program.len()),

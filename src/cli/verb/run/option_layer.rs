@@ -84,6 +84,15 @@ impl RunArgs {
     /// # Errors
     /// All problems of the options, as one error of kind [`Kind::Usage`].
     pub fn layer(&self) -> Result<Layer> {
+        self.settings()
+            .map_err(|problems| problem::combined("cannot use the options", &problems).with_kind(Kind::Usage))
+    }
+
+    /// Returns the settings of the options.
+    ///
+    /// # Errors
+    /// All problems of the options.
+    pub(in crate::cli) fn settings(&self) -> std::result::Result<Layer, Vec<Problem>> {
         let mut flags = Flags { layer: Layer::default(), problems: Vec::new() };
         for (flag, key, get) in WORDS {
             if let Some(text) = get(self) {
@@ -108,10 +117,7 @@ impl RunArgs {
             }
         }
         flags.set_special(self);
-        if flags.problems.is_empty() {
-            return Ok(flags.layer);
-        }
-        Err(problem::combined("cannot use the options", &flags.problems).with_kind(Kind::Usage))
+        if flags.problems.is_empty() { Ok(flags.layer) } else { Err(flags.problems) }
     }
 }
 
