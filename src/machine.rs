@@ -141,6 +141,13 @@ impl Machine {
         if broken.is_empty() { Ok(Self(parts)) } else { Err(broken) }
     }
 
+    /// Removes the names of system calls and groups that `is_known` does not accept. Returns them.
+    pub(crate) fn drop_unknown_calls(&mut self, is_known: impl Fn(&str) -> bool) -> Vec<String> {
+        let security = &mut self.0.security;
+        let lists = [&mut security.syscalls_allow, &mut security.syscalls_deny];
+        lists.into_iter().flat_map(|names| names.extract_if(.., |name| !is_known(name))).collect()
+    }
+
     /// Makes the root read-only. Every machine can have such a root: no rule is about it.
     pub(crate) fn make_root_read_only(&mut self) {
         self.0.root.read_only = true;

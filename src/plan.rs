@@ -14,6 +14,7 @@ mod mounts;
 mod rlimits;
 pub mod step;
 
+pub(crate) use api_file_systems::MOUNT_POINTS;
 pub use facts::{Facts, NamedDevice, User};
 pub use mount_maps::{BindOwners, MountMap};
 

@@ -15,6 +15,7 @@ use crate::host::systemd::machined;
 use crate::image::attach::{self as image, AttachRequest};
 use crate::image::{owners, recovery, template, throwaway};
 use crate::machine::Machine;
+use crate::machine::contract::Contract;
 use crate::machine::name::Name;
 use crate::machine::users::Users;
 use crate::paths::Paths;
@@ -159,6 +160,11 @@ pub(crate) fn foreground(
     let mut resolved = resolved.map_err(of_launch)?;
     warn(&resolved);
     root::protect_image(&mut resolved.machine);
+    if resolved.machine.contract == Contract::Nspawn {
+        for name in resolved.machine.drop_unknown_calls(plan::filter::is_known) {
+            log::warn!("unknown system call or group '{name}', ignoring");
+        }
+    }
     let machine = &resolved.machine;
     if mode == RunMode::DryRun {
         let plan = dry_run(paths, machine);

@@ -109,6 +109,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
             Users::Host => None,
         },
         mapped_from: (machine.ownership == Ownership::Map).then_some(0),
+        targets: Vec::new(),
         bind_owners: Vec::new(),
         throwaway: "/var/lib/coracle/storage/throwaway/1".into(),
         attached_targets: None,
@@ -400,7 +401,7 @@ fn the_tree_is_built_in_order() {
             )
         };
         for (number, step) in steps.iter().enumerate() {
-            if let BuildStep::Mask { target } = step {
+            if let BuildStep::Mask { target, .. } = step {
                 // A mask is a bind mount from /run over the existing file.
                 assert!(mounted("/run") < number, "{name}: {}", target.display());
                 assert!(!target.starts_with("/proc") || mounted("/proc") < number, "{name}");

@@ -273,6 +273,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         timezone: None,
         id_base: Some(BASE),
         mapped_from: Some(0),
+        targets: Vec::new(),
         bind_owners: Vec::new(),
         throwaway: PathBuf::new(),
         attached_targets: None,

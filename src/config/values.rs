@@ -148,6 +148,15 @@ pub(crate) fn systemd_boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// Returns the word of a setting that may be a boolean too: yes is `auto`, no is `off`.
+pub(crate) fn word_or_auto(value: &str) -> &str {
+    match systemd_boolean(value) {
+        Some(true) => "auto",
+        Some(false) => "off",
+        None => value,
+    }
+}
+
 /// Returns `text` unless it contains a NUL character, which paths, arguments and variables cannot.
 pub(super) fn without_nul(text: &str) -> Result<&str> {
     if text.contains('\0') {

@@ -6,7 +6,7 @@ use crate::machine::name::Name;
 use crate::machine::resources::Resources;
 use crate::sys::{process, pseudo_file};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -119,9 +119,28 @@ impl Cgroup {
         Ok(Self { directory, is_ours: false, is_free })
     }
 
+    /// Returns the cgroup of this process's unit and its lock for a machine that stays in the unit. A further
+    /// machine there gets a cgroup of its own, below that of the unit, and no lock.
+    ///
+    /// # Errors
+    /// As for [`Self::of_unit`].
+    pub(crate) fn of_shared_unit(name: &Name) -> Result<(Self, Option<OwnedFd>)> {
+        let unit = Self::of_unit()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(&unit.directory, flags, Mode::empty())
+            .context(|| format!("cannot open cgroup '{}'", unit.directory.display()))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok((unit, Some(lock))),
+            Err(_) => Ok((
+                Self { is_ours: true, is_free: true, directory: unit.directory.join(own_name(name)) },
+                None,
+            )),
+        }
+    }
+
     /// Returns a cgroup below the current one, for hosts without systemd.
     pub(crate) fn of_our_own(name: &Name) -> Option<Self> {
-        let directory = current()?.join(format!("coracle.{name}"));
+        let directory = current()?.join(own_name(name));
         Some(Self { directory, is_ours: true, is_free: true })
     }
 
@@ -182,6 +201,11 @@ impl Cgroup {
             }
         }
     }
+}
+
+/// Returns the name of a cgroup that Coracle creates for a machine.
+fn own_name(name: &Name) -> String {
+    format!("coracle.{name}")
 }
 
 /// Gives the guest's cgroup to the guest's root, with the files that its owner may write.

@@ -100,7 +100,7 @@ impl<'a> Builder<'a> {
             BuildStep::Restrict { target, attributes } => {
                 mounts::restrict(self.paths_mut()?, target, *attributes)
             }
-            BuildStep::Mask { target } => mounts::mask(self.paths()?, target),
+            BuildStep::Mask { target, missing } => mounts::mask(self.paths()?, target, *missing),
             BuildStep::Detach { target } => mounts::detach(self.paths_mut()?, target),
             BuildStep::Credentials { target, is_world_readable } => {
                 let paths = self.paths.as_mut().ok_or_else(no_root)?;

@@ -326,10 +326,12 @@ pub(crate) fn restrict(paths: &mut TreePaths, target: &Path, attributes: MountAt
     Ok(())
 }
 
-/// Covers a path with an empty node of its type, a pipe with a socket. A missing path needs no cover. A path
-/// that cannot be covered, for example a symbolic link, is an error.
-pub(crate) fn mask(paths: &TreePaths, target: &Path) -> Result<()> {
-    let Some(place) = existing(paths, target)? else { return Ok(()) };
+/// Covers a path with an empty node of its type, a pipe with a socket. A path that cannot be covered, for
+/// example a symbolic link, is an error.
+pub(crate) fn mask(paths: &TreePaths, target: &Path, if_missing: IfMissing) -> Result<()> {
+    let Some(place) = existing(paths, target)? else {
+        return if if_missing == IfMissing::Skip { Ok(()) } else { Err(missing(paths, target)) };
+    };
     let cover = match place.kind {
         FileType::Directory => "dir",
         // Not a pipe: open(2) by root inside would wait for the other side for ever.

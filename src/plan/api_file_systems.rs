@@ -296,7 +296,7 @@ fn sysfs(machine: &Machine) -> Vec<BuildStep> {
         attributes: MountAttributes::INERT,
         target: "/sys/fs/cgroup".into(),
     });
-    steps.extend(MASKED_SYSFS.map(|place| BuildStep::Mask { target: place.into() }));
+    steps.extend(MASKED_SYSFS.map(|place| mask(place.into())));
     steps
 }
 
@@ -331,7 +331,12 @@ fn proc(machine: &Machine) -> Vec<BuildStep> {
         ),
         bind_inside("/run/host/proc-kmsg", "/proc/kmsg".into(), MountAttributes::default()),
     ]);
-    steps.extend(MASKED_PROC.map(|name| BuildStep::Mask { target: format!("/proc/{name}").into() }));
+    steps.extend(MASKED_PROC.map(|name| mask(format!("/proc/{name}").into())));
     steps.extend(READ_ONLY_PROC.map(|name| seal(format!("/proc/{name}"), read_only)));
     steps
+}
+
+/// Returns the step that hides a file. Kernels differ in the files that they have.
+fn mask(target: PathBuf) -> BuildStep {
+    BuildStep::Mask { target, missing: IfMissing::Skip }
 }

@@ -41,6 +41,8 @@ pub struct Facts {
     pub id_base: Option<u32>,
     /// The first id of the owners of files in the tree, if their ids are mapped to that range.
     pub mapped_from: Option<u32>,
+    /// The mount points of the definition with links followed in the tree, in its order.
+    pub targets: Vec<PathBuf>,
     /// The owners of the bind mounts that map them, by target.
     pub bind_owners: Vec<(PathBuf, BindOwners)>,
     /// The directory of temporary directories.

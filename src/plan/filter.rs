@@ -40,6 +40,7 @@ pub struct Policy {
 }
 
 pub(crate) use crate::sys::filter::Instruction;
+pub(crate) use decide::is_known;
 
 /// The interfaces of a kernel of this architecture that have a tree.
 const NATIVE: &[Abi] = if cfg!(target_arch = "x86_64") {

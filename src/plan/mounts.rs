@@ -16,7 +16,7 @@ pub(super) fn custom(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> 
 }
 
 fn step(number: usize, mount: &Mount, facts: &Facts, count: u32, maps: &mut MountMaps) -> BuildStep {
-    let target = mount.target.clone();
+    let target = facts.targets.get(number).unwrap_or(&mount.target).clone();
     match &mount.kind {
         MountKind::Bind { source, read_only, recursive, ids, setuid } => BuildStep::Bind {
             source: match source {
@@ -58,7 +58,7 @@ fn step(number: usize, mount: &Mount, facts: &Facts, count: u32, maps: &mut Moun
             },
             ids: if *map_ids { maps.of_host(facts, count) } else { None },
         },
-        MountKind::Inaccessible => BuildStep::Mask { target },
+        MountKind::Inaccessible => BuildStep::Mask { target, missing: IfMissing::Error },
     }
 }
 

@@ -59,6 +59,7 @@ pub(super) fn find(
     let facts = Facts {
         id_base: choice.ids.base,
         mapped_from: choice.ids.mapped_from,
+        targets: tree.mount_points(machine.mounts.len()),
         bind_owners: bind_owners(machine, tree, attached.is_some(), &choice.ids)?,
         throwaway: PathBuf::new(),
         attached_targets: attached.map(|attached| attached.targets().map(Path::to_owned).collect()),
@@ -105,7 +106,8 @@ fn bind_owners(
         Some(disk) if !is_attached => id.wrapping_sub(disk).saturating_add(base),
         _ => id,
     };
-    let owners = |mount: &Mount| {
+    let points = tree.mount_points(machine.mounts.len());
+    let owners = |(mount, point): (&Mount, &PathBuf)| {
         let MountKind::Bind { source: BindPath::Host(source), ids: MountIds::Root | MountIds::Owner, .. } =
             &mount.kind
         else {
@@ -113,12 +115,11 @@ fn bind_owners(
         };
         let stat = rustix::fs::stat(source);
         let stat = stat.context(|| format!("cannot look at bind source '{}'", source.display()));
-        let target =
-            tree.owner(&mount.target).map_or((base, base), |(user, group)| (seen(user), seen(group)));
+        let target = tree.owner(point).map_or((base, base), |(user, group)| (seen(user), seen(group)));
         let of = |stat: rustix::fs::Stat| BindOwners { source: (stat.st_uid, stat.st_gid), target };
         Some(stat.map(|stat| (mount.target.clone(), of(stat))))
     };
-    machine.mounts.iter().filter_map(owners).collect()
+    machine.mounts.iter().zip(&points).filter_map(owners).collect()
 }
 
 fn guest_network_file(paths: &Paths, plan: &LinkPlan) -> String {

@@ -88,7 +88,7 @@ impl Place {
             let record = &kept.state.record;
             let is_ours = record.cgroup_is_ours;
             let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours, is_free: true });
-            return Self::Kept(Placement { unit: record.unit.clone(), cgroup });
+            return Self::Kept(Placement { unit: record.unit.clone(), cgroup, lock: None });
         }
         if !units::is_running() {
             log::info!("PID 1 of this host is not systemd: the machine has no unit and is not registered");
@@ -120,12 +120,18 @@ impl Place {
             log::warn!("--property= has no effect: the machine has no scope of its own");
         }
         match self {
-            Self::Current(unit) => Ok(Placement { unit, cgroup: Some(Cgroup::of_unit()?) }),
+            Self::Current(unit) if machine.keep_unit => {
+                let (cgroup, lock) = Cgroup::of_shared_unit(&machine.name)?;
+                Ok(Placement { unit, cgroup: Some(cgroup), lock })
+            }
+            Self::Current(unit) => Ok(Placement { unit, cgroup: Some(Cgroup::of_unit()?), lock: None }),
             Self::Scope(name) => {
                 start_scope(&name, machine)?;
-                Ok(Placement { unit: Some(name), cgroup: Some(Cgroup::of_unit()?) })
+                Ok(Placement { unit: Some(name), cgroup: Some(Cgroup::of_unit()?), lock: None })
             }
-            Self::Cgroup => Ok(Placement { unit: None, cgroup: Cgroup::of_our_own(&machine.name) }),
+            Self::Cgroup => {
+                Ok(Placement { unit: None, cgroup: Cgroup::of_our_own(&machine.name), lock: None })
+            }
             Self::Kept(placement) => Ok(placement),
         }
     }

@@ -68,6 +68,8 @@ pub(crate) struct Placement {
     pub(crate) unit: Option<String>,
     /// The cgroup. `None` if the host has no writable hierarchy.
     pub(crate) cgroup: Option<Cgroup>,
+    /// The lock of a cgroup that further machines may start in.
+    pub(crate) lock: Option<OwnedFd>,
 }
 
 /// A guest's hosts(5).
@@ -145,7 +147,8 @@ impl<'a> Launch<'a> {
     fn new(mut request: LaunchRequest<'a>, claims: Claims) -> Self {
         let mut fds = request.kept.as_mut().map(|kept| std::mem::take(&mut kept.fds)).unwrap_or_default();
         let old_network = fds.take(FdName::Network);
-        claims.locks.into_iter().for_each(|lock| fds.insert(FdName::Lock, lock));
+        let locks = claims.locks.into_iter().chain(request.placement.lock.take());
+        locks.for_each(|lock| fds.insert(FdName::Lock, lock));
         let layers =
             request.root.as_mut().map(|root| std::mem::take(&mut root.in_memory)).unwrap_or_default();
         layers.into_iter().for_each(|layer| fds.insert(FdName::Layer, layer));

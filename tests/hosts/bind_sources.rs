@@ -95,3 +95,36 @@ fn sources_are_in_the_root_or_temporary() {
     host.sh_ok("coracle cleanup web");
     assert_eq!(host.sh_ok(left).trim(), "0");
 }
+
+#[test]
+fn mount_points_may_be_links_and_hidden_paths_exist() {
+    let host = host();
+    host.sh_ok(&format!(
+        "cd {TREE}; ln -sf ../run/resolver/file etc/resolv.conf; ln -s /srv/new/below link; ln -s ../../../../etc/escaped up"
+    ));
+    let out = host.sh_ok(&format!(
+        "coracle run -q -U -D {TREE} --resolv-conf=off --bind-ro={SOURCE}/file:/etc/resolv.conf --bind={SOURCE}:/link --tmpfs=/up \
+         sh -c 'cat /run/resolver/file /etc/resolv.conf; ls /srv/new/below/file; grep -c \" /etc/escaped tmpfs\" /proc/mounts'"
+    ));
+    assert_eq!(out, "text\ntext\n/srv/new/below/file\n1\n");
+    host.sh_ok(&format!("test ! -e /etc/escaped; test -d {TREE}/etc/escaped"));
+    let missing = host.sh(&format!("coracle run -q -D {TREE} --inaccessible=/missing true"));
+    assert!(missing.status != 0 && missing.stderr.contains("'/missing'"), "{missing}");
+}
+
+#[test]
+fn two_machines_share_a_unit() {
+    let host = host();
+    host.add_guest("busybox", "other");
+    let script = "trap 'kill -9 $first 2>/dev/null || true' EXIT
+        run() { coracle run -q --keep-unit --register=no -D /var/lib/machines/$1 sh -c \"$2\"; }
+        run web 'echo up; while ! [ -e /end ]; do sleep 0.1; done; echo ended' >/tmp/first & first=$!
+        while ! grep -q up /tmp/first; do sleep 0.1; done
+        run other 'cat /proc/self/cgroup; test -d /sys/fs/cgroup' | grep -x 0::/; grep -v ended /tmp/first
+        touch /var/lib/machines/web/end; wait $first; grep ended /tmp/first
+        find /sys/fs/cgroup/system.slice/two.service -mindepth 1 -type d";
+    host.write("/usr/local/bin/two", &format!("#!/bin/sh\nset -eu\n{script}\n"));
+    let out =
+        host.sh_ok("chmod 755 /usr/local/bin/two; systemd-run --wait -q -P --unit=two -p Delegate=yes two");
+    assert_eq!(out, "0::/\nup\nended\n/sys/fs/cgroup/system.slice/two.service/supervisor\n");
+}

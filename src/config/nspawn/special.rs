@@ -8,7 +8,7 @@ use crate::config::mounts::{self, MountEntry};
 use crate::config::problem::Problem;
 use crate::config::security::SyscallName;
 use crate::config::users::OwnershipChoice;
-use crate::config::values::{RawValue, Value, systemd_boolean, ticked};
+use crate::config::values::{RawValue, Value, systemd_boolean, ticked, word_or_auto};
 use crate::error::{Error, Result as ConfigResult};
 use crate::machine::init::Wait;
 use crate::machine::network::{Mode, Port};
@@ -163,15 +163,6 @@ pub(super) fn resolv_conf(
     Assignment { value, origin, .. }: &Assignment,
 ) -> Result<(), Refusal> {
     reader.set("network.resolv-conf", &RawValue::Text(word_or_auto(value)), origin)
-}
-
-/// Returns the word of a setting that may be a boolean too.
-fn word_or_auto(value: &str) -> &str {
-    match systemd_boolean(value) {
-        Some(true) => "auto",
-        Some(false) => "off",
-        None => value,
-    }
 }
 
 /// `Volatile=`.

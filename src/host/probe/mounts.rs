@@ -2,6 +2,7 @@
 
 use super::Tree;
 use crate::error::{Context, Result};
+use crate::plan::MOUNT_POINTS;
 use crate::sys::guest_files::GuestRoot;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -29,10 +30,26 @@ impl Tree {
         mounts: impl Iterator<Item = (&'m Path, Option<&'m Path>)>,
     ) -> Result<Self> {
         for (target, source) in mounts {
-            let mounted = Mounted { target: self.resolve(target), source: source.map(shown).transpose()? };
+            let mounted =
+                Mounted { target: self.mount_point(target), source: source.map(shown).transpose()? };
             self.mounted.insert(0, mounted);
         }
         Ok(self)
+    }
+
+    /// Returns a mount point with links followed in the tree. File systems that the machine gets hide the links
+    /// of the tree below their mount points.
+    fn mount_point(&self, target: &Path) -> PathBuf {
+        if MOUNT_POINTS.iter().any(|point| target.starts_with(point)) {
+            return target.to_owned();
+        }
+        let found = self.follow(target);
+        if found == Path::new("/") { target.to_owned() } else { found }
+    }
+
+    /// Returns the last `count` mount points, without links, in the order in which they were added.
+    pub(crate) fn mount_points(&self, count: usize) -> Vec<PathBuf> {
+        self.mounted.iter().take(count).rev().map(|mounted| mounted.target.clone()).collect()
     }
 
     /// Adds a mount by its root.
@@ -65,9 +82,11 @@ impl Tree {
     /// Resolves all symbolic links of a path, as seen by the machine with its mounts. Without mounts the
     /// kernel does it.
     pub(super) fn resolve(&self, path: &Path) -> PathBuf {
-        if self.mounted.is_empty() {
-            return path.to_owned();
-        }
+        if self.mounted.is_empty() { path.to_owned() } else { self.follow(path) }
+    }
+
+    /// Resolves all symbolic links of a path, which may not exist, as [`Self::resolve`] with mounts.
+    fn follow(&self, path: &Path) -> PathBuf {
         let (mut done, mut links) = (PathBuf::from("/"), 0);
         let mut rest: Vec<OsString> = parts(path);
         while let Some(part) = rest.pop() {

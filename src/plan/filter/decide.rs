@@ -115,6 +115,11 @@ fn defaults_for(capabilities: u64) -> [SeccompAction; COUNT] {
     actions
 }
 
+/// Returns whether a name is that of a call or a group.
+pub(crate) fn is_known(word: &str) -> bool {
+    groups::find(word).is_some() || find(word).is_some()
+}
+
 /// Calls `apply` with each row of a name in a policy, of a call or a group.
 fn each(word: &str, mut apply: impl FnMut(usize)) -> Result<()> {
     if let Some(group) = groups::find(word) {

@@ -225,6 +225,8 @@ pub enum BuildStep {
     Mask {
         /// The path.
         target: PathBuf,
+        /// The action for a missing path.
+        missing: IfMissing,
     },
     /// Detaches a mount that is only needed during the build, and removes its directory.
     Detach {
@@ -320,7 +322,7 @@ impl BuildStep {
             Self::Restrict { target, attributes } => {
                 format!("restrict '{}'{}", target.display(), list("", *attributes))
             }
-            Self::Mask { target } => format!("mask '{}'", target.display()),
+            Self::Mask { target, .. } => format!("mask '{}'", target.display()),
             Self::Detach { target } => format!("detach '{}'", target.display()),
             Self::LogSocket { path } => format!("bind the log socket '{}'", path.display()),
             Self::NotifySocket { path } => format!("bind the notify socket '{}'", path.display()),

@@ -7,7 +7,7 @@ use crate::config::mounts::{self, MountEntry};
 use crate::config::problem::{self, Problem};
 use crate::config::security::SyscallName;
 use crate::config::users::OwnershipChoice;
-use crate::config::values::{RawValue, Value};
+use crate::config::values::{RawValue, Value, word_or_auto};
 use crate::error::{Error, Kind, Result};
 use crate::machine::console::Console;
 use crate::machine::init::Wait;
@@ -26,19 +26,19 @@ const WORDS: &[WordOption] = &[
     ("--personality=", "boot.personality", |run| run.personality.as_deref()),
     ("--hostname=", "identity.hostname", |run| run.hostname.as_deref()),
     ("--uuid=", "identity.uuid", |run| run.uuid.as_deref()),
-    ("--timezone=", "identity.timezone", |run| run.timezone.as_deref()),
+    ("--timezone=", "identity.timezone", |run| run.timezone.as_deref().map(word_or_auto)),
     ("--slice=", "slice", |run| run.slice.as_deref()),
     ("--register=", "register", |run| run.register.as_deref().map(plain_truth)),
     ("--oom-score-adjust=", "resources.oom-score-adjust", |run| run.resources.oom_score_adjust.as_deref()),
     ("--network-bridge=", "network.bridge", |run| run.network_bridge.as_deref()),
     ("--network-zone=", "network.zone", |run| run.network_zone.as_deref()),
     ("--network-namespace-path=", "network.namespace-path", |run| run.network_namespace_path.as_deref()),
-    ("--resolv-conf=", "network.resolv-conf", |run| run.resolv_conf.as_deref()),
+    ("--resolv-conf=", "network.resolv-conf", |run| run.resolv_conf.as_deref().map(word_or_auto)),
     ("--selinux-context=", "security.selinux-context", |run| run.selinux_context.as_deref()),
     ("--selinux-apifs-context=", "security.selinux-apifs-context", |run| {
         run.selinux_apifs_context.as_deref()
     }),
-    ("--private-users=", "users.private", |run| run.private_users.as_deref()),
+    ("--private-users=", "users.private", |run| run.private_users.as_deref().map(range_from_root)),
     ("--private-users-ownership=", "users.ownership", |run| run.private_users_ownership.as_deref()),
 ];
 
@@ -296,6 +296,11 @@ fn absolute(path: &Path) -> Result<PathBuf> {
         return path.canonicalize().map_err(Error::from);
     }
     std::path::absolute(path).map(|path| path.components().collect()).map_err(Error::from)
+}
+
+/// Returns the word for the range that begins at the ids of the host, which the option can name by its base.
+fn range_from_root(text: &str) -> &str {
+    if matches!(text, "0" | "0:65536") { "identity" } else { text }
 }
 
 #[cfg(test)]
