@@ -4,6 +4,7 @@
 
 mod api_file_systems;
 pub(crate) mod capabilities;
+mod command;
 pub(crate) mod exec;
 mod facts;
 pub mod filter;
@@ -15,11 +16,12 @@ mod rlimits;
 pub mod step;
 
 pub(crate) use api_file_systems::MOUNT_POINTS;
+pub(crate) use command::candidates;
 pub use facts::{Facts, NamedDevice, User};
 pub use mount_maps::{BindOwners, MountMap};
 
 use crate::channel::SyncPoint;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::console::Console;
@@ -28,7 +30,6 @@ use crate::machine::init::{Init, InitChoice, Personality, Wait};
 use crate::machine::security::Procfs;
 use crate::sys::mount::{Depth, MountAttributes};
 use mount_maps::MountMaps;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep};
 
@@ -362,7 +363,7 @@ fn init_steps(
         // After the change of the user, which clears the set.
         steps.push(InitStep::Ambient(ambient));
     }
-    steps.push(working_directory(machine, facts));
+    steps.push(command::working_directory(machine, facts));
     if machine.security.no_new_privileges {
         steps.push(InitStep::NoNewPrivileges);
     }
@@ -380,64 +381,10 @@ fn init_steps(
     };
     steps.push(InitStep::Filter(filter::compile(&policy)?));
     if matches!(machine.command.payload, Payload::Command { as_pid2: true, .. }) {
-        steps.push(InitStep::Stub);
+        steps.push(InitStep::Stub(command::stub(machine, facts, has_console)));
     }
-    steps.push(execute(machine, facts)?);
+    steps.push(command::execute(machine, facts)?);
     Ok(steps)
-}
-
-/// Returns the step to the working directory. A command of systemd-nspawn(1) starts in the root directory,
-/// and so does its shell without a home.
-fn working_directory(machine: &Machine, facts: &Facts) -> InitStep {
-    let home = || PathBuf::from(&facts.user.home);
-    match (&machine.command.directory, &machine.command.payload, machine.contract) {
-        (Some(directory), ..) => InitStep::Directory(directory.clone()),
-        (None, Payload::Command { argv, .. }, Contract::Nspawn) if argv.is_empty() => InitStep::Home(home()),
-        (None, Payload::Command { .. }, Contract::Coracle) => InitStep::Directory(home()),
-        (None, ..) => InitStep::Directory(PathBuf::from("/")),
-    }
-}
-
-/// The shells of systemd-nspawn(1), whatever the user has.
-const NSPAWN_SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
-
-/// Returns the last step: the program and its arguments.
-fn execute(machine: &Machine, facts: &Facts) -> Result<InitStep> {
-    let environment = identity::environment(machine, facts);
-    let mut is_login = false;
-    let (programs, argv) = match &machine.command.payload {
-        Payload::Boot { arguments } => {
-            let (path, _) = facts.init.clone().ok_or_else(|| no_init(machine))?;
-            let name = path.clone().into_os_string();
-            let extra = identity::firstboot(machine, facts, arguments);
-            (vec![path], std::iter::once(name).chain(arguments.iter().cloned()).chain(extra).collect())
-        }
-        Payload::Command { argv, .. } if argv.is_empty() && machine.contract == Contract::Nspawn => {
-            is_login = true;
-            (NSPAWN_SHELLS.map(PathBuf::from).into(), vec![OsString::from("-")])
-        }
-        Payload::Command { argv, .. } if argv.is_empty() => {
-            let shell = facts.user.shell.clone();
-            let name = format!("-{}", shell.rsplit('/').next().unwrap_or("sh"));
-            (vec![PathBuf::from(shell)], vec![OsString::from(name)])
-        }
-        Payload::Command { argv, .. } => (candidates(argv, &machine.command.environment), argv.clone()),
-    };
-    Ok(InitStep::Execute { programs, argv, is_login, environment })
-}
-
-fn no_init(machine: &Machine) -> Error {
-    Error::new(format!("there is no init in '{}'", machine.root.path().display()))
-        .with_hint("install an init system in the tree, or name a program with boot.init")
-}
-
-/// Returns the candidates for a command's program, as execvp(3) does.
-pub(crate) fn candidates(argv: &[OsString], environment: &[(String, String)]) -> Vec<PathBuf> {
-    let program = PathBuf::from(argv.first().cloned().unwrap_or_default());
-    if program.components().count() > 1 || program.is_absolute() {
-        return vec![program];
-    }
-    identity::search_path(environment).map(|directory| PathBuf::from(directory).join(&program)).collect()
 }
 
 /// Writes the plan as text, one line per step: `--dry-run`.

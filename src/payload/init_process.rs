@@ -99,7 +99,7 @@ impl<'a> InitProcess<'a> {
             InitStep::Home(path) => directory(path).or_else(|_| directory(Path::new("/"))),
             InitStep::CleanSlate { ignored_signals } => clean_slate(*ignored_signals),
             InitStep::Filter(program) => filter::install(program).context(|| "cannot load it"),
-            InitStep::Stub => stub::fork(),
+            InitStep::Stub(settings) => stub::fork(settings),
             InitStep::Execute { programs, argv, is_login, environment } => {
                 self.execute(programs, argv, *is_login, environment)
             }

@@ -1,53 +1,124 @@
-//! The stub PID 1 of `--as-pid2`: reaps processes, and exits with the status of PID 2. Called by
-//! `init_process`.
+//! The stub PID 1 of `--as-pid2`: reaps processes, handles the signals of an init, and exits with the status of
+//! PID 2. Called by `init_process`.
 
 use crate::error::{Context, Result};
-use crate::sys::process::{self, Side};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use rustix::fd::AsFd;
+use crate::plan::step::StubSettings;
+use crate::sys::process::{self, Side, SignalSet};
+use crate::sys::terminal;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::system::{RebootCommand, reboot};
+use std::time::{Duration, Instant};
+
+/// The lowest real-time signal in the numbering of systemd(1).
+const SIGRTMIN: i32 = 34;
+/// The signals that power off (systemd-nspawn(1), `--as-pid2`): halt.target, poweroff.target, and both at once.
+const POWER_OFF: [i32; 4] = [SIGRTMIN + 3, SIGRTMIN + 4, SIGRTMIN + 13, SIGRTMIN + 14];
+/// The signals that reboot: ctrl-alt-del, reboot.target, kexec.target, and both at once.
+const REBOOT: [i32; 5] = [libc::SIGINT, SIGRTMIN + 5, SIGRTMIN + 6, SIGRTMIN + 15, SIGRTMIN + 16];
+/// All signals that the stub receives. All others are ignored, as the kernel does for a PID 1 without handlers.
+const SIGNALS: SignalSet = SignalSet::of(&[
+    libc::SIGCHLD,
+    POWER_OFF[0],
+    POWER_OFF[1],
+    POWER_OFF[2],
+    POWER_OFF[3],
+    REBOOT[0],
+    REBOOT[1],
+    REBOOT[2],
+    REBOOT[3],
+    REBOOT[4],
+]);
+/// The time for PID 2 to end after a request.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// The exit status for a PID 2 that was killed, of systemd-nspawn(1).
+const KILLED: i32 = 255;
 
 /// Forks: the child returns and becomes the payload, the parent stays as PID 1 until it ends.
 ///
 /// # Errors
 /// Any error of clone3(2).
-pub(crate) fn fork() -> Result<()> {
+pub(crate) fn fork(settings: &StubSettings) -> Result<()> {
+    SIGNALS.set_as_mask();
+    if settings.has_console {
+        // PID 2 takes it: a terminal controls one session.
+        terminal::give_up_control(rustix::stdio::stdin());
+    }
     match process::clone(0, None)? {
         Side::Child => {
+            SignalSet::of(&[]).set_as_mask();
             rustix::process::setsid().context(|| "cannot create a session")?;
+            if settings.has_console {
+                terminal::take_control(rustix::stdio::stdin()).context(|| "cannot control the console")?;
+            }
             process::die_with_parent();
             Ok(())
         }
         Side::Parent(child) => {
             // The channel too: its end notifies the supervisor of the payload's exec.
             crate::sys::descriptor::close_from(3, child.pidfd.as_fd());
-            let _ = rustix::thread::set_name(c"(coracle-stub)");
-            watch(child.pid.as_raw_nonzero().get(), child.pidfd.as_fd())
+            process::replace_title(c"(sd-stubinit)", &settings.environment);
+            watch(child.pid, child.pidfd.as_fd(), settings.shows_signals)
         }
     }
 }
 
-/// The signals that request a stop of a stub init (systemd-nspawn(1), `--as-pid2`).
-const STOPS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
+/// A request to the stub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    PowerOff,
+    Reboot,
+}
 
-/// Waits for signals: reaps children, and passes a stop request on as SIGTERM.
-fn watch(payload: i32, pidfd: rustix::fd::BorrowedFd<'_>) -> ! {
-    let mut signals = SigSet::empty();
-    STOPS.into_iter().chain([Signal::SIGCHLD]).for_each(|signal| signals.add(signal));
-    let _ = signals.thread_block();
-    loop {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            match status {
-                WaitStatus::StillAlive => break,
-                WaitStatus::Exited(pid, code) if pid.as_raw() == payload => process::exit_now(code),
-                WaitStatus::Signaled(pid, signal, _) if pid.as_raw() == payload => {
-                    process::exit_now(128 + signal as i32)
-                }
-                _ => {}
-            }
-        }
-        if signals.wait().is_ok_and(|signal| STOPS.contains(&signal)) {
-            let _ = process::send_signal(pidfd, libc::SIGTERM);
+impl Request {
+    /// Returns the request of a signal.
+    fn of(signal: i32) -> Option<Self> {
+        match signal {
+            signal if POWER_OFF.contains(&signal) => Some(Self::PowerOff),
+            signal if REBOOT.contains(&signal) => Some(Self::Reboot),
+            _ => None,
         }
     }
+}
+
+/// Reaps children and handles signals until the payload has ended.
+fn watch(pid: Pid, payload: BorrowedFd<'_>, shows_signals: bool) -> ! {
+    let mut request = None;
+    loop {
+        while let Ok(Some((ended, status))) = wait(WaitOptions::NOHANG) {
+            if ended == pid {
+                end(request.map(|(request, _)| request), Some(status), shows_signals);
+            }
+        }
+        let left = request.map(|(_, until): (_, Instant)| until.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            end(request.map(|(request, _)| request), None, shows_signals);
+        }
+        let received = SIGNALS.wait(left).and_then(Request::of);
+        if let (Some(received), None) = (received, request) {
+            // Shells ignore SIGTERM and end at SIGHUP, and a stopped process handles neither.
+            for signal in [libc::SIGTERM, libc::SIGCONT, libc::SIGHUP] {
+                let _ = process::send_signal(payload, signal);
+            }
+            request = Some((received, Instant::now() + PATIENCE));
+        }
+    }
+}
+
+/// Ends this process, and with it the machine: by reboot(2) if that was requested.
+fn end(request: Option<Request>, payload: Option<WaitStatus>, shows_signals: bool) -> ! {
+    let _ = match request {
+        Some(Request::Reboot) => reboot(RebootCommand::Restart),
+        Some(Request::PowerOff) => reboot(RebootCommand::PowerOff),
+        None => Ok(()),
+    };
+    let exited = payload.and_then(WaitStatus::exit_status);
+    let killed = payload.and_then(WaitStatus::terminating_signal).filter(|_| shows_signals);
+    process::exit_now(match (request, exited, killed) {
+        // reboot(2) has failed.
+        (Some(Request::Reboot), ..) => 1,
+        (_, Some(status), _) => status,
+        (_, None, Some(signal)) => 128 + signal,
+        (_, None, None) => KILLED,
+    })
 }

@@ -9,4 +9,4 @@ mod init_step;
 pub use build_step::{BindSource, BuildStep, Device, IfMissing, OverlayUpper};
 pub use guest_files::{Credential, ResolvConfAction, TimezoneAction, ZONES};
 pub use host_step::HostStep;
-pub use init_step::{InitStep, LsmLabel, ResourceLimit};
+pub use init_step::{InitStep, LsmLabel, ResourceLimit, StubSettings};

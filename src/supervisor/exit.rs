@@ -2,6 +2,10 @@
 
 use crate::sys::process::Ended;
 
+/// The exit status that makes systemd restart the unit of a machine (`RestartForceExitStatus=` in
+/// `units/coracle@.service` and systemd-nspawn@.service).
+pub(crate) const RESTART: u8 = 133;
+
 /// The end of a machine's PID 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -21,11 +25,11 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// Interprets the end of PID 1. reboot(2) in a pid namespace kills its init with SIGHUP for a restart and
-    /// with SIGINT for a halt or power-off (pid_namespaces(7)).
-    pub(crate) fn of(ended: Ended, is_boot: bool, out_of_memory: bool) -> Self {
+    /// with SIGINT for a halt or power-off (pid_namespaces(7)). No other process can kill it with these two.
+    pub(crate) fn of(ended: Ended, out_of_memory: bool) -> Self {
         match ended {
-            Ended::Killed(libc::SIGHUP) if is_boot => Self::Reboot,
-            Ended::Killed(libc::SIGINT) if is_boot => Self::PowerOff,
+            Ended::Killed(libc::SIGHUP) => Self::Reboot,
+            Ended::Killed(libc::SIGINT) => Self::PowerOff,
             Ended::Killed(_) if out_of_memory => Self::OutOfMemory,
             Ended::Killed(signal) => Self::Killed(signal),
             Ended::Exited(status) => Self::Exited(u8::try_from(status).unwrap_or(1)),
@@ -41,6 +45,17 @@ impl Exit {
             Self::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             Self::OutOfMemory => 137,
             Self::Rebooting => 1,
+        }
+    }
+
+    /// Returns the exit status of systemd-nspawn(1). Its unit restarts for [`RESTART`], which the payload cannot
+    /// request.
+    pub(crate) fn nspawn_status(self) -> u8 {
+        match self {
+            Self::PowerOff | Self::Reboot => 0,
+            Self::Exited(RESTART) => 1,
+            Self::Exited(status) => status,
+            Self::Killed(_) | Self::OutOfMemory | Self::Rebooting => 1,
         }
     }
 
@@ -66,11 +81,26 @@ mod tests {
 
     #[test]
     fn reboot_and_power_off_differ() {
-        assert_eq!(Exit::of(Ended::Killed(libc::SIGHUP), true, false), Exit::Reboot);
-        assert_eq!(Exit::of(Ended::Killed(libc::SIGINT), true, true), Exit::PowerOff);
-        assert_eq!(Exit::of(Ended::Killed(libc::SIGINT), false, false).exit_status(), 130);
-        assert_eq!(Exit::of(Ended::Killed(libc::SIGKILL), true, true), Exit::OutOfMemory);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGHUP), false), Exit::Reboot);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGINT), true), Exit::PowerOff);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGKILL), true), Exit::OutOfMemory);
         assert!(Exit::Killed(libc::SIGSEGV).failure().unwrap().contains("SIGSEGV"));
         assert_eq!(Exit::Exited(0).failure(), None);
+    }
+
+    #[test]
+    fn systemd_nspawn_has_other_statuses() {
+        for (exit, own, nspawn) in [
+            (Exit::Exited(7), 7, 7),
+            (Exit::Exited(255), 255, 255),
+            (Exit::Exited(RESTART), RESTART, 1),
+            (Exit::PowerOff, 0, 0),
+            (Exit::Reboot, 0, 0),
+            (Exit::Killed(libc::SIGTERM), 143, 1),
+            (Exit::OutOfMemory, 137, 1),
+            (Exit::Rebooting, 1, 1),
+        ] {
+            assert_eq!((exit.exit_status(), exit.nspawn_status()), (own, nspawn), "{exit:?}");
+        }
     }
 }

@@ -2,8 +2,10 @@
 //! its state as JSON, written to a memfd. The process and its child stay the same.
 
 use super::network::dhcp::Solicited;
+use super::stop::StopMode;
 use crate::error::{Context, Error, Result};
 use crate::machine::console::Console;
+use crate::machine::contract::Contract;
 use crate::machine::id128::Id128;
 use crate::network::dhcp::Lease;
 use crate::plan::Recognition;
@@ -44,6 +46,12 @@ pub(crate) struct SupervisorState {
     pub(crate) recognition: Option<Recognition>,
     /// Whether a whole system runs, not a single command.
     pub(crate) is_boot: bool,
+    /// The program whose documented behaviour the machine has.
+    #[serde(default)]
+    pub(crate) contract: Contract,
+    /// Whether the machine runs in the unit of the caller.
+    #[serde(default)]
+    pub(crate) keep_unit: bool,
     /// The destination of the console.
     pub(crate) console: Console,
     /// The machine id, for another registration.
@@ -69,6 +77,14 @@ pub(crate) struct SupervisorState {
 }
 
 impl SupervisorState {
+    /// Returns how to stop the guest.
+    pub(crate) fn stop_mode(&self) -> StopMode {
+        match (self.is_boot, self.stop_signal, self.contract) {
+            (false, None, _) => StopMode::Kill,
+            (_, signal, contract) => StopMode::Request { signal, contract },
+        }
+    }
+
     /// Returns whether the supervisor is the process of a machine's service.
     pub(crate) fn is_launched(&self) -> bool {
         self.arguments.first().is_some_and(|verb| verb == "launch")

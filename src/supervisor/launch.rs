@@ -18,6 +18,7 @@ use crate::host::runtime::Runtime;
 use crate::host::systemd::machined::{PreviousOwner, RegistrationResult};
 use crate::host::{empty_mounts, idmap};
 use crate::image::attach::AttachedRoot;
+use crate::machine::contract::Contract;
 use crate::machine::{Machine, Register};
 use crate::network::addresses::LinkPlan;
 use crate::network::dhcp::Lease;
@@ -130,6 +131,13 @@ pub(crate) fn launch(request: LaunchRequest<'_>, claims: Claims) -> Result<Runni
         return Err(error);
     }
     launch.finish()
+}
+
+/// Returns the limit of an orderly stop, milliseconds. systemd-nspawn(1) has none.
+fn stop_timeout(machine: &Machine) -> Option<u64> {
+    (machine.contract == Contract::Coracle)
+        .then(|| u64::try_from(machine.boot.stop_timeout.as_millis()).ok())
+        .flatten()
 }
 
 /// A namespace of this process, to come back to.
@@ -325,11 +333,13 @@ impl<'a> Launch<'a> {
                 paths_root: self.request.paths.join("/"),
                 arguments: self.request.arguments,
                 stop_signal: machine.boot.stop_signal,
-                stop_timeout: u64::try_from(machine.boot.stop_timeout.as_millis()).ok(),
+                stop_timeout: stop_timeout(machine),
                 start_timeout: u64::try_from(machine.boot.start_timeout.as_millis()).unwrap_or(u64::MAX),
                 waits_for_ready: plan.waits_for_ready,
                 recognition: plan.recognition.clone(),
                 is_boot: matches!(machine.command.payload, crate::machine::command::Payload::Boot { .. }),
+                contract: machine.contract,
+                keep_unit: machine.keep_unit,
                 console: plan.console,
                 machine_id: self.request.facts.machine_id,
                 boot_id: self.request.facts.boot_id,

@@ -53,8 +53,15 @@ impl ServiceManager {
     /// Sends the leader and the phase of a machine, with `READY=1` if its unit counts as started.
     pub(crate) fn send_start(&self, record: &Record, is_started: bool) {
         let leader = format!("X_CORACLE_LEADER_PID={}", record.leader.unwrap_or_default());
+        // The same for programs that start systemd-nspawn(1).
+        let of_nspawn = leader.replacen("CORACLE", "NSPAWN", 1);
         let status = status_line(record, "");
-        let states = [NotifyState::Ready, NotifyState::Custom(&leader), NotifyState::Status(&status)];
+        let states = [
+            NotifyState::Ready,
+            NotifyState::Custom(&leader),
+            NotifyState::Custom(&of_nspawn),
+            NotifyState::Status(&status),
+        ];
         self.send(if is_started { &states } else { &states[1..] });
     }
 

@@ -8,7 +8,8 @@ mod requests;
 pub(crate) use requests::GuestAccess;
 
 use crate::host::cgroup;
-use crate::machine::init::Init;
+use crate::machine::contract::Contract;
+use crate::machine::init::{Init, REAL_TIME_SIGNALS};
 use crate::plan::init::{StopAction, orderly_reboot, orderly_stop};
 use crate::sys::process::Side;
 use crate::sys::{descriptor, process, pseudo_file};
@@ -28,13 +29,42 @@ enum Stage {
     Killed,
 }
 
+/// How a guest is asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopMode {
+    /// Not at all.
+    Kill,
+    /// By this signal, else in the way of its init. systemd-nspawn(1) halts systemd and unknown inits.
+    Request {
+        /// The signal of the definition.
+        signal: Option<i32>,
+        /// The program whose requests are sent.
+        contract: Contract,
+    },
+}
+
+impl StopMode {
+    fn actions(self, init: Init) -> Vec<StopAction> {
+        match (self, init) {
+            (Self::Kill, _) => Vec::new(),
+            (Self::Request { signal: None, contract: Contract::Nspawn }, Init::Systemd | Init::Unknown) => {
+                vec![StopAction::Signal(HALT)]
+            }
+            (Self::Request { signal, .. }, init) => orderly_stop(init, signal),
+        }
+    }
+}
+
+/// The signal for halt.target of systemd(1), SIGRTMIN+3.
+const HALT: i32 = *REAL_TIME_SIGNALS.start() + 3;
+
 /// A stop in progress.
 #[derive(Debug)]
 pub(crate) struct Stop {
     stage: Stage,
     deadline: Option<Instant>,
-    /// The signal of the definition.
-    signal: Option<i32>,
+    /// How the guest is asked.
+    mode: StopMode,
     /// The request.
     actions: Vec<StopAction>,
     /// The time to repeat the request: an init that is not up yet handles neither signals nor pipes. The
@@ -52,8 +82,7 @@ impl Stop {
     /// `--kill-signal=`.
     pub(crate) fn begin(
         init: Init,
-        is_boot: bool,
-        signal: Option<i32>,
+        mode: StopMode,
         limit: Option<Duration>,
         leader: BorrowedFd<'_>,
         guest: GuestAccess,
@@ -61,12 +90,12 @@ impl Stop {
         let mut stop = Self {
             stage: Stage::Requested,
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
-            signal,
-            actions: orderly_stop(init, signal),
+            mode,
+            actions: mode.actions(init),
             again: None,
             request_child: RequestChild::default(),
         };
-        if !is_boot && signal.is_none() {
+        if mode == StopMode::Kill {
             stop.kill(leader);
         } else {
             stop.request(leader, guest);
@@ -86,7 +115,7 @@ impl Stop {
 
     /// Uses the request of this init from now on.
     pub(crate) fn set_init(&mut self, init: Init) {
-        self.actions = orderly_stop(init, self.signal);
+        self.actions = self.mode.actions(init);
     }
 
     /// Notes the guest's `STOPPING=1`: the request is not repeated.
@@ -307,6 +336,20 @@ mod tests {
             assert_eq!(handled & bit(signal) != 0, expected, "{signal}");
         }
         assert_eq!((bit(0), bit(-1), bit(64)), (0, 0, 1 << 63));
+    }
+
+    #[test]
+    fn systemd_nspawn_halts_systemd_and_unknown_inits() {
+        let mode = |contract| StopMode::Request { signal: None, contract };
+        assert_eq!(mode(Contract::Nspawn).actions(Init::Systemd), [StopAction::Signal(37)]);
+        assert_eq!(mode(Contract::Nspawn).actions(Init::Unknown), [StopAction::Signal(37)]);
+        assert_eq!(
+            mode(Contract::Nspawn).actions(Init::Busybox),
+            mode(Contract::Coracle).actions(Init::Busybox)
+        );
+        assert_eq!(mode(Contract::Coracle).actions(Init::Systemd), [StopAction::Signal(38)]);
+        let given = StopMode::Request { signal: Some(15), contract: Contract::Nspawn };
+        assert_eq!(given.actions(Init::Systemd), [StopAction::Signal(15)]);
     }
 
     #[test]

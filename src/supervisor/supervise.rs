@@ -317,7 +317,7 @@ impl Loop {
         let ended = process::wait(self.leader.as_fd())?;
         let payload = self.state.record.payload_cgroup();
         let kills = payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory));
-        Ok(Exit::of(ended, self.state.is_boot, kills > self.state.out_of_memory_kills))
+        Ok(Exit::of(ended, kills > self.state.out_of_memory_kills))
     }
 
     fn signalled(&mut self) {
@@ -350,8 +350,7 @@ impl Loop {
         let limit = self.state.stop_timeout.map(Duration::from_millis);
         self.stop = Some(Stop::begin(
             init,
-            self.state.is_boot,
-            self.state.stop_signal,
+            self.state.stop_mode(),
             limit,
             self.leader.as_fd(),
             GuestAccess::of(&self.state.record),

@@ -68,6 +68,16 @@ pub fn raw_arguments() -> impl Iterator<Item = &'static CStr> {
     })
 }
 
+/// Overwrites the arguments passed at the execution: they are readable through procfs. For a child that uses
+/// them no more.
+pub(crate) fn forget_arguments() {
+    for word in raw_arguments() {
+        // SAFETY: the process may write to its arguments, and nothing reads them any more. Each ends with the
+        // NUL that stays.
+        unsafe { std::ptr::write_bytes(word.as_ptr().cast_mut(), 0, word.count_bytes()) };
+    }
+}
+
 /// The name of the program that it replaces.
 const NSPAWN: &CStr = c"systemd-nspawn";
 

@@ -6,6 +6,8 @@ mod clone;
 mod credentials;
 pub(crate) mod interrupt;
 mod lend;
+mod signals;
+mod title;
 
 pub(crate) use borrow::{clone_borrowing, run_child};
 pub use clone::{Child, Side, clone, clone_as, clone_owned_by, clone_sibling};
@@ -13,6 +15,8 @@ pub(crate) use credentials::{
     as_effective, become_user, make_files_as, make_files_in_group_0, read_only, use_files_as,
 };
 pub(crate) use lend::{CAN_LEND, Loan, LoanEnd, LoanWait, clone_lending};
+pub(crate) use signals::SignalSet;
+pub(crate) use title::replace_title;
 
 use crate::error::{Context, Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -1,6 +1,7 @@
 //! Terminals: window size, raw mode, and the controlling terminal.
+#![allow(unsafe_code)]
 
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::termios::{OptionalActions, Termios};
 
 /// Makes a terminal the controlling one of this session leader.
@@ -9,6 +10,12 @@ use rustix::termios::{OptionalActions, Termios};
 /// Any error of ioctl_tty(2), TIOCSCTTY.
 pub(crate) fn take_control(terminal: BorrowedFd<'_>) -> std::io::Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(terminal)?)
+}
+
+/// Gives up the controlling terminal of this session leader, if it is this one (ioctl_tty(2), TIOCNOTTY).
+pub(crate) fn give_up_control(terminal: BorrowedFd<'_>) {
+    // SAFETY: the request has no argument, and the descriptor is borrowed for the call.
+    unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) };
 }
 
 /// Sets a terminal to raw mode and returns its former settings.

@@ -1,7 +1,7 @@
 //! Coracle under the name of systemd-nspawn(1). Each case runs with the systemd-nspawn of the host too, and both
 //! have the same output and exit status.
 
-use crate::support::{Host, Snapshot};
+use crate::support::{Host, LONG, Snapshot};
 
 const TREE: &str = "/var/lib/machines/busybox";
 
@@ -65,5 +65,120 @@ fn commands_have_the_output_and_the_status_of_systemd_nspawn() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
+    host.stop();
+}
+
+/// Waits until a script in a machine without a name for `coracle exec` has printed a line.
+const UP: &str = "echo up; exec sleep 1000";
+
+#[test]
+fn statuses_of_ends_are_those_of_systemd_nspawn() {
+    let (host, before) = host();
+    for program in ["/usr/lib/coracle/systemd-nspawn", "/usr/bin/systemd-nspawn"] {
+        for (words, status) in [
+            // PID 1 of a namespace can be killed from outside only.
+            ("-- sh -c 'exit 133'", 1),
+            ("-a -- sh -c 'kill -KILL $$'", 255),
+            ("-a -- sh -c 'kill -TERM $$'", 255),
+            ("-a -- sh -c 'kill -38 1; sleep 100'", 0),
+            ("-a -- sh -c 'trap \"exit 5\" TERM; kill -38 1; sleep 100 & wait'", 0),
+            ("-a -- sh -c 'kill -TERM 1; kill -HUP 1; kill -USR1 1; sleep 0.1; exit 6'", 6),
+            ("-- poweroff -f", 0),
+            ("-a -- poweroff -f", 0),
+            ("--keep-unit -- reboot -f", 133),
+            ("--keep-unit -a -- sh -c 'kill -INT 1; sleep 100'", 133),
+            ("--keep-unit -- sh -c 'exit 133'", 1),
+        ] {
+            let unit =
+                "systemd-run -q --collect --wait --pipe -p Delegate=yes -p DelegateSubgroup=supervisor";
+            let unit = if words.contains("--keep-unit") { unit } else { "" };
+            let output =
+                host.sh(&format!("{unit} {program} -q -P --register=no -D {TREE} {words} </dev/null"));
+            assert_eq!(output.status, status, "{program} {words}: {output}");
+        }
+        // Killed from outside, and stopped without a signal for a stop.
+        for (signal, status) in [("KILL $(pgrep -x sleep)", 1), ("TERM $pid", 1), ("INT $pid", 1)] {
+            let output = host.sh(&format!(
+                "{program} -q -P -D {TREE} sh -c '{UP}' >/tmp/out & pid=$!
+                 until grep -q up /tmp/out; do sleep 0.05; done; rm /tmp/out
+                 until pgrep -x sleep; do sleep 0.05; done; kill -{signal}; wait $pid"
+            ));
+            assert_eq!(output.status, status, "{program} {signal}: {output}");
+        }
+        if program.contains("coracle") {
+            before.assert_same(&host);
+        }
+    }
+    host.stop();
+}
+
+#[test]
+fn a_reboot_of_a_command_starts_it_again() {
+    let (host, before) = host();
+    for program in ["/usr/lib/coracle/systemd-nspawn", "/usr/bin/coracle run"] {
+        for words in ["", "-a"] {
+            host.sh_ok(&format!("rm -f {TREE}/root/first"));
+            let script = "echo $$; [ -e /root/first ] && exit 4; touch /root/first; exec reboot -f";
+            let output = host.sh(&format!("{program} -q -P {words} -D {TREE} sh -c '{script}' </dev/null"));
+            let pid = if words.is_empty() { "1\n1\n" } else { "2\n2\n" };
+            assert_eq!((output.stdout.as_str(), output.status), (pid, 4), "{program} {words}: {output}");
+        }
+    }
+    host.sh_ok(&format!("rm {TREE}/root/first"));
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_stub_init_shows_nothing_of_the_host() {
+    let (host, before) = host();
+    let script = "cat /proc/1/comm; tr '\\0' '\\n' </proc/1/cmdline | grep .; tr '\\0' '\\n' </proc/1/environ | sed 's/uuid=.*/uuid/' | grep .";
+    // The stub of systemd-nspawn 257 has the environment of its caller.
+    for program in ["/usr/lib/coracle/systemd-nspawn", "/usr/bin/coracle run"] {
+        let output = host
+            .sh(&format!("SECRET=x {program} -q -a -P -D {TREE} -E A=secret sh -c \"{script}\" </dev/null"));
+        let expected = "(sd-stubinit)\n(sd-stubinit)\ncontainer=systemd-nspawn\ncontainer_uuid\n";
+        assert_eq!((output.stdout.as_str(), output.status), (expected, 0), "{program}: {output}");
+    }
+    // A shell of a stub init controls the console.
+    let output = host.exec_on_tty(
+        LONG,
+        &format!("/usr/lib/coracle/systemd-nspawn -q -a -D {TREE} sh -c 'echo $$; tty; sh -ic true 2>&1; (exec </dev/tty) && echo controlled'"),
+    );
+    assert!(output.stdout.contains("controlled") && !output.stdout.contains("job control"), "{output}");
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn a_stop_request_of_a_booted_system_halts_it() {
+    let (host, before) = host();
+    let start = || {
+        let mut job = host.spawn(&["/usr/lib/coracle/systemd-nspawn", "-M", "fg", "-bD", TREE]);
+        job.wait_for_stdout("busybox: up", LONG);
+        job
+    };
+    let mut job = start();
+    host.sh_ok(&format!("kill -TERM {}", host.supervisor("fg")));
+    assert_eq!((job.wait_for_exit(LONG), job.stdout().contains("busybox: down")), (0, true));
+    // The signal of the option, and a second request.
+    let mut job = host.spawn(&[
+        "/usr/lib/coracle/systemd-nspawn",
+        "-M",
+        "fg",
+        "-D",
+        TREE,
+        "--kill-signal=TERM",
+        "sh",
+        "-c",
+        "trap : TERM; echo up; while :; do sleep 0.1; done",
+    ]);
+    job.wait_for_stdout("up", LONG);
+    let terminate = format!("kill -TERM {}", host.supervisor("fg"));
+    host.sh_ok(&terminate);
+    host.wait_for_phase("fg", "stopping");
+    host.sh_ok(&terminate);
+    assert_eq!(job.wait_for_exit(LONG), 1);
+    before.assert_same(&host);
     host.stop();
 }

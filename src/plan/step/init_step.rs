@@ -15,6 +15,17 @@ pub struct LsmLabel {
     pub text: String,
 }
 
+/// The settings of a stub init.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StubSettings {
+    /// Its environment, for processes that recognise a container by PID 1.
+    pub(crate) environment: Vec<CString>,
+    /// Whether PID 2 gets the console as its controlling terminal.
+    pub(crate) has_console: bool,
+    /// Whether the exit status is 128 plus the number of the signal that killed PID 2.
+    pub(crate) shows_signals: bool,
+}
+
 /// A resource limit (setrlimit(2)). `None` is RLIM_INFINITY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourceLimit {
@@ -107,7 +118,7 @@ pub enum InitStep {
     /// Loads the system-call filter.
     Filter(Vec<Instruction>),
     /// Becomes a stub init that runs the payload as PID 2 (`--as-pid2`).
-    Stub,
+    Stub(StubSettings),
     /// Executes the payload.
     Execute {
         /// Candidates for the program; the first existing one is executed.
@@ -163,7 +174,7 @@ impl InitStep {
             Self::Directory(path) => format!("change to directory '{}'", path.display()),
             Self::CleanSlate { .. } => "reset signals, umask and descriptors".into(),
             Self::Filter(program) => format!("load the system-call filter ({} instructions)", program.len()),
-            Self::Stub => "start a stub init".into(),
+            Self::Stub(_) => "start a stub init".into(),
             Self::Execute { programs, argv, .. } => {
                 let program = programs.first().map_or(Path::new(""), PathBuf::as_path);
                 let arguments = argv.iter().skip(1).map(|word| word.to_string_lossy().into_owned());

@@ -1,10 +1,12 @@
 //! The end of the loop: hands the machine on to the next act, or cleans up after it. Called once by
 //! `supervise`.
 
-use super::super::{cleanup, exit::Exit, failure};
+use super::super::exit::{Exit, RESTART};
+use super::super::{cleanup, failure};
 use super::{Loop, LoopExit, SupervisionResult};
 use crate::error::{LAUNCH_STATUS, Result};
 use crate::machine::console::Console;
+use crate::machine::contract::Contract;
 use crate::supervisor::guest::inbox::Inbox;
 use crate::supervisor::guest::syslog::Syslog;
 use crate::supervisor::handover::{FdName, Running};
@@ -12,10 +14,6 @@ use crate::supervisor::network::dhcp::DhcpServer;
 use crate::supervisor::network::firewall::watch::FirewallWatch;
 use crate::supervisor::registration;
 use sd_notify::NotifyState;
-
-/// The exit status that makes systemd restart the unit (`RestartForceExitStatus=` in `units/coracle@.service`
-/// and systemd-nspawn@.service).
-const RESTART: u8 = 133;
 
 impl Loop {
     /// Leaves the loop: hands on after a reboot and for a registration, cleans up after an end.
@@ -29,7 +27,7 @@ impl Loop {
             LoopExit::Unregistered => Ok(SupervisionResult::Register(Box::new(self.hand_on()))),
             LoopExit::NeedsReexec => Ok(SupervisionResult::Reexec(Box::new(self.hand_on()))),
             // A reboot during a requested stop is a stop.
-            LoopExit::Ended(Exit::Reboot) if self.stop.is_none() && !self.is_outdated() => {
+            LoopExit::Ended(Exit::Reboot) if self.stop.is_none() && !self.restarts_unit() => {
                 if self.state.record.registered && self.reboot_at.is_none() {
                     registration::unregister(&self.state.record);
                 }
@@ -67,7 +65,7 @@ impl Loop {
         }
         let restarts = exit == Exit::Reboot && self.stop.is_none();
         let text = match failure {
-            _ if restarts => "restarts with the newer program".to_owned(),
+            _ if restarts => "restarts".to_owned(),
             Some(why) => format!("failed: {why}"),
             None => "stopped".to_owned(),
         };
@@ -78,6 +76,9 @@ impl Loop {
         locks.truncate(1);
         std::mem::forget(locks);
         cleanup::after_end(&self.state, self.dhcp.take().map(DhcpServer::into_socket));
+        if self.state.contract == Contract::Nspawn {
+            return if restarts { RESTART } else { exit.nspawn_status() };
+        }
         match exit.exit_status() {
             _ if restarts => RESTART,
             status if lost_output && (stopped || status == 0) => LAUNCH_STATUS,
@@ -93,6 +94,12 @@ impl Loop {
         self.init.end();
         self.request_child.end();
         self.firewall_watch.iter_mut().for_each(FirewallWatch::end);
+    }
+
+    /// Returns whether the unit has to restart for a reboot: systemd-nspawn(1) leaves it to the unit of its
+    /// caller.
+    fn restarts_unit(&self) -> bool {
+        self.state.contract == Contract::Nspawn && self.state.keep_unit || self.is_outdated()
     }
 
     /// Returns whether systemd has to restart the unit for a reboot: the program was replaced, and the
