@@ -69,8 +69,12 @@ settings! {
 }
 
 impl NetworkSettings {
-    /// Sets the mode that a zone, bridge or namespace implies, before the defaults are set.
-    pub(super) fn fill_mode(&mut self) {
+    /// Sets what other settings imply, before the defaults are set: the mode of a zone, bridge or namespace, and
+    /// the plain links of systemd-nspawn(1). Forwarded ports need addresses.
+    pub(super) fn fill_implied(&mut self, profile: Profile) {
+        if profile == Profile::Nspawn && self.ports.sourced().is_empty() {
+            self.addresses.fill(|| Addresses::None);
+        }
         if self.zone.value().is_some() {
             self.mode.fill(|| Mode::Zone);
         } else if self.bridge.value().is_some() {

@@ -53,7 +53,7 @@ pub(super) fn resolve(
 fn with_defaults(paths: &Paths, name: &Name, mut layer: Layer, profile: Profile) -> Layer {
     layer.identity.name.fill(|| name.clone());
     layer.root.fill_source(paths, name);
-    layer.network.fill_mode();
+    layer.network.fill_implied(profile);
     layer.command.fill_boot(profile);
     layer.fill_defaults(profile);
     layer.users.resolve_ownership(profile);
