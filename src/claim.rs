@@ -156,9 +156,9 @@ fn with_name(
         choice.refuse_existing_interfaces()?;
         addresses::refuse_mixed_zone(paths, machine)?;
     }
-    let dead = match (&choice.link, before) {
-        (Some(_), None) => ports::refuse_claimed(paths, &machine.name, &machine.network.ports)?,
-        _ => Vec::new(),
+    let dead = match before {
+        None => ports::refuse_claimed(paths, &machine.name, &machine.network.ports)?,
+        Some(_) => Vec::new(),
     };
     let wanted = locks::wanted(paths, machine, &choice)?;
     *record = record::of(paths, machine, &choice, &wanted, before);

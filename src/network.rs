@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod dhcp;
 pub mod firewall;
 pub(crate) mod firewalld;
+pub(crate) mod guest_addresses;
 pub mod hosts_file;
 pub(crate) mod interfaces;
 pub(crate) mod listeners;

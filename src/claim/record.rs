@@ -10,7 +10,7 @@ use crate::machine::Machine;
 use crate::machine::init::Personality;
 use crate::machine::mounts::{LayerPath, MountKind, OverlayChanges, work_directory};
 use crate::machine::network::ResolvConf;
-use crate::network::firewall::{Member, TrafficPolicy};
+use crate::network::firewall::{Forwarding, Member, TrafficPolicy};
 use crate::network::interfaces::ExtraInterface;
 use crate::network::{networkd, resolv_conf};
 use crate::paths::Paths;
@@ -107,6 +107,7 @@ fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Re
         if choice.link.is_none() {
             let is_port = choice.interfaces.iter().any(ExtraInterface::is_plain_port_of_zone);
             record.zone = machine.network.zone.clone().filter(|_| is_port);
+            record.forwarding = Forwarding::new(&machine.network.ports);
         }
     }
     if choice.link.is_none() {

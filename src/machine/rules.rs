@@ -201,7 +201,11 @@ fn connection(network: &Network) -> Vec<Error> {
 fn ports(network: &Network) -> Vec<Error> {
     let ports = &network.ports;
     let mut errors = Vec::new();
-    if !ports.is_empty() && !network.mode.has_link() {
+    let is_possible = match network.addresses {
+        Addresses::Auto => network.mode.has_link(),
+        Addresses::None => network.mode.is_private(),
+    };
+    if !ports.is_empty() && !is_possible {
         errors.push(
             Error::new("network.ports requires network.mode = \"veth\" or \"zone\"")
                 .with_hint("set the mode or remove the ports"),
@@ -230,7 +234,6 @@ fn plain_links(network: &Network) -> Vec<Error> {
         return Vec::new();
     }
     let excluded = [
-        ("ports", !network.ports.is_empty()),
         ("on-demand", !network.on_demand.is_empty()),
         ("egress", !network.egress.is_empty()),
         ("rate-in", network.rate_in.is_some()),

@@ -149,6 +149,16 @@ pub fn plan(machine: &Name, host_id: Id128, taken: &[AddressPrefix]) -> Result<L
     Ok(of_slot(machine, host_id, slot))
 }
 
+/// Returns whether Coracle assigns addresses of this network to machines of this host.
+pub(crate) fn is_in_pool(address: IpAddr, host_id: Id128) -> bool {
+    let [first, second] = [(POOL, POOL_LENGTH), (zone::POOL, zone::POOL_LENGTH)]
+        .map(|(address, length)| AddressPrefix { address: address.into(), length });
+    let global = siphash(ULA_KEY, &[host_id.as_bytes()]);
+    let unique_local = AddressPrefix { address: ipv6_host(global, 0).into(), length: 48 };
+    let own = AddressPrefix::host(address);
+    [first, second, unique_local].iter().any(|pool| pool.overlaps(&own))
+}
+
 /// Returns the plan that led to this address. `None` if the address is outside of the pool.
 pub(crate) fn plan_of_address(machine: &Name, host_id: Id128, address: Ipv4Addr) -> Option<LinkPlan> {
     let slot = address.to_bits().wrapping_sub(POOL.to_bits()) >> (32 - IPV4_LENGTH);

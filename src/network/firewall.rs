@@ -8,6 +8,7 @@ pub(crate) mod coexist;
 pub mod counters;
 pub(crate) mod deletions;
 mod extra_links;
+mod forwarding;
 mod inet;
 mod matches;
 mod member;
@@ -19,6 +20,7 @@ pub(crate) mod trace;
 mod traffic_policy;
 
 pub(crate) use extra_links::Extra;
+pub(crate) use forwarding::Forwarding;
 pub(crate) use inet::connections::are_countable as can_count_connections;
 pub(crate) use inet::policy_chains::PolicyChain;
 pub use member::Member;
@@ -124,7 +126,7 @@ fn delete_and_create(batch: &mut Batch, family: u8, create: fn(&mut Batch)) {
 /// Any error of the kernel: then nothing has changed.
 pub(crate) fn change(before: &Member, after: &Member, extras: &[Extra]) -> Result<()> {
     let mut batch = Batch::new();
-    Part { member: Some(before), extras }.change(after, &mut batch);
+    Part { member: Some(before), extras, forwarding: None }.change(after, &mut batch);
     commit(batch).context(|| format!("cannot change the firewall of '{}'", before.interface()))
 }
 

@@ -118,6 +118,8 @@ pub(crate) struct Record {
     /// The interfaces beside its link in the firewall's tables.
     #[serde(default)]
     pub(crate) extras: Vec<firewall::Extra>,
+    /// Its forwarded ports, if it configures its addresses itself.
+    pub(crate) forwarding: Option<firewall::Forwarding>,
     /// Its zone.
     pub(crate) zone: Option<Zone>,
     /// Its interfaces beside its link.
@@ -200,6 +202,7 @@ impl Record {
             waits_for: None,
             firewall: None,
             extras: Vec::new(),
+            forwarding: None,
             zone: None,
             interfaces: Vec::new(),
             hosts: None,
@@ -224,12 +227,14 @@ impl Record {
 
     /// Returns its part of the firewall's tables.
     pub(crate) fn part(&self) -> firewall::Part<'_> {
-        firewall::Part { member: self.firewall.as_ref(), extras: &self.extras }
+        let forwarding = self.forwarding.as_ref();
+        firewall::Part { member: self.firewall.as_ref(), extras: &self.extras, forwarding }
     }
 
     /// Returns its published ports.
     pub(crate) fn ports(&self) -> &[Port] {
-        self.firewall.as_ref().map(firewall::Member::ports).unwrap_or_default()
+        let forwarded = self.forwarding.as_ref().map(firewall::Forwarding::ports);
+        self.firewall.as_ref().map(firewall::Member::ports).or(forwarded).unwrap_or_default()
     }
 
     /// Returns the cgroup of the guest. `None` if the machine has no cgroup of its own.

@@ -97,7 +97,7 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
     // of the other machine.
     let address = |member: &Member| claim::address_file(paths, member.addresses().0);
     let is_its_own = |member: &&Member| member.zone().is_some() || !lock::is_taken(&address(member));
-    let part = Part { member: record.firewall.as_ref().filter(is_its_own), extras: &record.extras };
+    let part = Part { member: record.firewall.as_ref().filter(is_its_own), ..record.part() };
     note(firewall::leave(&socket, paths, record, part));
     before_links(record);
     note(outside(record));

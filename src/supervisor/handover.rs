@@ -111,6 +111,8 @@ pub(crate) enum FdName {
     Log,
     /// The packet socket for DHCP and router requests.
     Dhcp,
+    /// The netlink socket that reports the addresses that the guest configures.
+    Addresses,
     /// The listening control socket. Clients wait in its queue between the acts.
     Control,
     /// The network namespace, which outlives a reboot.

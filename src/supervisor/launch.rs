@@ -124,6 +124,7 @@ pub(crate) fn launch(request: LaunchRequest<'_>, claims: Claims) -> Result<Runni
             current_step::set(step.describe());
             launch.run(step)?;
         }
+        launch.watch_addresses()?;
         launch.record_phase()
     };
     if let Err(error) = steps() {

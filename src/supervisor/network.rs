@@ -3,5 +3,6 @@
 
 pub(crate) mod dhcp;
 pub(crate) mod firewall;
+pub(crate) mod forwarding;
 pub(crate) mod hosts_file;
 pub(crate) mod interfaces;

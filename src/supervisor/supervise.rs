@@ -3,6 +3,7 @@
 
 mod answers;
 mod boot_progress;
+mod console;
 mod inboxes;
 mod init;
 mod leave;
@@ -13,13 +14,14 @@ mod timers;
 use super::control_socket::{ControlSocket, FIRST_CLIENT};
 use super::exit::Exit;
 use super::failure;
-use super::guest::console::{GuestConsole, GuestIdentity, Hotkey, Typed};
+use super::guest::console::{GuestConsole, GuestIdentity};
 use super::guest::inbox::Inbox;
 use super::guest::notify_in::{self, Notification};
 use super::guest::syslog::Syslog;
 use super::handover::{FdName, Fds, Running, SupervisorState};
 use super::network::dhcp::DhcpServer;
 use super::network::firewall::watch::FirewallWatch;
+use super::network::forwarding::AddressWatch;
 use super::notify_out::ServiceManager;
 use super::registration::{self, Watch};
 use super::stop::{GuestAccess, RequestChild, Stop};
@@ -63,10 +65,11 @@ enum EventSource {
     Log,
     Dhcp,
     Firewall,
+    Addresses,
 }
 
 impl EventSource {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Leader,
         Self::Signal,
         Self::Notify,
@@ -77,6 +80,7 @@ impl EventSource {
         Self::Log,
         Self::Dhcp,
         Self::Firewall,
+        Self::Addresses,
     ];
 }
 
@@ -90,6 +94,7 @@ struct Loop {
     log: Option<Syslog>,
     dhcp: Option<DhcpServer>,
     firewall_watch: Option<FirewallWatch>,
+    address_watch: Option<AddressWatch>,
     console: GuestConsole,
     control: ControlSocket,
     signals: SignalFd,
@@ -186,6 +191,7 @@ impl Loop {
         let control = control.map_or_else(|| listen(&state), ControlSocket::from_listener);
         let machined = state.register.then(|| Watch::new(&state.record.name)).flatten();
         let firewall_watch = FirewallWatch::watch(&state.record);
+        let address_watch = fds.take(FdName::Addresses).map(AddressWatch::new);
         let boot = BootProgress::new(state.record.started, Duration::from_millis(state.start_timeout));
         let watch = Self {
             leader: fds.require(FdName::Leader)?,
@@ -212,6 +218,7 @@ impl Loop {
             needs_reexec: false,
             status: String::new(),
             firewall_watch,
+            address_watch,
         };
         watch.watch_all()?;
         Ok(watch)
@@ -219,7 +226,7 @@ impl Loop {
 
     fn watch_all(&self) -> Result<()> {
         let stdin = self.console.is_interactive().then(rustix::stdio::stdin);
-        let sources: [(EventSource, Option<BorrowedFd<'_>>); 10] = [
+        let sources: [(EventSource, Option<BorrowedFd<'_>>); 11] = [
             (EventSource::Leader, Some(self.leader.as_fd())),
             (EventSource::Signal, Some(self.signals.as_fd())),
             (EventSource::Notify, self.notify.as_ref().map(AsFd::as_fd)),
@@ -230,6 +237,7 @@ impl Loop {
             (EventSource::Log, self.log.as_ref().map(Syslog::as_fd)),
             (EventSource::Dhcp, self.dhcp.as_ref().map(DhcpServer::as_fd)),
             (EventSource::Firewall, self.firewall_watch.as_ref().map(FirewallWatch::as_fd)),
+            (EventSource::Addresses, self.address_watch.as_ref().map(AddressWatch::as_fd)),
         ];
         for (source, fd) in sources {
             if let Some(fd) = fd {
@@ -287,6 +295,7 @@ impl Loop {
                 Some(EventSource::Log) => self.log.iter_mut().for_each(Syslog::read),
                 Some(EventSource::Dhcp) => self.dhcp.iter_mut().for_each(DhcpServer::read),
                 Some(EventSource::Firewall) => self.firewall_watch.iter_mut().for_each(FirewallWatch::read),
+                Some(EventSource::Addresses) => self.address_watch.iter_mut().for_each(AddressWatch::read),
                 Some(EventSource::Machined) if ended.is_none() && self.lost_by_machined() => {
                     ended = Some(LoopExit::Unregistered);
                 }
@@ -299,6 +308,9 @@ impl Loop {
         self.dhcp.iter_mut().for_each(DhcpServer::advertise);
         let paths = self.paths();
         self.firewall_watch.iter_mut().for_each(|watch| watch.look(&paths, &self.state.record));
+        if let Some(watch) = &mut self.address_watch {
+            self.needs_reexec |= watch.look(&paths, &mut self.state.record);
+        }
         self.answer_freezing();
         self.end_late_start();
         self.recognise();
@@ -402,31 +414,6 @@ impl Loop {
                     self.progress(is_new);
                 }
                 Notification::Status(_) => {}
-            }
-        }
-    }
-
-    fn console_output(&mut self) {
-        let (mut is_new, is_booting) = (false, !self.ready);
-        let is_open = self.console.read(&mut |bytes| {
-            is_new = is_booting && self.boot.is_new_output(bytes);
-            self.control.show(bytes);
-        });
-        if is_open {
-            self.progress(is_new);
-        } else if let Some(master) = self.console.master() {
-            let _ = self.epoll.delete(master);
-        }
-    }
-
-    fn console_input(&mut self) {
-        match self.console.typed() {
-            Typed::Text => {}
-            Typed::End => drop(self.epoll.delete(rustix::stdio::stdin())),
-            Typed::Hotkey(Hotkey::PowerOff) => self.request_stop(),
-            Typed::Hotkey(Hotkey::Reboot) => self.request_reboot(),
-            Typed::Hotkey(Hotkey::Kill) => {
-                let _ = process::send_signal(self.leader.as_fd(), libc::SIGKILL);
             }
         }
     }

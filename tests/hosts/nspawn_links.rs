@@ -219,3 +219,69 @@ fn a_zone_has_plain_machines_or_others() {
     before.assert_same(&host);
     host.stop();
 }
+
+/// An outside network at the peer of `up0`, from which the host is 198.51.100.9.
+const OUTSIDE: &str = "
+ip netns add outside
+ip link set out0 netns outside
+ip addr add 198.51.100.9/24 dev up0
+ip -n outside addr add 198.51.100.1/24 dev out0; ip -n outside link set out0 up
+";
+
+#[test]
+fn ports_follow_the_addresses_of_a_plain_link() {
+    let host = host();
+    host.add_guest("busybox", "n");
+    host.sh_ok(OUTSIDE);
+    host.wait_for_address_detection();
+    let before = Snapshot::take(&host);
+    let text = "[network]\naddresses = \"none\"\nports = [\"8080:80\", \"198.51.100.9:8081:80\"]\n";
+    host.define("m", text);
+    host.coracle(&["start", "m"]);
+    host.sh_ok("! nft list tables | grep coracle; ip addr add 192.168.77.1/24 dev ve-m; ip link set ve-m up");
+    let configure = |script: &str| host.in_guest("m", &["sh", "-euc", script]).success("configure the link");
+    let maps = || host.sh("nft list map inet coracle dnat4; nft list map inet coracle dnat6").stdout;
+    configure(
+        "ip link set host0 name eth0; ip link set eth0 up; ip addr add 192.168.77.2/24 dev eth0; ip route add default via 192.168.77.1",
+    );
+    for page in ["198.51.100.9:8080", "198.51.100.9:8081", "192.168.77.1:8080"] {
+        host.wait_for_page(page);
+    }
+    host.wait_for_page_outside("198.51.100.9:8080");
+    assert!(maps().contains("6 . 8080 : 192.168.77.2 . 80") && !maps().contains("8080 : 2001"), "{}", maps());
+    assert!(host.coracle(&["show", "m", "-p", "ports"]).contains("8080:80"));
+    // Another address, one of IPv6, and one that belongs to other machines.
+    configure(
+        "ip addr flush dev eth0; ip addr add 192.168.77.3/24 dev eth0; ip route add default via 192.168.77.1; ip addr add 2001:db8:7::2/64 dev eth0",
+    );
+    host.wait_until(LONG, "nft list map inet coracle dnat4 | grep 192.168.77.3");
+    host.wait_until(LONG, "nft list map inet coracle dnat6 | grep 2001:db8:7::2");
+    host.wait_for_page_outside("198.51.100.9:8080");
+    configure(
+        "ip addr flush dev eth0; ip addr add 10.177.0.2/30 dev eth0; ip addr add 169.254.3.4/16 dev eth0",
+    );
+    host.wait_until(LONG, "! nft list tables | grep coracle");
+    configure("ip addr add 192.168.77.4/24 dev eth0");
+    host.wait_until(LONG, "nft list map inet coracle dnat4 | grep 192.168.77.4");
+    // The ports are the machine's, and the tables come back after a flush.
+    host.define("n", "[network]\nports = [\"8080:80\"]\n");
+    let refused = host.exec(&["coracle", "start", "n"]);
+    let status = host.coracle(&["status", "n"]);
+    assert!(refused.status != 0 && status.contains("machine 'm' has '8080:80'"), "{refused}{status}");
+    host.sh_ok("nft delete table inet coracle");
+    host.wait_until(LONG, "nft list map inet coracle dnat4 | grep 192.168.77.4");
+    let leader = host.machine_leader("m");
+    host.ask_in_guest("m", &["reboot"]);
+    host.wait_for_reboot("m", leader);
+    host.wait_until(LONG, "! nft list tables | grep coracle");
+    configure("ip link set host0 up; ip addr add 192.168.77.5/24 dev host0");
+    host.wait_until(LONG, "nft list map inet coracle dnat4 | grep 192.168.77.5");
+    host.coracle(&["stop", "m"]);
+    before.assert_same(&host);
+    host.coracle(&["start", "m"]);
+    configure("ip link set host0 up; ip addr add 192.168.77.6/24 dev host0");
+    host.wait_until(LONG, "nft list map inet coracle dnat4 | grep 192.168.77.6");
+    host.kill_supervisor("m");
+    before.assert_same(&host);
+    host.stop();
+}

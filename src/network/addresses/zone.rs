@@ -13,8 +13,8 @@ use crate::machine::network::Zone;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The pool of IPv4 networks for zones.
-const POOL: Ipv4Addr = Ipv4Addr::new(10, 178, 0, 0);
-const POOL_LENGTH: u8 = 15;
+pub(super) const POOL: Ipv4Addr = Ipv4Addr::new(10, 178, 0, 0);
+pub(super) const POOL_LENGTH: u8 = 15;
 /// Length of a zone's IPv4 prefix: as many addresses as a Linux bridge has ports.
 pub(crate) const LENGTH: u8 = 22;
 const SLOTS: u32 = 1 << (LENGTH - POOL_LENGTH);

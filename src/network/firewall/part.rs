@@ -6,6 +6,7 @@ mod policy_elements;
 
 use super::bridge;
 use super::extra_links::Extra;
+use super::forwarding::Forwarding;
 use super::inet::{connections, policy_chains, sets};
 use super::member::Member;
 use super::netlink::element::{self, Element, padded, push_all};
@@ -18,6 +19,8 @@ pub struct Part<'a> {
     pub(crate) member: Option<&'a Member>,
     /// Its extra links.
     pub(crate) extras: &'a [Extra],
+    /// Its ports, if it configures its addresses itself.
+    pub(crate) forwarding: Option<&'a Forwarding>,
 }
 
 /// The other machines that need parts of the tables, seen from one machine.
@@ -42,14 +45,14 @@ pub(super) struct DropCount {
 
 impl<'a> From<&'a Member> for Part<'a> {
     fn from(member: &'a Member) -> Self {
-        Self { member: Some(member), extras: &[] }
+        Self { member: Some(member), extras: &[], forwarding: None }
     }
 }
 
 impl Part<'_> {
     /// Whether the machine needs nothing in the tables.
     pub(crate) fn is_empty(&self) -> bool {
-        self.member.is_none() && self.extras.is_empty()
+        self.member.is_none() && self.extras.is_empty() && !self.forwarding.is_some_and(Forwarding::is_active)
     }
 
     /// Whether it needs the table `bridge coracle`.
@@ -143,11 +146,12 @@ impl Part<'_> {
         elements
     }
 
-    /// The elements of extra links, and those that jump to the chain of the machine's connections.
+    /// The elements of extra links and of forwarded ports, and those that jump to the chain of the machine's connections.
     fn extra_elements(&self) -> Vec<Element> {
         let connections = self.member.map(|member| connections::elements(member, self.extras));
         let mut elements: Vec<Element> = self.extras.iter().flat_map(link::extra).collect();
         elements.extend(connections.into_iter().flatten());
+        elements.extend(self.forwarding.into_iter().flat_map(dnat::forwarded));
         elements
     }
 

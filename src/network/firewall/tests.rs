@@ -135,10 +135,10 @@ fn a_policy_and_extra_links_are_listed() {
     in_netns("a_policy_and_extra_links_are_listed", || {
         let member = web().with_policy(policy());
         let extras = [Extra::link("ve-web-x"), Extra::port("vb-web-y")];
-        let part = Part { member: Some(&member), extras: &extras };
+        let part = Part { member: Some(&member), extras: &extras, forwarding: None };
         assert!(matches!(add(part).unwrap(), Added::Done));
         change(&member, &web(), &extras).unwrap();
-        assert!(is_complete(Part { member: Some(&web()), extras: &extras }));
+        assert!(is_complete(Part { member: Some(&web()), extras: &extras, forwarding: None }));
         change(&web(), &member, &extras).unwrap();
         PolicyChain::existing(&Nfnetlink::open()).for_each(|chain| assert!(chain.is_needed_by(&member)));
         remove(&Nfnetlink::open(), part, Others::default()).unwrap();

@@ -3,12 +3,14 @@
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
+use crate::machine::network::Addresses;
+use crate::network::firewall::Forwarding;
 use crate::network::resolved::PendingSettings;
-use crate::network::{networkd, veth, zone};
+use crate::network::{guest_addresses, networkd, veth, zone};
 use crate::supervisor::cleanup;
 use crate::supervisor::handover::FdName;
 use crate::supervisor::network::hosts_file::{self, ZoneChange};
-use crate::supervisor::network::{dhcp, firewall, interfaces};
+use crate::supervisor::network::{dhcp, firewall, forwarding, interfaces};
 use crate::sys::process::Child;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
@@ -103,6 +105,22 @@ impl Launch<'_> {
         if let Some((runtime, settings)) = self.settings.take() {
             runtime.block_on(settings.confirmed());
         }
+    }
+
+    /// Sets the ports that are forwarded to the addresses that the guest configures, and watches for these.
+    pub(super) fn watch_addresses(&mut self) -> Result<()> {
+        let network = &self.request.machine.network;
+        let is_plain = network.addresses == Addresses::None;
+        let defined = is_plain.then(|| Forwarding::new(&network.ports)).flatten();
+        if self.request.kept.is_some() && self.record.forwarding != defined {
+            forwarding::begin_boot(self.request.paths, &mut self.record, defined)?;
+        }
+        if self.record.forwarding.is_some() {
+            let network = open_of(&self.leader()?.0)?;
+            let socket = guest_addresses::subscribe(network.as_fd())?;
+            self.fds.insert(FdName::Addresses, socket);
+        }
+        Ok(())
     }
 
     pub(super) fn connect_interfaces(&mut self) -> Result<()> {

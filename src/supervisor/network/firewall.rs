@@ -167,7 +167,7 @@ pub(crate) enum TableState {
 /// # Errors
 /// Any error of the kernel.
 pub(crate) fn repair(paths: &Paths, record: &Record) -> Result<TableState> {
-    if firewall::is_complete(record.part()) {
+    if record.part().is_empty() || firewall::is_complete(record.part()) {
         return Ok(TableState::Complete);
     }
     let Some(_lock) = lock::attempt(paths, "firewall")? else { return Ok(TableState::Busy) };
@@ -215,7 +215,7 @@ pub(crate) fn join(paths: &Paths, record: &mut Record) -> Result<()> {
     if let (firewall::Added::Done, Some(member)) = (&added, part.member) {
         bind(&[member.interface()]);
     }
-    let has_ports = part.member.is_some_and(|member| !member.ports().is_empty());
+    let has_ports = !record.ports().is_empty();
     match added {
         firewall::Added::Done | firewall::Added::Incompatible if part.member.is_none() => {}
         firewall::Added::Done | firewall::Added::Incompatible => {
@@ -279,7 +279,8 @@ pub(crate) fn leave(
         runtime.block_on(firewalld::remove(socket, member.interface()));
     }
     // Before the lock is released: of two machines that leave at once the second removes the tables.
-    let written = Record { firewall: None, extras: Vec::new(), ..record.clone() }.write(paths);
+    let written =
+        Record { firewall: None, extras: Vec::new(), forwarding: None, ..record.clone() }.write(paths);
     // No other machine sees a record that could not be written before either.
     written.or_else(|error| if Record::is_written(paths, &record.name) { Err(error) } else { Ok(()) })
 }

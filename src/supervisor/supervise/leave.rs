@@ -12,6 +12,7 @@ use crate::supervisor::guest::syslog::Syslog;
 use crate::supervisor::handover::{FdName, Running};
 use crate::supervisor::network::dhcp::DhcpServer;
 use crate::supervisor::network::firewall::watch::FirewallWatch;
+use crate::supervisor::network::forwarding::AddressWatch;
 use crate::supervisor::registration;
 use sd_notify::NotifyState;
 
@@ -45,8 +46,8 @@ impl Loop {
 
     /// Records the end, and cleans up. Returns the exit status of the run.
     fn finish(&mut self, exit: Exit) -> u8 {
-        // The last descriptor of the namespace: meanwhile the kernel deletes the links.
-        drop(self.fds.take(FdName::Network));
+        // The last descriptors of the namespace: meanwhile the kernel deletes the links.
+        drop((self.fds.take(FdName::Network), self.address_watch.take()));
         let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
         let failure = if stopped { None } else { exit.failure() };
         self.console.drain();
@@ -122,6 +123,7 @@ impl Loop {
         fds.insert(FdName::Notify, self.notify.map(Inbox::into_socket));
         fds.insert(FdName::Log, self.log.map(Syslog::into_socket));
         fds.insert(FdName::Dhcp, self.dhcp.map(DhcpServer::into_socket));
+        fds.insert(FdName::Addresses, self.address_watch.map(AddressWatch::into_socket));
         fds.insert(FdName::Control, self.control.into_listener());
         Running { state: self.state, fds }
     }

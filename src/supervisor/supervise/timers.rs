@@ -4,6 +4,7 @@ use super::{Freezing, Loop};
 use crate::supervisor::guest::syslog::Syslog;
 use crate::supervisor::network::dhcp::DhcpServer;
 use crate::supervisor::network::firewall::watch::FirewallWatch;
+use crate::supervisor::network::forwarding::AddressWatch;
 use crate::supervisor::stop::Stop;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ impl Loop {
             self.reboot_pause(),
             self.init.time_left(),
             self.firewall_watch.as_ref().and_then(FirewallWatch::time_left),
+            self.address_watch.as_ref().and_then(AddressWatch::time_left),
             self.freezing.as_ref().map(Freezing::pause),
             self.console.report_dropped(),
             self.log.as_mut().and_then(Syslog::report_dropped),

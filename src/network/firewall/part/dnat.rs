@@ -2,10 +2,12 @@
 //! resolver. Called by `part`.
 
 use crate::machine::network::{Port, Protocol};
+use crate::network::firewall::forwarding::Forwarding;
 use crate::network::firewall::inet::sets;
 use crate::network::firewall::matches::{DNS, TCP, UDP};
 use crate::network::firewall::member::Member;
 use crate::network::firewall::netlink::element::Element;
+use crate::network::guest_addresses::GuestAddresses;
 use std::net::IpAddr;
 
 /// A port in a key or in data: padded to a register.
@@ -20,18 +22,30 @@ fn service_key(protocol: u8, port: u16) -> Vec<u8> {
 
 /// The elements of published ports.
 pub(super) fn published(member: &Member) -> Vec<Element> {
-    let numbers = |port: &Port| {
-        let port = *port;
-        (port.host..=port.last).map(move |number| (port, number))
-    };
-    let ports = member.ports().iter().flat_map(numbers);
-    ports
+    let (ipv4, ipv6) = member.addresses();
+    let targets = GuestAddresses { ipv4: Some(ipv4), ipv6: Some(ipv6) };
+    single_ports(member.ports())
         .flat_map(|(port, number)| {
             let is_relayed = member.on_demand().contains(&port);
             let relayed = is_relayed.then(|| relayed_port(&port, number));
-            published_port(member, &port, number).into_iter().chain(relayed)
+            published_port(targets, &port, number).into_iter().chain(relayed)
         })
         .collect()
+}
+
+/// The elements of ports of a machine that configures its addresses itself.
+pub(super) fn forwarded(forwarding: &Forwarding) -> Vec<Element> {
+    let targets = forwarding.targets();
+    let ports = single_ports(forwarding.ports());
+    ports.flat_map(|(port, number)| published_port(targets, &port, number)).collect()
+}
+
+/// The single ports of ranges, each with its range.
+fn single_ports(ports: &[Port]) -> impl Iterator<Item = (Port, u16)> {
+    ports.iter().flat_map(|port| {
+        let port = *port;
+        (port.host..=port.last).map(move |number| (port, number))
+    })
 }
 
 /// The element of one port of a range, whose first connections a process of the host relays.
@@ -49,27 +63,20 @@ fn relayed_port(port: &Port, number: u16) -> Element {
 }
 
 /// The elements of one port of a range.
-fn published_port(member: &Member, port: &Port, number: u16) -> Vec<Element> {
-    let (ipv4, ipv6) = member.addresses();
+fn published_port(targets: GuestAddresses, port: &Port, number: u16) -> Vec<Element> {
     let guest = port_key(port.guest.saturating_add(number - port.host));
     let protocol = if port.protocol == Protocol::Udp { UDP } else { TCP };
     let service = service_key(protocol, number);
-    let to4 = [&ipv4.octets()[..], &guest].concat();
-    let to6 = [&ipv6.octets()[..], &guest].concat();
-    match port.address {
-        None => vec![
-            Element::new(sets::DNAT4, service.clone()).with_data(to4),
-            Element::new(sets::DNAT6, service).with_data(to6),
-        ],
-        Some(IpAddr::V4(address)) => {
-            let key = [&address.octets()[..], &service].concat();
-            vec![Element::new(sets::DNAT_ADDR4, key).with_data(to4)]
-        }
-        Some(IpAddr::V6(address)) => {
-            let key = [&address.octets()[..], &service].concat();
-            vec![Element::new(sets::DNAT_ADDR6, key).with_data(to6)]
-        }
-    }
+    let to4 = targets.ipv4.map(|address| [&address.octets()[..], &guest].concat());
+    let to6 = targets.ipv6.map(|address| [&address.octets()[..], &guest].concat());
+    let key = |address: &[u8]| [address, &service].concat();
+    let (key4, key6) = match port.address {
+        None => (Some((sets::DNAT4, service.clone())), Some((sets::DNAT6, service.clone()))),
+        Some(IpAddr::V4(address)) => (Some((sets::DNAT_ADDR4, key(&address.octets()))), None),
+        Some(IpAddr::V6(address)) => (None, Some((sets::DNAT_ADDR6, key(&address.octets())))),
+    };
+    let elements = [key4.zip(to4), key6.zip(to6)].into_iter().flatten();
+    elements.map(|((set, key), to)| Element::new(set, key).with_data(to)).collect()
 }
 
 /// The elements that redirect the machine's DNS queries to its gateway.

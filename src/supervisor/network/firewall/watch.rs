@@ -43,7 +43,8 @@ impl FirewallWatch {
     /// Begins to watch. `None` if the machine has no part in the tables. The first check follows soon:
     /// between the acts of the supervisor the tables are not watched.
     pub(crate) fn watch(record: &Record) -> Option<Self> {
-        if record.part().is_empty() {
+        // Forwarded ports follow when the guest has an address.
+        if record.part().is_empty() && record.forwarding.is_none() {
             return None;
         }
         let socket = deletions::subscribe();
