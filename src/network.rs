@@ -1,6 +1,7 @@
 //! The network of machines: links, addresses, DHCP, host names, the firewall.
 
 pub mod addresses;
+mod altnames;
 pub mod dhcp;
 pub mod firewall;
 pub(crate) mod firewalld;

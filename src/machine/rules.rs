@@ -5,9 +5,7 @@ use super::command::Payload;
 use super::credentials::Credential;
 use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
-use super::network::{
-    Addresses, INTERFACE_NAME_MAX, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol,
-};
+use super::network::{Addresses, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol};
 use super::root::{Ephemeral, Root, RootSource, Volatile};
 use super::security::Procfs;
 use super::users::{Ownership, RANGE_SIZE, Users};
@@ -183,12 +181,6 @@ fn connection(network: &Network) -> Vec<Error> {
         let name = interface.names.inside.as_ref().unwrap_or(&interface.names.host).as_str();
         let is_prefixed = interface.names.inside.is_none()
             && matches!(interface.kind, InterfaceKind::Macvlan | InterfaceKind::Ipvlan);
-        if is_prefixed && name.len() > INTERFACE_NAME_MAX - 3 {
-            errors.push(
-                Error::new(format!("the interface name '{name}' is too long with the prefix 'mv-' or 'iv-'"))
-                    .with_hint(format!("set a name inside, for example \"{name}:lan0\"")),
-            );
-        }
         if matches!(name, "lo" | "host0") || (!is_prefixed && inside.contains(&name)) {
             errors.push(Error::new(format!("two interfaces of the machine have the name '{name}'")));
         }

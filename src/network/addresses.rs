@@ -184,11 +184,15 @@ fn of_slot(machine: &Name, host_id: Id128, slot: u32) -> LinkPlan {
     }
 }
 
-/// Returns the name of the host's end for a machine: `ve-NAME`, or `vb-NAME` for the port of a bridge. A name
-/// longer than an interface name may be is abridged to its first 11 characters and a hash of the whole, as by
-/// systemd-nspawn; the unabridged name is then returned as well.
+/// Returns the name of the host's end for a machine: `ve-NAME`, or `vb-NAME` for the port of a bridge; see
+/// [`abridged`].
 pub(crate) fn host_interface_name(prefix: &str, machine: &Name) -> (String, Option<String>) {
-    let full = format!("{prefix}{machine}");
+    abridged(format!("{prefix}{machine}"))
+}
+
+/// Returns an interface name. One that is too long is abridged to its first 11 characters and a hash of the
+/// whole, as by systemd-nspawn; the unabridged name is then returned as well.
+pub(crate) fn abridged(full: String) -> (String, Option<String>) {
     if full.len() <= INTERFACE_NAME_MAX {
         return (full, None);
     }

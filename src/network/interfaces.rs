@@ -4,8 +4,9 @@
 
 use super::addresses::{
     EXTRA_GUEST_MAC_KEY, EXTRA_HOST_MAC_KEY, GUEST_INTERFACE, GUEST_MAC_KEY, HOST_MAC_KEY, MACVLAN_MAC_KEY,
-    host_interface_name, mac,
+    abridged, host_interface_name, mac,
 };
+use super::altnames;
 use super::veth::{
     LOOPBACK, connect, connect_in, errno, failure, is_veth, link_by_index, link_by_name, set, zone_bridge,
 };
@@ -31,8 +32,11 @@ pub(crate) struct ExtraInterface {
     kind: InterfaceKind,
     /// Its name on the host, or the name of its lower interface.
     host: String,
-    /// The unabridged name.
+    /// The unabridged name of the host's end.
     altname: Option<String>,
+    /// The alternative names of a moved interface.
+    #[serde(default)]
+    altnames: Vec<String>,
     /// Its name inside the machine.
     inside: String,
     /// The bridge of the host with the host's end as a port.
@@ -62,6 +66,7 @@ impl ExtraInterface {
             kind,
             host: host.to_owned(),
             altname: None,
+            altnames: Vec::new(),
             host_mac,
             guest_mac,
             inside,
@@ -88,8 +93,8 @@ impl ExtraInterface {
             let host = further.names.host.as_str();
             let inside = further.names.inside.as_ref().map(ToString::to_string);
             let inside = inside.unwrap_or_else(|| match further.kind {
-                InterfaceKind::Macvlan => format!("mv-{host}"),
-                InterfaceKind::Ipvlan => format!("iv-{host}"),
+                InterfaceKind::Macvlan => abridged(format!("mv-{host}")).0,
+                InterfaceKind::Ipvlan => abridged(format!("iv-{host}")).0,
                 InterfaceKind::Veth | InterfaceKind::Moved => host.to_owned(),
             });
             let (keys, count) = match further.kind {
@@ -206,7 +211,9 @@ pub(crate) async fn connect_interface(
             None
         }
         InterfaceKind::Moved => {
-            let link = required(&host, &interface.host).await?;
+            let link = required_link(&host, &interface.host).await?;
+            interface.altnames = altnames::of(&link);
+            let link = link.header.index;
             let message = LinkUnspec::new_with_index(link)
                 .name(&interface.inside)
                 .setns_by_fd(guest_netns.as_raw_fd())
@@ -218,7 +225,11 @@ pub(crate) async fn connect_interface(
             None
         }
     };
-    let inside = required(&guest, &interface.inside).await?;
+    let inside = required_link(&guest, &interface.inside).await?;
+    let present = altnames::of(&inside);
+    let inside = inside.header.index;
+    let missing = interface.altnames.iter().filter(|name| !present.contains(name));
+    altnames::add(&guest, inside, &interface.inside, missing).await;
     interface.index = Some(inside);
     if interface.is_plain {
         return Ok(ifindex);
@@ -233,8 +244,12 @@ pub(crate) async fn connect_interface(
 }
 
 async fn required(handle: &Handle, name: &str) -> Result<u32> {
+    required_link(handle, name).await.map(|link| link.header.index)
+}
+
+async fn required_link(handle: &Handle, name: &str) -> Result<LinkMessage> {
     let link = link_by_name(handle, name).await?;
-    link.map(|link| link.header.index).ok_or_else(|| Error::new(format!("there is no interface '{name}'")))
+    link.ok_or_else(|| Error::new(format!("there is no interface '{name}'")))
 }
 
 /// Creates a veth pair, with the host's end as a port of its bridge.
@@ -263,11 +278,7 @@ async fn pair(host: &Handle, interface: &ExtraInterface, guest_netns: BorrowedFd
     let making = || format!("cannot create the veth pair '{name}'");
     host.link().add(pair.build()).execute().await.map_err(failure).context(making)?;
     let ifindex = required(host, name).await?;
-    if let Some(altname) = &interface.altname
-        && let Err(error) = host.link().property_add(ifindex).alt_ifname(&[altname]).execute().await
-    {
-        log::debug!("cannot add the alternative name '{altname}' to '{name}': {}, ignoring", failure(error));
-    }
+    altnames::add(host, ifindex, name, interface.altname.iter()).await;
     let up = LinkUnspec::new_with_index(ifindex).up().build();
     if interface.is_plain {
         if bridge_index.is_some() {
@@ -401,11 +412,30 @@ pub(crate) async fn return_to_host(interfaces: &[ExtraInterface], netns: Borrowe
         let back =
             LinkUnspec::new_with_index(index).name(&interface.host).setns_by_fd(host.as_raw_fd()).build();
         let doing = format!("return '{}' from the machine to the host", interface.host);
+        // An alternative name in use on the host would prevent the move.
+        let of_guest = altnames::of(&link).into_iter().filter(|name| !interface.altnames.contains(name));
+        altnames::remove(&guest, index, of_guest).await;
         let moved = match set(&guest, down, &doing).await {
             Ok(()) => set(&guest, back, &doing).await,
             error => error,
         };
+        if moved.is_ok() {
+            restore_altnames(interface).await?;
+        }
         result = result.and(moved);
     }
     result
+}
+
+/// Adds the alternative names that a moved interface had before, if the kernel or the guest has removed them.
+async fn restore_altnames(interface: &ExtraInterface) -> Result<()> {
+    if interface.altnames.is_empty() {
+        return Ok(());
+    }
+    let host = connect()?;
+    let link = required_link(&host, &interface.host).await?;
+    let present = altnames::of(&link);
+    let missing = interface.altnames.iter().filter(|name| !present.contains(name));
+    altnames::add(&host, link.header.index, &interface.host, missing).await;
+    Ok(())
 }

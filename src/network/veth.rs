@@ -9,6 +9,7 @@ mod tests;
 pub(super) mod zone_bridge;
 
 use super::addresses::{GUEST_INTERFACE, IPV6_LENGTH, LinkPlan, link_local};
+use super::altnames;
 use crate::error::{Context, Error, Result};
 use futures_util::{TryStreamExt, future};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
@@ -191,16 +192,7 @@ async fn configure_host(handle: &Handle, plan: &LinkPlan) -> Result<Link> {
         .await?
         .ok_or_else(|| Error::new(format!("interface '{name}' disappeared during setup")))?;
     let ifindex = link.header.index;
-    if let Some(altname) = &plan.altname {
-        let request = handle.link().property_add(ifindex).alt_ifname(&[altname]);
-        // KERNEL(5.5): older kernels have no alternative names; it is a convenience only.
-        if let Err(error) = request.execute().await {
-            log::debug!(
-                "cannot add the alternative name '{altname}' to '{name}': {}, ignoring",
-                failure(error)
-            );
-        }
-    }
+    altnames::add(handle, ifindex, name, plan.altname.iter()).await;
     let (router, router_ifindex) = match &plan.zone {
         Some(zone) => {
             let bridge = zone_bridge::create(handle, &zone.bridge(), Some(plan.router_mac)).await?;

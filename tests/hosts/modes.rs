@@ -117,9 +117,18 @@ fn a_moved_interface_returns_to_the_host() {
     // The guest renames the interface and reboots.
     host.in_guest("m", &["sh", "-c", "ip link set lan0 down; ip link set lan0 name mine"])
         .success("rename it");
+    // Another alternative name instead of its own, one that the host has.
+    let leader = host.machine_leader("m");
+    host.sh_ok(&format!(
+        "ip link property add dev lo altname taken
+         nsenter -n -t {leader} ip link property del dev mine altname the-uplink
+         nsenter -n -t {leader} ip link property add dev mine altname taken"
+    ));
     reboot(&host);
+    host.sh_ok(&format!("nsenter -n -t {} ip link show lan0 | grep the-uplink", host.machine_leader("m")));
     reaches_outside(&host, "lan0");
     host.coracle(&["stop", "m"]);
+    host.sh_ok("ip link property del dev lo altname taken");
     let altname = |text: String| text.contains("altname the-uplink");
     assert!(altname(link) && altname(host.ok(&["ip", "-d", "link", "show", "up0"])));
     before.assert_same(&host);

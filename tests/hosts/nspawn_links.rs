@@ -4,16 +4,20 @@
 use crate::support::{Host, Job, LONG, Snapshot};
 
 /// The interfaces of the machine `m`, in both programs.
-const INTERFACES: [&str; 4] = [
+const INTERFACES: [&str; 5] = [
     "--network-veth-extra=xa:ia",
     "--network-veth-extra=xb",
     "--network-macvlan=up0",
     "--network-macvlan=up1:lan1",
+    "--network-macvlan=uplink-of-lan1",
 ];
 
 fn host() -> Host {
     let host = Host::builder().guest_as("busybox", "m").start();
-    host.sh_ok("for i in 0 1; do ip link add up$i type veth peer name out$i; ip link set up$i up; done");
+    host.sh_ok(
+        "for i in 0 1; do ip link add up$i type veth peer name out$i; ip link set up$i up; done
+         ip link add uplink-of-lan1 type veth peer name out2",
+    );
     host.write("/usr/local/bin/addresses", ADDRESSES);
     host.write("/usr/local/bin/states", STATES);
     host.sh_ok("chmod 755 /usr/local/bin/*");
@@ -46,15 +50,16 @@ fn end(host: &Host, job: Job) {
     host.wait_until(LONG, "! ip link | grep -e xa@ -e ve-m -e vb-m");
 }
 
-/// Shows the names and link-layer addresses of all links.
+/// Shows the names and link-layer addresses of all links, and alternative names.
 const ADDRESSES: &str = r"#!/bin/sh
 ip -o link | sed -n 's/^[0-9]*: \([^:@]*\).*link.ether \([0-9a-f:]*\) .*/\1 \2/p' | sort
+ip -o link | grep -o 'altname [^ \]*' | sort
 ";
 
 /// Returns the names and link-layer addresses inside, and those of the hosts' ends.
 fn addresses(host: &Host, program: &str, options: &[&str]) -> [String; 2] {
     let job = run(host, program, options);
-    let both = [inside(host, "addresses"), host.sh_ok("addresses | grep -e ^x -e ^v")];
+    let both = [inside(host, "addresses"), host.sh_ok("addresses | grep -e ^x -e ^v -e ^altname")];
     end(host, job);
     both
 }
@@ -108,7 +113,7 @@ ip -o link | sed -e s/NO-CARRIER,// -e s/,LOWER_UP// | sed -n 's/^[0-9]*: \([^:@
 fn plain_links_are_those_of_systemd_nspawn() {
     let host = host();
     host.sh_ok("ip link add br0 type bridge; ip link set br0 up; mkdir -p /etc/coracle/machines.d");
-    let further = "macvlan = [\"up0\", \"up1:lan1\"]\nveth-extra = [\"xa:ia\", \"xb\"]";
+    let further = "macvlan = [\"up0\", \"up1:lan1\", \"uplink-of-lan1\"]\nveth-extra = [\"xa:ia\", \"xb\"]";
     for (option, mode) in [
         ("-n", "mode = \"veth\""),
         ("--network-bridge=br0", "bridge = \"br0\""),
@@ -283,5 +288,47 @@ fn ports_follow_the_addresses_of_a_plain_link() {
     host.wait_until(LONG, "nft list map inet coracle dnat4 | grep 192.168.77.6");
     host.kill_supervisor("m");
     before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
+fn the_same_combinations_are_refused_as_by_systemd_nspawn() {
+    let host = host();
+    host.sh_ok(
+        "ip link add br0 type bridge; ip link set br0 up; ip netns add other; ip link add up2 type veth peer name out3",
+    );
+    let namespace = "--network-namespace-path=/run/netns/other";
+    let refused: [&[&str]; 10] = [
+        &["--network-bridge=br0", "--network-zone=lan"],
+        &[namespace, "-n"],
+        &[namespace, "--network-bridge=br0"],
+        &[namespace, "--network-zone=lan"],
+        &[namespace, "--network-macvlan=up0"],
+        &[namespace, "--network-interface=up2"],
+        &[namespace, "--network-veth-extra=xa:ia"],
+        &["-p", "8080:80"],
+        &["--network-interface=missing"],
+        &["--network-bridge=missing"],
+    ];
+    let accepted: [&[&str]; 6] = [
+        &[namespace],
+        &[namespace, "--private-network"],
+        &["--network-veth", "--private-network", "--network-bridge=br0"],
+        &["-n", "--network-zone=lan", "--network-macvlan=up0", "--network-interface=up2:lan0"],
+        &["--private-network", "--network-veth-extra=xa"],
+        &["-n", "-p", "8080:80", "-p", "udp:54"],
+    ];
+    let run = |program: &[&str], options: &[&str]| {
+        let base = ["-q", "--register=no", "--keep-unit", "-D", "/var/lib/machines/m", "--console=pipe"];
+        host.exec_for(LONG, &[program, &base, options, &["true"]].concat())
+    };
+    for (is_accepted, cases) in [(false, &refused[..]), (true, &accepted[..])] {
+        for options in cases {
+            for program in [&["systemd-nspawn"][..], &["coracle", "run"]] {
+                let ended = run(program, options);
+                assert_eq!(ended.status == 0, is_accepted, "{ended}");
+            }
+        }
+    }
     host.stop();
 }
