@@ -15,7 +15,6 @@ mod mounts;
 mod rlimits;
 pub mod step;
 
-pub(crate) use api_file_systems::MOUNT_POINTS;
 pub(crate) use command::candidates;
 pub use facts::{Facts, NamedDevice, User};
 pub use mount_maps::{BindOwners, MountMap};
@@ -27,6 +26,7 @@ use crate::machine::command::Payload;
 use crate::machine::console::Console;
 use crate::machine::contract::Contract;
 use crate::machine::init::{Init, InitChoice, Personality, Wait};
+use crate::machine::mounts::MOUNT_POINTS;
 use crate::machine::security::Procfs;
 use crate::sys::mount::{Depth, MountAttributes};
 use mount_maps::MountMaps;
@@ -265,7 +265,7 @@ fn build_steps(
         }
     }
     let (source, at) = (machine.root.path().to_owned(), facts.attach_at.clone());
-    let mount_points = api_file_systems::MOUNT_POINTS.iter().map(PathBuf::from).collect();
+    let mount_points = MOUNT_POINTS.iter().map(PathBuf::from).collect();
     // The namespace is entered after the last use of the host's procfs.
     match facts.attached_targets.clone() {
         Some(targets) => {

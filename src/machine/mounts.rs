@@ -11,6 +11,9 @@ pub(crate) const TMPFS_OPTIONS: [&str; 11] =
 pub(crate) const TMPFS_ATTRIBUTES: [&str; 8] =
     ["ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec"];
 
+/// Directories that must exist in every root.
+pub(crate) const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
+
 /// A further mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {

@@ -10,9 +10,6 @@ use crate::machine::network::RESOLVED_DROP_IN;
 use crate::sys::mount::{Depth, MountAttributes};
 use std::path::{Path, PathBuf};
 
-/// Directories that must exist in every root.
-pub(crate) const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
-
 /// Plain devices that every machine has: name, major and minor number (`admin-guide/devices.txt`).
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];

@@ -2,7 +2,7 @@
 
 use super::Tree;
 use crate::error::{Context, Result};
-use crate::plan::MOUNT_POINTS;
+use crate::machine::mounts::MOUNT_POINTS;
 use crate::sys::guest_files::GuestRoot;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
