@@ -20,6 +20,8 @@ mod life;
 mod managers;
 #[path = "bench/network.rs"]
 mod network;
+#[path = "bench/nspawn.rs"]
+mod nspawn;
 #[path = "bench/probe.rs"]
 mod probe;
 #[path = "bench/rest.rs"]
@@ -49,6 +51,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("network", "to a network beyond the host and back", network::all),
     ("scale", "many machines", scale::all),
     ("storage", "clones, throw-away roots, layers, snapshots", storage::all),
+    ("nspawn", "called as systemd-nspawn", nspawn::all),
     ("filter", "what the system-call filter costs", filter::all),
     ("probe", "what root inside can do", probe::all),
 ];

@@ -148,6 +148,11 @@ impl Machine {
         lists.into_iter().flat_map(|names| names.extract_if(.., |name| !is_known(name))).collect()
     }
 
+    /// Makes a directory inside the source, by its path on the host, the root.
+    pub(crate) fn pivot(&mut self, directory: std::path::PathBuf) {
+        self.0.root.pivoted = Some(directory);
+    }
+
     /// Makes the root read-only. Every machine can have such a root: no rule is about it.
     pub(crate) fn make_root_read_only(&mut self) {
         self.0.root.read_only = true;

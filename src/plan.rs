@@ -264,7 +264,7 @@ fn build_steps(
             steps.push(BuildStep::Loopback);
         }
     }
-    let (source, at) = (machine.root.path().to_owned(), facts.attach_at.clone());
+    let (source, at) = (machine.root.top().to_owned(), facts.attach_at.clone());
     let mount_points = MOUNT_POINTS.iter().map(PathBuf::from).collect();
     // The namespace is entered after the last use of the host's procfs.
     match facts.attached_targets.clone() {
@@ -299,6 +299,16 @@ fn build_steps(
     // systemd starts a journal, which binds the name itself. Other inits start without a log daemon.
     if matches!(machine.command.payload, Payload::Boot { .. }) && init != Init::Systemd {
         steps.push(BuildStep::LogSocket { path: "/dev/log".into() });
+    }
+    if let Some(old) = machine.root.pivot.as_ref().and_then(|pivot| pivot.old.clone()) {
+        steps.push(BuildStep::Bind {
+            source: BindSource::Host(machine.root.path().to_owned()),
+            target: old,
+            attributes: MountAttributes { read_only: machine.root.read_only, ..MountAttributes::default() },
+            depth: Depth::Tree,
+            ids: maps.of_root(facts, machine.id_count()),
+            missing: IfMissing::Create,
+        });
     }
     // After the guest's own file systems, so that they can be mounted over.
     steps.extend(mounts::custom(machine, facts, maps));

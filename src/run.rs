@@ -82,6 +82,7 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let mut resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
     warn(&resolved);
     root::protect_image(&mut resolved.machine);
+    root::find_pivot(&mut resolved.machine).map_err(|error| error.with_kind(Kind::Launch))?;
     let arguments = vec!["launch".into(), name.as_str().into()];
     let request =
         StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
@@ -160,6 +161,7 @@ pub(crate) fn foreground(
     let mut resolved = resolved.map_err(of_launch)?;
     warn(&resolved);
     root::protect_image(&mut resolved.machine);
+    root::find_pivot(&mut resolved.machine).map_err(of_launch)?;
     if resolved.machine.contract == Contract::Nspawn {
         for name in resolved.machine.drop_unknown_calls(plan::filter::is_known) {
             log::warn!("unknown system call or group '{name}', ignoring");

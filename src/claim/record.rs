@@ -41,7 +41,7 @@ pub(super) fn of(
         record.program = Executable::current();
     }
     record.started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-    record.root = machine.root.path().to_owned();
+    record.root = machine.root.top().to_owned();
     record.id_base = choice.ids.base;
     record.syscalls = Syscalls {
         allow: machine.security.syscalls_allow.clone(),

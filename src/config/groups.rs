@@ -35,6 +35,7 @@ const GROUPS: &[Group] = &[
     (Replaced, &["boot", "as-pid2", "command"]),
     (Replaced, &["root.ephemeral"]),
     (Replaced, &["root.directory", "root.stack"]),
+    (Replaced, &["root.pivot"]),
     (Replaced, &["chdir"]),
     (Replaced, &["environment"]),
     (Restricting, &["user"]),

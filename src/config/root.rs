@@ -1,13 +1,13 @@
 //! `[root]`: the root file system.
 
 use super::setting::{Single, settings};
-use super::values::{RawValue, Value, choose, word_of};
+use super::values::{RawValue, Value, choose, quoted, word_of};
 use crate::error::{Error, Result};
 use crate::image::find;
 use crate::machine::name::Name;
-use crate::machine::root::{Ephemeral, Root, RootSource, Volatile};
+use crate::machine::root::{Ephemeral, Pivot, Root, RootSource, Volatile};
 use crate::paths::Paths;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The words of `root.volatile`.
 const VOLATILE: [(&str, Volatile); 4] = [
@@ -50,6 +50,26 @@ impl Value for Ephemeral {
     }
 }
 
+impl Value for Pivot {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a path inside the root")) };
+        let below = |path: &str| match PathBuf::read(&RawValue::Text(path))? {
+            path if path == Path::new("/") => Err(Error::new("'/' is the root already")
+                .with_hint("write NEW or NEW:OLD, paths of directories below the root")),
+            path => Ok(path),
+        };
+        match text.split_once(':') {
+            Some((new, old)) => Ok(Self { new: below(new)?, old: Some(below(old)?) }),
+            None => Ok(Self { new: below(text)?, old: None }),
+        }
+    }
+
+    fn show(&self) -> String {
+        let old = self.old.iter().map(|old| format!(":{}", old.display()));
+        quoted(&old.fold(self.new.display().to_string(), |text, old| text + &old))
+    }
+}
+
 settings! {
     /// Settings of the root file system.
     RootSettings {
@@ -65,6 +85,8 @@ settings! {
         ephemeral: Single<Ephemeral> = Single "root.ephemeral", |_| Ephemeral::No;
         /// Whether they are also discarded when the guest reboots.
         fresh_on_reboot: Single<bool> = Single "root.fresh-on-reboot", |_| false;
+        /// The directory inside that becomes the root.
+        pivot: Single<Pivot> = Single "root.pivot";
     }
 }
 
@@ -115,6 +137,8 @@ impl RootSettings {
             volatile: self.volatile.required("root.volatile")?,
             ephemeral: self.ephemeral.required("root.ephemeral")?,
             fresh_on_reboot: self.fresh_on_reboot.required("root.fresh-on-reboot")?,
+            pivot: self.pivot.value().cloned(),
+            pivoted: None,
         })
     }
 }

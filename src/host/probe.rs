@@ -16,7 +16,7 @@ use crate::plan::{NamedDevice, init};
 use crate::sys::guest_files::GuestRoot;
 use crate::sys::pseudo_file;
 use mounts::Mounted;
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsRawFd, BorrowedFd};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -105,6 +105,16 @@ impl Tree {
     pub(crate) fn has(&self, path: &Path) -> bool {
         let path = self.resolve(path);
         self.nearest(&path).is_some_and(|(root, inside)| root.find(&inside).is_ok())
+    }
+
+    /// Returns the path on the host of a directory; links are followed inside.
+    ///
+    /// # Errors
+    /// It does not exist.
+    pub(crate) fn directory(&self, path: &Path) -> Result<PathBuf> {
+        let doing = || format!("cannot find the root '{}' in {}", path.display(), self.name);
+        let found = self.root.open_directory(path).context(doing)?;
+        std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).context(doing)
     }
 
     /// Returns owner and group of the file at a path; a symbolic link at its end is not followed.

@@ -63,6 +63,15 @@ pub enum Ephemeral {
     Memory,
 }
 
+/// A directory inside the source that becomes the root, as in systemd-nspawn(1), `--pivot-root=`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pivot {
+    /// The new root, an absolute path inside the source.
+    pub(crate) new: PathBuf,
+    /// The place of the source in the new root. `None` if it is not seen.
+    pub(crate) old: Option<PathBuf>,
+}
+
 /// The root file system of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
@@ -76,13 +85,25 @@ pub struct Root {
     pub ephemeral: Ephemeral,
     /// Whether they are also discarded when the guest reboots.
     pub fresh_on_reboot: bool,
+    /// The directory inside the source that becomes the root.
+    pub pivot: Option<Pivot>,
+    /// Its path on the host, once it is found. `None` for the source itself.
+    pub(crate) pivoted: Option<PathBuf>,
 }
 
 impl Root {
     /// Returns a root of which all changes are kept.
     pub fn of(source: RootSource) -> Self {
         let (volatile, ephemeral) = (Volatile::No, Ephemeral::No);
-        Self { source, read_only: false, volatile, ephemeral, fresh_on_reboot: false }
+        Self {
+            source,
+            read_only: false,
+            volatile,
+            ephemeral,
+            fresh_on_reboot: false,
+            pivot: None,
+            pivoted: None,
+        }
     }
 }
 
@@ -90,6 +111,11 @@ impl Root {
     /// Returns the path of the source.
     pub fn path(&self) -> &Path {
         self.source.path()
+    }
+
+    /// Returns the path of the directory that the machine sees as its root, or of its source.
+    pub(crate) fn top(&self) -> &Path {
+        self.pivoted.as_deref().unwrap_or(self.path())
     }
 
     /// Returns whether the machine leaves the source unchanged: several machines can run on it at the same
@@ -117,7 +143,7 @@ impl Root {
     pub(crate) fn plain_directory(&self) -> Option<&Path> {
         let is_plain = self.volatile == Volatile::No && (self.read_only || self.ephemeral == Ephemeral::No);
         match &self.source {
-            RootSource::Directory(path) if is_plain => Some(path),
+            RootSource::Directory(path) if is_plain => Some(self.pivoted.as_ref().unwrap_or(path)),
             _ => None,
         }
     }

@@ -131,6 +131,17 @@ fn root(root: &Root) -> Vec<Error> {
                 .with_hint("rename it, or set root.directory if it is a tree"),
         );
     }
+    let other = match root {
+        Root { source: RootSource::Stack(_), .. } => Some("root.stack"),
+        Root { volatile, .. } if *volatile != Volatile::No => Some("root.volatile"),
+        Root { ephemeral, .. } if *ephemeral != Ephemeral::No => Some("root.ephemeral"),
+        _ => None,
+    };
+    if let (Some(_), Some(key)) = (&root.pivot, other) {
+        errors.push(
+            Error::new(format!("root.pivot and {key} exclude each other")).with_hint("remove one of them"),
+        );
+    }
     if root.volatile != Volatile::No && root.ephemeral != Ephemeral::No {
         errors.push(
             Error::new("root.volatile and root.ephemeral exclude each other").with_hint("remove one of them"),

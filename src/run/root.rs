@@ -30,6 +30,17 @@ pub(super) fn protect_image(machine: &mut Machine) {
     machine.make_root_read_only();
 }
 
+/// Finds the directory inside the source that becomes the root. Links are followed inside the source.
+///
+/// # Errors
+/// It does not exist.
+pub(super) fn find_pivot(machine: &mut Machine) -> Result<()> {
+    let Some(pivot) = machine.root.pivot.clone() else { return Ok(()) };
+    let directory = Tree::open(machine.root.path())?.directory(&pivot.new)?;
+    machine.pivot(directory);
+    Ok(())
+}
+
 /// Opens the root of a machine, for its identity and its owners.
 ///
 /// # Errors
@@ -37,7 +48,9 @@ pub(super) fn protect_image(machine: &mut Machine) {
 pub(super) fn open(machine: &Machine) -> Result<OpenedRoot> {
     check_sources(machine)?;
     match &machine.root.source {
-        RootSource::Directory(path) => Ok(OpenedRoot { tree: Tree::open(path)?, writable: Vec::new() }),
+        RootSource::Directory(_) => {
+            Ok(OpenedRoot { tree: Tree::open(machine.root.top())?, writable: Vec::new() })
+        }
         RootSource::Stack(path) => {
             let stack = Stack::read(path)?;
             let outside = stack.outside().into_iter().filter(|(_, writable)| *writable);

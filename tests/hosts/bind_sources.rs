@@ -128,3 +128,43 @@ fn two_machines_share_a_unit() {
         host.sh_ok("chmod 755 /usr/local/bin/two; systemd-run --wait -q -P --unit=two -p Delegate=yes two");
     assert_eq!(out, "0::/\nup\nended\n/sys/fs/cgroup/system.slice/two.service/supervisor\n");
 }
+
+#[test]
+fn a_directory_inside_becomes_the_root() {
+    let host = host();
+    host.sh_ok(&format!(
+        "cd {TREE}; mkdir -p deploy/1/sysroot deploy/1/old; ln -s /deploy/1 current
+         cp -a bin sbin lib* usr etc deploy/1/ 2>/dev/null || true; echo new >deploy/1/marker; echo old >marker"
+    ));
+    for (users, manager) in [
+        ("", "systemd-nspawn --register=no --keep-unit -P --link-journal=no --timezone=off"),
+        ("", "coracle run"),
+        ("-U", "coracle run"),
+    ] {
+        let run = |pivot: &str, script: &str| {
+            host.sh_ok(&format!(
+                "{manager} -q -D {TREE} {users} --pivot-root={pivot} sh -c '{script}' </dev/null"
+            ))
+        };
+        assert_eq!(
+            run("/deploy/1:/sysroot", "cat /marker /sysroot/marker; touch /new /sysroot/new"),
+            "new\nold\n"
+        );
+        host.sh_ok(&format!("cd {TREE}; rm new deploy/1/new"));
+        assert_eq!(run("/deploy/1", "cat /marker; ls -A /sysroot /old"), "new\n/old:\n\n/sysroot:\n");
+    }
+    host.define("web", "[root]\npivot = \"/current:/sysroot\"\nread-only = true\n");
+    host.coracle(&["start", "web"]);
+    let script =
+        "cat /marker /sysroot/marker; touch /x 2>/dev/null || touch /sysroot/x 2>/dev/null || echo read-only";
+    assert_eq!(host.in_guest("web", &["sh", "-c", script]).stdout, "new\nold\nread-only\n");
+    host.coracle(&["stop", "web"]);
+    for (option, expected) in [
+        ("--pivot-root=/missing", "cannot find the root '/missing'"),
+        ("--pivot-root=/", "is the root already"),
+        ("-x --pivot-root=/deploy/1", "exclude each other"),
+    ] {
+        let refused = host.sh(&format!("coracle run -q -D {TREE} {option} true"));
+        assert!(refused.status != 0 && refused.stderr.contains(expected), "{refused}");
+    }
+}

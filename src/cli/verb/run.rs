@@ -58,6 +58,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["mstack", "ephemeral"], help_heading = "Image")]
     pub(crate) template: Option<PathBuf>,
 
+    /// Make a directory inside the root the root, and show the outer one at OLD
+    #[arg(long, value_name = "NEW[:OLD]", help_heading = "Image")]
+    pub(crate) pivot_root: Option<String>,
+
     /// Discard all changes of the root at the end
     #[arg(short = 'x', long, help_heading = "Image")]
     pub(crate) ephemeral: bool,
@@ -273,6 +277,7 @@ impl RunArgs {
             long("mstack", Slot::Path(&mut self.mstack)),
             long("read-only", Slot::Flag(&mut self.read_only)),
             long("template", Slot::Path(&mut self.template)),
+            long("pivot-root", Slot::Text(&mut self.pivot_root)),
             long("ephemeral", Slot::Flag(&mut self.ephemeral)).or_short(b'x'),
             long("volatile", Slot::TextAfterEquals(&mut self.volatile, "yes")),
             long("boot", Slot::Flag(&mut self.boot)).or_short(b'b'),

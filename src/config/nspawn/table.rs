@@ -87,7 +87,7 @@ const ROWS: &[Row] = &[
     exec("Environment", Words("environment")),
     exec("User", Value("user")),
     exec("WorkingDirectory", Value("chdir")),
-    exec("PivotRoot", Unsupported(&[])).required(),
+    exec("PivotRoot", Value("root.pivot")).required(),
     exec("Capability", Names("security.capabilities.add")).privileged(),
     exec("DropCapability", Names("security.capabilities.drop")),
     exec("AmbientCapability", Names("security.capabilities.ambient")).privileged().required(),

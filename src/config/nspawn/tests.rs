@@ -113,10 +113,11 @@ fn untrusted_files_lower_rights_only() {
                 "WorkingDirectory" => "/srv",
                 "Environment" => "A=B",
                 "Personality" => "x86-64",
+                "PivotRoot" => "/srv:/old",
                 "RestrictAddressFamilies" => "",
                 _ => "yes",
             };
-            let lines = keys.filter(|(_, key)| *key != "PivotRoot");
+            let lines = keys;
             std::iter::once(format!("[{section}]"))
                 .chain(lines.map(move |(_, key)| format!("{key}={}", value(key))))
         })
@@ -130,6 +131,7 @@ fn untrusted_files_lower_rights_only() {
         [
             "root.read-only",
             "root.volatile",
+            "root.pivot",
             "boot.wait",
             "boot.stop-signal",
             "boot.suppress-sync",
@@ -162,7 +164,7 @@ fn problems_are_warnings_unless_a_setting_is_required() {
     let (settings, problems) = parsed(
         Trust::Trusted,
         "[Exec]\nBoot=maybe\nCapability=CAP_X net_raw\nKilSignal=TERM\nX-Other=1\nTimezone=off\nLinkJournal=host\n\
-         Environment='A=B\nPivotRoot=/a\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n",
+         Environment='A=B\nRestrictAddressFamilies=AF_INET\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n",
     );
     assert_eq!(
         settings,
@@ -182,7 +184,7 @@ fn problems_are_warnings_unless_a_setting_is_required() {
             "web.nspawn:4: warning: unknown key 'KilSignal' in [Exec], ignoring\n  hint: did you mean 'KillSignal'?",
             "web.nspawn:7: warning: 'LinkJournal=' is not supported, ignoring",
             "web.nspawn:8: warning: 'Environment=': a quote in ''A=B' does not end, ignoring",
-            "web.nspawn:9: 'PivotRoot=' is not supported\n  hint: remove the line to start the machine without it",
+            "web.nspawn:9: 'RestrictAddressFamilies=' is not supported\n  hint: remove the line to start the machine without it",
             "web.nspawn:11: 'MACVLAN=': \"a/b\" is not the name of an interface\n  hint: list the interfaces of the host \
          with 'ip link'; a name has at most 15 characters",
             "web.nspawn:12: warning: 'Port=': \"x\" is not a port to forward, ignoring\n  hint: write [ADDRESS:]HOST[:GUEST][/udp], \
@@ -194,10 +196,12 @@ fn problems_are_warnings_unless_a_setting_is_required() {
 
 #[test]
 fn the_errors_of_a_bad_file_are_reported_first() {
-    let (_, problems) =
-        parsed(Trust::Trusted, &format!("[Exec]\n{}PivotRoot=/a\n", "Wrong=1\n".repeat(10_000)));
+    let (_, problems) = parsed(
+        Trust::Trusted,
+        &format!("[Exec]\n{}RestrictAddressFamilies=AF_INET\n", "Wrong=1\n".repeat(10_000)),
+    );
     assert_eq!(problems.len(), MAX_PROBLEMS);
-    assert!(problems[0].starts_with("web.nspawn:10002: 'PivotRoot='"), "{}", problems[0]);
+    assert!(problems[0].starts_with("web.nspawn:10002: 'RestrictAddressFamilies='"), "{}", problems[0]);
 }
 
 #[test]
