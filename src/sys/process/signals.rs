@@ -30,7 +30,7 @@ impl SignalSet {
     /// was interrupted.
     pub(crate) fn wait(self, limit: Option<Duration>) -> Option<i32> {
         let limit = limit.map(|limit| libc::timespec {
-            tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: libc::c_long::from(limit.subsec_nanos().cast_signed()),
         });
         let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
