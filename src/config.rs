@@ -29,6 +29,7 @@ pub(crate) mod security;
 mod setting;
 pub(crate) mod snapshot;
 mod sources;
+mod switches;
 pub mod toml;
 pub(crate) mod unit;
 pub(crate) mod users;

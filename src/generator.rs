@@ -197,6 +197,7 @@ mod tests {
             properties: Vec::new(),
             credentials: Vec::new(),
             contract: machine::contract::Contract::Coracle,
+            switches: machine::switches::Switches::default(),
             name: Name::new(name).unwrap(),
             root: machine::root::Root::of(machine::root::RootSource::Directory("/srv/my %w\"eb".into())),
             boot: Boot {

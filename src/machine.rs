@@ -19,6 +19,7 @@ pub(crate) mod root;
 mod rules;
 pub(crate) mod security;
 pub(crate) mod size;
+pub mod switches;
 pub(crate) mod unit_name;
 pub mod users;
 
@@ -29,6 +30,8 @@ use crate::error::Error;
 pub struct Parts {
     /// The program whose documented behaviour it has.
     pub contract: contract::Contract,
+    /// The switches of its caller.
+    pub switches: switches::Switches,
     /// Its name.
     pub name: name::Name,
     /// Its root file system.

@@ -389,7 +389,9 @@ fn init_steps(
         socketcall: facts.socketcall,
         suppress_sync: machine.boot.suppress_sync,
     };
-    steps.push(InitStep::Filter(filter::compile(&policy)?));
+    if machine.switches.filter {
+        steps.push(InitStep::Filter(filter::compile(&policy)?));
+    }
     if matches!(machine.command.payload, Payload::Command { as_pid2: true, .. }) {
         steps.push(InitStep::Stub(command::stub(machine, facts, has_console)));
     }

@@ -328,6 +328,9 @@ fn register_again(mut running: Running) -> Running {
 }
 
 fn warn(resolved: &Resolved) {
+    if !resolved.machine.switches.filter {
+        log::warn!("SYSTEMD_SECCOMP=0: no filter restricts the system calls of the machine");
+    }
     for problem in resolved.ignored.iter().chain(&resolved.warnings) {
         log::warn!("{problem}");
     }

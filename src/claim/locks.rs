@@ -93,7 +93,7 @@ pub(super) fn wanted(paths: &Paths, machine: &Machine, choice: &Choice) -> Resul
     let address = single
         .map(|plan| plan.ipv4.guest)
         .map(|address| Wanted { file: address_file(paths, address), resource: Resource::Address(address) });
-    let image = image_locks::of_root(paths, machine)?;
+    let image = if machine.switches.lock { image_locks::of_root(paths, machine)? } else { Vec::new() };
     let image =
         image.into_iter().map(|lock| Wanted { file: lock.file.clone(), resource: Resource::Image(lock) });
     Ok(ids.chain(address).chain(image).collect())

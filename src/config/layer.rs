@@ -14,6 +14,7 @@ use super::resources::ResourcesSettings;
 use super::root::RootSettings;
 use super::security::SecuritySettings;
 use super::setting::SettingCell;
+use super::switches::SwitchesSettings;
 use super::unit::UnitSettings;
 use super::users::UsersSettings;
 use super::values::RawValue;
@@ -89,6 +90,8 @@ features! {
     console: ConsoleSettings;
     /// The unit and machined.
     unit: UnitSettings;
+    /// Variables of the caller.
+    switches: SwitchesSettings;
 }
 
 /// Iterates over all settings, in the order of coracle.toml(5).

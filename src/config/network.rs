@@ -70,9 +70,9 @@ settings! {
 
 impl NetworkSettings {
     /// Sets what other settings imply, before the defaults are set: the mode of a zone, bridge or namespace, and
-    /// the plain links of systemd-nspawn(1). Forwarded ports need addresses.
+    /// the plain links of systemd-nspawn(1).
     pub(super) fn fill_implied(&mut self, profile: Profile) {
-        if profile == Profile::Nspawn && self.ports.sourced().is_empty() {
+        if profile == Profile::Nspawn {
             self.addresses.fill(|| Addresses::None);
         }
         if self.zone.value().is_some() {

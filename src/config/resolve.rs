@@ -67,6 +67,7 @@ fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Resu
     let (users, ownership) = settings.users.build()?;
     Ok(Parts {
         contract: profile.contract(),
+        switches: settings.switches.build(),
         name: name.clone(),
         root: settings.root.build(paths)?,
         boot: settings.boot.build()?,

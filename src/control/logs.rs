@@ -229,13 +229,11 @@ impl GuestFiles {
 /// Returns the matches that select a machine's entries in the host's journal.
 fn matches(paths: &Paths, name: &Name) -> Vec<String> {
     let unit = service(paths, name);
-    vec![
-        format!("CORACLE_MACHINE={name}"),
-        format!("_SYSTEMD_UNIT={unit}"),
-        format!("_SYSTEMD_UNIT={}", unit_name::scope(name)),
-        // Messages of systemd about the unit.
-        format!("_PID=1 UNIT={unit}"),
-    ]
+    let mut matches = vec![format!("CORACLE_MACHINE={name}"), format!("_SYSTEMD_UNIT={unit}")];
+    matches.extend(unit_name::scopes(name).iter().map(|scope| format!("_SYSTEMD_UNIT={scope}")));
+    // Messages of systemd about the unit.
+    matches.push(format!("_PID=1 UNIT={unit}"));
+    matches
 }
 
 /// Returns the id of a boot that the user names by number or id.

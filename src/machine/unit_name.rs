@@ -73,6 +73,21 @@ pub(crate) fn scope(name: &Name) -> String {
     format!("coracle-{name}.scope")
 }
 
+/// Returns the scope of a machine of systemd-nspawn(1): the manager's own, or that of machined(8).
+pub(crate) fn nspawn_scope(name: &Name, is_of_machined: bool) -> String {
+    if is_of_machined {
+        // Of the characters of names, unit names escape this one (systemd-escape(1)).
+        format!("machine-{}.scope", name.as_str().replace('-', "\\x2d"))
+    } else {
+        format!("{name}.scope")
+    }
+}
+
+/// Returns all possible scopes of a machine in the foreground.
+pub(crate) fn scopes(name: &Name) -> [String; 3] {
+    [scope(name), nspawn_scope(name, false), nspawn_scope(name, true)]
+}
+
 /// Returns the name of the machine of a service, or the unit itself if it is not the service of a machine.
 pub(crate) fn machine_of(unit: &str) -> &str {
     ServiceTemplate::ALL.into_iter().find_map(|template| template.instance(unit)).unwrap_or(unit)
@@ -103,6 +118,7 @@ mod tests {
             assert!(is_service(&service));
         }
         assert!(!is_service("a.b-c.scope"));
+        assert_eq!(scopes(&name), ["coracle-a.b-c.scope", "a.b-c.scope", "machine-a.b\\x2dc.scope"]);
         assert_eq!(machine_of("ssh.service"), "ssh.service");
         assert_eq!(ServiceTemplate::of_unit("coracle-on-demand@web.service"), None);
     }

@@ -90,7 +90,10 @@ fn seal(path: String, attributes: MountAttributes) -> BuildStep {
 
 /// Returns all steps for `/tmp`, `/dev`, `/run`, `/proc` and `/sys`.
 pub(crate) fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
-    let mut steps = vec![tmpfs("/tmp", "1777", "10%", "400k", PLAIN)];
+    let mut steps = Vec::new();
+    if machine.switches.tmpfs_tmp {
+        steps.push(tmpfs("/tmp", "1777", "10%", "400k", PLAIN));
+    }
     steps.extend(devices(machine, facts));
     steps.push(tmpfs("/run", "755", "20%", "800k", PLAIN));
     steps.extend(run_host(machine, facts, procfs_full));
@@ -203,7 +206,7 @@ fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildSte
         directory("/run/host"),
         // A mount of its own: only the supervisor creates files there.
         tmpfs("/run/host", "755", "1m", "1k", MountAttributes::INERT),
-        file("container-manager", 0o444, format!("{}\n", super::identity::MANAGER)),
+        file("container-manager", 0o444, format!("{}\n", super::identity::manager(machine))),
         file("container-uuid", 0o444, format!("{}\n", facts.machine_id.to_uuid())),
         file("os-release", 0o444, facts.host_os_release.clone()),
         file("proc-sys-kernel-random-boot-id", 0o444, format!("{}\n", facts.boot_id.to_uuid())),

@@ -24,6 +24,11 @@ pub(crate) fn search_path(environment: &[(String, String)]) -> impl Iterator<Ite
     path.split(':').map(|directory| if directory.is_empty() { "." } else { directory })
 }
 
+/// Returns the name of the container manager of a machine.
+pub(super) fn manager(machine: &Machine) -> &str {
+    machine.switches.service.as_deref().unwrap_or(MANAGER)
+}
+
 /// Returns the kernel host name of a machine.
 pub(crate) fn hostname(machine: &Machine) -> String {
     machine.identity.hostname.clone().unwrap_or_else(|| machine.name.to_string())
@@ -35,7 +40,7 @@ pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
     let on_terminal = facts.on_terminal && console(machine, facts) != Console::Pipe;
     let mut variables: Vec<(&str, String)> = vec![
         ("PATH", PATH.into()),
-        ("container", MANAGER.into()),
+        ("container", manager(machine).into()),
         ("TERM", if on_terminal { facts.terminal.clone() } else { "dumb".into() }),
         ("HOME", user.home.clone()),
         ("USER", user.name.clone()),

@@ -4,9 +4,10 @@ use crate::error::{Error, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::runtime::{runtime, unless_interrupted};
 use crate::host::systemd::units;
-use crate::machine::Machine;
 use crate::machine::console::Console;
+use crate::machine::contract::Contract;
 use crate::machine::unit_name::{self, ServiceTemplate};
+use crate::machine::{Machine, Register};
 use crate::supervisor::handover::Carried;
 use crate::supervisor::launch::Placement;
 use rustix::fs::FileType;
@@ -94,11 +95,7 @@ impl Place {
             log::info!("PID 1 of this host is not systemd: the machine has no unit and is not registered");
             return Self::Cgroup;
         }
-        if machine.keep_unit {
-            Self::Current(own_unit())
-        } else {
-            Self::Scope(unit_name::scope(&machine.name))
-        }
+        if machine.keep_unit { Self::Current(own_unit()) } else { Self::Scope(scope(machine)) }
     }
 
     /// Returns the unit. `None` without systemd.
@@ -137,12 +134,26 @@ impl Place {
     }
 }
 
+/// Returns the name of the scope. SYSTEMD(258): machined created those of registered machines before.
+fn scope(machine: &Machine) -> String {
+    if machine.contract == Contract::Coracle {
+        return unit_name::scope(&machine.name);
+    }
+    let is_old = || {
+        let version = runtime().and_then(|runtime| runtime.block_on(units::version())).unwrap_or_default();
+        let digits = version.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
+        digits.parse::<u32>().is_ok_and(|version| version < 258)
+    };
+    unit_name::nspawn_scope(&machine.name, machine.register != Register::No && is_old())
+}
+
 fn start_scope(name: &str, machine: &Machine) -> Result<()> {
     let devices = [&machine.security.optional_devices[..], &machine.security.devices].concat();
+    let kind = if machine.contract == Contract::Nspawn { "Container" } else { "Machine" };
     let scope = units::Scope {
         name,
         slice: machine.slice.as_deref().unwrap_or("machine.slice"),
-        description: &format!("Machine {}", machine.name),
+        description: &format!("{kind} {}", machine.name),
         pid: std::process::id(),
         devices: &devices,
         resources: &machine.resources,

@@ -91,7 +91,8 @@ pub(super) fn attach(
     };
     let mounts = machine.mounts.iter().map(|mount| (mount.target.as_path(), mount.source()));
     let tree = root.with_mounts(mounts)?;
-    tree.check_is_root(matches!(machine.command.payload, Payload::Boot { .. }))?;
+    let booting = matches!(machine.command.payload, Payload::Boot { .. });
+    tree.check_is_root(booting && machine.switches.check_os_release)?;
     let writable = if machine.root.is_shared() { &[][..] } else { &opened.writable };
     check_access(machine, writable, keep)?;
     Ok(tree)

@@ -70,6 +70,8 @@ pub(crate) struct Record {
     pub(crate) phase: Phase,
     /// Its systemd unit. `None` if it has none.
     pub(crate) unit: Option<String>,
+    /// The manager in its registration with machined(8). `None` for that of its unit.
+    pub(crate) manager: Option<String>,
     /// Process id of the supervisor.
     #[serde(default)]
     pub(crate) supervisor: u32,
@@ -184,6 +186,7 @@ impl Record {
             name,
             phase: Phase::Starting,
             unit: None,
+            manager: None,
             supervisor: 0,
             supervisor_start: 0,
             program: None,

@@ -146,12 +146,12 @@ fn remove_state(directory: &Path) {
 
 /// Stops the empty scope of a killed run. This process has been in its own scope, which ends with it.
 fn stop_scope(record: &Record) -> Result<()> {
-    let scope = unit_name::scope(&record.name);
-    let is_left = record.unit.as_ref() == Some(&scope) && record.supervisor != std::process::id();
-    if !is_left || !units::is_running() {
+    let scopes = unit_name::scopes(&record.name);
+    let Some(scope) = record.unit.as_ref().filter(|unit| scopes.contains(unit)) else { return Ok(()) };
+    if record.supervisor == std::process::id() || !units::is_running() {
         return Ok(());
     }
-    runtime()?.block_on(units::stop_empty_scope(&scope))
+    runtime()?.block_on(units::stop_empty_scope(scope))
 }
 
 /// Removes a machine from its previous network, before it joins another one.

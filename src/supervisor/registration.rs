@@ -34,6 +34,7 @@ pub(crate) fn register(
     block_sigterm()?;
     let pid = record.leader.ok_or_else(|| Error::new("the machine has no PID 1"))?;
     let template = record.unit.as_deref().and_then(ServiceTemplate::of_unit);
+    let manager = record.manager.as_deref();
     let registration = Registration {
         name: &record.name,
         machine_id,
@@ -42,7 +43,7 @@ pub(crate) fn register(
         root: &record.root,
         ifindex: record.host_ifindex,
         unit: record.unit.as_deref(),
-        manager: template.unwrap_or(ServiceTemplate::Coracle).manager(),
+        manager: manager.unwrap_or_else(|| template.unwrap_or(ServiceTemplate::Coracle).manager()),
         control: &paths.control(&record.name),
         previous,
     };

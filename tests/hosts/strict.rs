@@ -182,3 +182,95 @@ fn a_stop_request_of_a_booted_system_halts_it() {
     before.assert_same(&host);
     host.stop();
 }
+
+/// Variables and arguments, the script inside, and what it prints and returns.
+const VARIABLES: &[(&str, &str, &str, &str, i32)] = &[
+    ("", "-P", "grep -c \" /tmp tmpfs \" /proc/mounts", "1\n", 0),
+    ("SYSTEMD_NSPAWN_TMPFS_TMP=0", "-P", "grep -c \" /tmp tmpfs \" /proc/mounts", "0\n", 1),
+    ("SYSTEMD_NSPAWN_TMPFS_TMP=x", "-P", "true", "", 1),
+    ("SYSTEMD_NSPAWN_USE_CGNS=junk", "-P", "true", "", 1),
+    (
+        "SYSTEMD_NSPAWN_CONTAINER_SERVICE=mkosi",
+        "-P",
+        "echo $container; cat /run/host/container-manager",
+        "mkosi\nmkosi\n",
+        0,
+    ),
+    ("SYSTEMD_SECCOMP=0", "-P", "grep Seccomp: /proc/self/status", "Seccomp:\t0\n", 0),
+    ("SYSTEMD_SUPPRESS_SYNC=1", "-P", "sync && echo synced", "synced\n", 0),
+    ("SYSTEMD_LOG_LEVEL=err", "-P", "echo quiet", "quiet\n", 0),
+    ("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=yes", "-P", "true", "", 0),
+    ("COLORTERM=x NO_COLOR=1", "-P", "env | grep COLOR", "", 1),
+];
+
+#[test]
+fn variables_have_the_effect_of_systemd_nspawn() {
+    let (host, before) = host();
+    let mut different = Vec::new();
+    for program in ["/usr/lib/coracle/systemd-nspawn", "/usr/bin/systemd-nspawn"] {
+        for (variables, options, script, expected, status) in VARIABLES {
+            let line = format!("{variables} {program} -q {options} -D {TREE} sh -c '{script}' </dev/null");
+            let output = host.sh(&line);
+            if (output.stdout.as_str(), output.status) != (*expected, *status) {
+                different.push(format!("expected {expected:?} and {status}: {output}"));
+            }
+        }
+        // Two machines run from an unlocked root.
+        let lock = |value: &str| {
+            host.sh(&format!(
+                "SYSTEMD_NSPAWN_LOCK={value} {program} -q -P -M one -D {TREE} sh -c '{UP}' >/tmp/out & pid=$!
+                 until grep -q up /tmp/out; do sleep 0.05; done; rm /tmp/out
+                 status=0; SYSTEMD_NSPAWN_LOCK={value} {program} -q -P -M two -D {TREE} true </dev/null || status=$?
+                 kill $pid; wait $pid || exit $status"
+            ))
+        };
+        let locked = [lock("1").status, lock("0").status];
+        if locked != [1, 0] {
+            different.push(format!("{program}: {locked:?}"));
+        }
+        if program.contains("coracle") {
+            before.assert_same(&host);
+        }
+    }
+    // Namespaces are never shared.
+    for variable in
+        ["SYSTEMD_NSPAWN_USE_CGNS=0", "SYSTEMD_NSPAWN_SHARE_SYSTEM=1", "SYSTEMD_NSPAWN_SHARE_NS_PID=1"]
+    {
+        let output = host.sh(&format!("{variable} /usr/lib/coracle/systemd-nspawn -D {TREE} true"));
+        assert!(output.status == 1 && output.stderr.contains(variable), "{output}");
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    host.stop();
+}
+
+#[test]
+fn units_and_processes_have_the_names_of_systemd_nspawn() {
+    let (host, before) = host();
+    for program in ["/usr/lib/coracle/systemd-nspawn", "/usr/bin/systemd-nspawn"] {
+        for (register, unit) in [("yes", "machine-my\\x2dweb.scope"), ("no", "my-web.scope")] {
+            let found = host.sh_ok(&format!(
+                "{program} -q -P -M my-web --register={register} -D {TREE} sh -c '{UP}' >/tmp/out & pid=$!
+                 until grep -q up /tmp/out; do sleep 0.05; done; rm /tmp/out
+                 systemctl is-active '{unit}'; cat /proc/$pid/comm; tr '\\0' ' ' </proc/$pid/cmdline | cut -d' ' -f2
+                 pgrep -cx systemd-nspawn; machinectl show my-web -P Service || :
+                 systemctl show -P Description '{unit}'; kill $pid; wait $pid || :"
+            ));
+            let mut lines: Vec<&str> = found.lines().collect();
+            // A separate machine of the real program has further processes of this name.
+            lines.remove(3);
+            let service = if register == "yes" { &["systemd-nspawn"][..] } else { &[] };
+            let expected = [&["active", "systemd-nspawn", "-q"][..], service, &["Container my-web"]].concat();
+            assert_eq!(lines, expected, "{program}");
+        }
+        if program.contains("coracle") {
+            before.assert_same(&host);
+        }
+    }
+    // A killed run leaves a scope, which the next one stops.
+    host.sh_ok(&format!(
+        "/usr/lib/coracle/systemd-nspawn -q -P -M web -D {TREE} sh -c '{UP}' >/tmp/out & pid=$!
+         until grep -q up /tmp/out; do sleep 0.05; done; rm /tmp/out; kill -KILL $pid; wait $pid || :
+         /usr/lib/coracle/systemd-nspawn -q -P -M web -D {TREE} true </dev/null"
+    ));
+    host.stop();
+}

@@ -4,6 +4,7 @@ mod credential_options;
 mod mount_options;
 mod option_layer;
 mod resource_options;
+mod variables;
 
 use super::VerbResult;
 use crate::cli::argument_table::{ArgumentRow, Slot, TableParser, long, positional, short};
@@ -354,8 +355,11 @@ impl RunArgs {
     /// # Errors
     /// The reason why the machine does not run.
     pub(in crate::cli) fn foreground(self, paths: &Paths, options: Options) -> VerbResult {
-        if self.quiet {
-            log::set_max_level(log::LevelFilter::Warn);
+        match variables::of_process("SYSTEMD_LOG_LEVEL").map(|value| variables::log_level(&value)) {
+            Some(Some(level)) => log::set_max_level(level),
+            Some(None) => log::warn!("unknown log level in SYSTEMD_LOG_LEVEL, ignoring"),
+            None if self.quiet => log::set_max_level(log::LevelFilter::Warn),
+            None => {}
         }
         let mode = if self.dry_run { RunMode::DryRun } else { RunMode::Run };
         Ok(crate::run::foreground(paths, options, self.template.as_deref(), mode)?)

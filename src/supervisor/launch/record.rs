@@ -2,6 +2,7 @@
 
 use super::LaunchRequest;
 use crate::machine::command::Payload;
+use crate::machine::contract::Contract;
 use crate::machine::init::PayloadKind;
 use crate::state::record::Record;
 
@@ -9,6 +10,10 @@ use crate::state::record::Record;
 pub(super) fn complete(record: &mut Record, request: &LaunchRequest<'_>) {
     let LaunchRequest { machine, plan, facts, placement, .. } = request;
     record.unit.clone_from(&placement.unit);
+    record.manager.clone_from(&machine.switches.service);
+    if machine.contract == Contract::Nspawn {
+        record.manager.get_or_insert_with(|| machine.contract.program().to_owned());
+    }
     record.init = Some(match machine.command.payload {
         Payload::Boot { .. } => PayloadKind::Init(plan.init),
         Payload::Command { .. } => PayloadKind::Command,

@@ -1,6 +1,6 @@
 //! Translates the options of `coracle run` to a [`Layer`] of settings.
 
-use super::RunArgs;
+use super::{RunArgs, variables};
 use crate::config::command::{Argument, Variable};
 use crate::config::layer::{Layer, Origin, Setting};
 use crate::config::mounts::{self, MountEntry};
@@ -95,6 +95,9 @@ impl RunArgs {
     /// All problems of the options.
     pub(in crate::cli) fn settings(&self) -> std::result::Result<Layer, Vec<Problem>> {
         let mut flags = Flags { layer: Layer::default(), problems: Vec::new() };
+        variables::read(variables::of_process, &mut flags.layer, |error| {
+            flags.problems.push(Problem::new(None, &error));
+        });
         for (flag, key, get) in WORDS {
             if let Some(text) = get(self) {
                 flags.set(flag, key, &RawValue::Text(text));

@@ -1,0 +1,34 @@
+//! Switches that variables of the caller set.
+
+use super::setting::{Single, settings};
+use crate::machine::switches::Switches;
+
+settings! {
+    /// Settings of variables of the caller.
+    SwitchesSettings {
+        /// Whether an empty tmpfs covers `/tmp`.
+        tmpfs_tmp: Single<bool> = FlagOnly "tmpfs-tmp";
+        /// Whether the image is locked.
+        lock: Single<bool> = FlagOnly "lock";
+        /// Whether a system without an os-release(5) is refused.
+        check_os_release: Single<bool> = FlagOnly "check-os-release";
+        /// Whether a filter restricts system calls.
+        filter: Single<bool> = FlagOnly "filter";
+        /// The name of the manager.
+        service: Single<String> = FlagOnly "container-service";
+    }
+}
+
+impl SwitchesSettings {
+    /// Builds the switches of the machine.
+    pub(super) fn build(&self) -> Switches {
+        let is_on = |switch: &Single<bool>| switch.value() != Some(&false);
+        Switches {
+            tmpfs_tmp: is_on(&self.tmpfs_tmp),
+            lock: is_on(&self.lock),
+            check_os_release: is_on(&self.check_os_release),
+            filter: is_on(&self.filter),
+            service: self.service.value().cloned(),
+        }
+    }
+}

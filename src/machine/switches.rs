@@ -1,0 +1,22 @@
+//! Switches that variables of the caller set, as for systemd-nspawn(1). No definition has them.
+
+/// The switches of a machine in the foreground.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switches {
+    /// Whether an empty tmpfs covers `/tmp`.
+    pub(crate) tmpfs_tmp: bool,
+    /// Whether the image is locked.
+    pub(crate) lock: bool,
+    /// Whether a system without an os-release(5) is refused.
+    pub(crate) check_os_release: bool,
+    /// Whether a filter restricts system calls.
+    pub(crate) filter: bool,
+    /// The name of the manager in the registration and in the variable `container`. `None` for the default.
+    pub(crate) service: Option<String>,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self { tmpfs_tmp: true, lock: true, check_os_release: true, filter: true, service: None }
+    }
+}
