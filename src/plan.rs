@@ -380,7 +380,8 @@ fn init_steps(
     // After the last change of ids, which cancels the signal at the supervisor's end.
     let waits = !facts.user_namespace && !steps_beside_the_build(machine, facts).is_empty();
     steps.push(if waits { InitStep::Sync(SyncPoint::Ready) } else { InitStep::Report(SyncPoint::Ready) });
-    steps.push(InitStep::CleanSlate { ignored_signals: facts.ignored_signals });
+    let (ignored_signals, passed_descriptors) = (facts.ignored_signals, facts.passed_descriptors);
+    steps.push(InitStep::CleanSlate { ignored_signals, passed_descriptors });
     // As late as possible: the steps before need calls that the filter denies.
     let policy = filter::Policy {
         capabilities,

@@ -1,7 +1,7 @@
 //! Plans of machines as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition of
 //! the machine 'web', `run` contains the arguments of `coracle run`, or `nspawn` those of `systemd-nspawn`; `facts` contains the differences
 //! between the simulated host and the default one (`terminal`, `apparmor`, `selinux`, `no-devices`,
-//! `shifted`, `timezone ZONE`, `attached TARGET…`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the
+//! `shifted`, `passed COUNT`, `timezone ZONE`, `attached TARGET…`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the
 //! plan. To add a case, create a directory, run the test once with BLESS=1, and review the created plan.
 
 // clippy.toml allows unwrap in #[test] functions only, not in their helpers.
@@ -125,6 +125,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         // All capabilities of Linux 6.
         bounding: (1 << 41) - 1,
         ignored_signals: 0,
+        passed_descriptors: 0,
         terminal: "dumb".into(),
         color_variables: Vec::new(),
         devices: vec!["net/tun".into(), "fuse".into()],
@@ -152,6 +153,7 @@ fn change(facts: &mut Facts, machine: &Machine, words: &str) {
                 (facts.on_terminal, facts.terminal) = (true, "xterm".into());
                 facts.color_variables = vec![("COLORTERM", "truecolor".into())];
             }
+            ["passed", count] => facts.passed_descriptors = count.parse().unwrap(),
             ["apparmor"] => {
                 let file = "/proc/thread-self/attr/apparmor/exec";
                 facts.label =

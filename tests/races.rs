@@ -297,6 +297,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         ignored_signals: 0,
         terminal: "dumb".into(),
         color_variables: Vec::new(),
+        passed_descriptors: 0,
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),
         guest_network_file: Some("[Match]\n".into()),

@@ -97,7 +97,9 @@ impl<'a> InitProcess<'a> {
             InitStep::NoNewPrivileges => rustix::thread::set_no_new_privs(true).map_err(Error::from),
             InitStep::Directory(path) => directory(path),
             InitStep::Home(path) => directory(path).or_else(|_| directory(Path::new("/"))),
-            InitStep::CleanSlate { ignored_signals } => clean_slate(*ignored_signals),
+            InitStep::CleanSlate { ignored_signals, passed_descriptors } => {
+                clean_slate(*ignored_signals, *passed_descriptors)
+            }
             InitStep::Filter(program) => filter::install(program).context(|| "cannot load it"),
             InitStep::Stub(settings) => stub::fork(settings),
             InitStep::Execute { programs, argv, is_login, environment } => {
@@ -355,8 +357,10 @@ fn directory(path: &Path) -> Result<()> {
     if reached.to_bytes().starts_with(b"/") { Ok(()) } else { Err(Error::new("it is outside the machine")) }
 }
 
-fn clean_slate(ignored_signals: u64) -> Result<()> {
+fn clean_slate(ignored_signals: u64, passed_descriptors: u32) -> Result<()> {
     process::reset_signals(ignored_signals);
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    descriptor::close_on_exec_from(3).context(|| "cannot close descriptors")
+    descriptor::pass_on(passed_descriptors).context(|| "cannot pass on descriptors")?;
+    let first = i32::try_from(passed_descriptors).map_or(i32::MAX, |count| count.saturating_add(3));
+    descriptor::close_on_exec_from(first).context(|| "cannot close descriptors")
 }

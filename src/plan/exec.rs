@@ -95,7 +95,7 @@ pub(crate) fn command_steps(exec: &Exec, user: &User, entered: &EntrySteps) -> V
     steps.extend([
         // The parent sets the size of a terminal before the command can query it.
         if exec.on_terminal { InitStep::Sync(SyncPoint::Ready) } else { InitStep::Report(SyncPoint::Ready) },
-        InitStep::CleanSlate { ignored_signals: exec.ignored_signals },
+        InitStep::CleanSlate { ignored_signals: exec.ignored_signals, passed_descriptors: 0 },
     ]);
     steps.extend(entered.filter.clone());
     let (programs, argv) = if exec.argv.is_empty() {

@@ -72,6 +72,8 @@ pub struct Facts {
     pub bounding: u64,
     /// The signals that this process ignores, a mask: bit 0 is signal 1.
     pub ignored_signals: u64,
+    /// The number of descriptors from 3 on for the payload (sd_listen_fds(3)).
+    pub passed_descriptors: u32,
     /// `TERM` for the payload.
     pub terminal: String,
     /// The variables of the caller about colors, for a payload on its terminal.

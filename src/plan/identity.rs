@@ -62,6 +62,11 @@ pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
         variables.push(("CREDENTIALS_DIRECTORY", DIRECTORY.into()));
     }
     variables.extend(facts.color_variables.iter().filter(|_| on_terminal).cloned());
+    if facts.passed_descriptors > 0 {
+        let is_second = matches!(machine.command.payload, Payload::Command { as_pid2: true, .. });
+        variables.push(("LISTEN_FDS", facts.passed_descriptors.to_string()));
+        variables.push(("LISTEN_PID", if is_second { "2" } else { "1" }.into()));
+    }
     if !matches!(machine.command.payload, Payload::Boot { .. }) {
         variables.push(("LANG", "C.UTF-8".into()));
     }

@@ -1,6 +1,6 @@
 //! Finds what a plan depends on: on the host and in the attached root. Called by `run`. It creates nothing.
 
-use super::{resolv_conf as nspawn, timezone};
+use super::{placement, resolv_conf as nspawn, timezone};
 use crate::claim::{Choice, ClaimedIds};
 use crate::error::{Context, Result};
 use crate::host::lsm;
@@ -76,6 +76,7 @@ pub(super) fn find(
         user,
         bounding: status.bounding,
         ignored_signals: status.ignored_signals,
+        passed_descriptors: placement::passed_descriptors()?,
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
         color_variables: color_variables(),
         devices: probe::devices(),

@@ -1,6 +1,6 @@
 //! The process, unit and cgroup of a machine that starts. Called by `run`.
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::runtime::{runtime, unless_interrupted};
 use crate::host::systemd::units;
@@ -61,6 +61,24 @@ pub(super) fn check_input(console: Console) -> Result<()> {
             .with_hint("it would lead out of the machine; give a file, a pipe or /dev/null"));
     }
     Ok(())
+}
+
+/// Returns the number of descriptors that the service manager has passed, for the payload (sd_listen_fds(3)).
+///
+/// # Errors
+/// Invalid variables, or a directory of the host: it would lead out of the machine.
+pub(super) fn passed_descriptors() -> Result<u32> {
+    let passed = sd_notify::listen_fds().context(|| "cannot pass on descriptors of LISTEN_FDS")?;
+    let count = passed.len();
+    for number in passed {
+        let is_directory =
+            std::fs::metadata(format!("/proc/self/fd/{number}")).is_ok_and(|data| data.is_dir());
+        if is_directory {
+            return Err(Error::new(format!("descriptor {number} of LISTEN_FDS is a directory of the host"))
+                .with_hint("it would lead out of the machine; bind it with --bind=, or pass no directory"));
+        }
+    }
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// The place of a machine, before anything is created in it.

@@ -222,6 +222,11 @@ impl Running {
     pub(crate) fn execute(&self, arguments: &[std::ffi::OsString]) -> Error {
         match self.message() {
             Ok(message) => {
+                // Those of the payload, which a reboot starts again.
+                let passed = sd_notify::listen_fds().map_or(0, |passed| passed.len());
+                if let Err(error) = descriptor::pass_on(u32::try_from(passed).unwrap_or(0)) {
+                    log::warn!("cannot pass on the descriptors of LISTEN_FDS: {error}, ignoring");
+                }
                 let number = rustix::fd::AsRawFd::as_raw_fd(&message);
                 let error = std::process::Command::new("/proc/self/exe")
                     .arg0(OsStr::from_bytes(entry::process_name().to_bytes()))

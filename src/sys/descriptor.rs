@@ -17,6 +17,21 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> std::io::Result<()> {
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Keeps this number of descriptors from 3 on open across the next exec: those that the service manager has passed
+/// (sd_listen_fds(3)).
+///
+/// # Errors
+/// One of them is not open.
+pub(crate) fn pass_on(count: u32) -> std::io::Result<()> {
+    for number in (3..).take(count as usize) {
+        // SAFETY: only flags of the number change, which is allowed for any number.
+        if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } == -1 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Closes all descriptors from `first` on except for one: for a cloned child that never returns and has no
 /// owners of them.
 pub(crate) fn close_from(first: RawFd, kept: BorrowedFd<'_>) {

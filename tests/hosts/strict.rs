@@ -274,3 +274,49 @@ fn units_and_processes_have_the_names_of_systemd_nspawn() {
     ));
     host.stop();
 }
+
+#[test]
+fn sockets_of_the_service_manager_are_passed_on() {
+    let (host, before) = host();
+    let script =
+        "echo $LISTEN_FDS $LISTEN_PID; readlink /proc/self/fd/3 | cut -d: -f1; ls /proc/self/fd | wc -l";
+    for (program, options, expected) in [
+        ("/usr/lib/coracle/systemd-nspawn", "", "1 1\nsocket\n"),
+        ("/usr/lib/coracle/systemd-nspawn", "-U", "1 1\nsocket\n"),
+        ("/usr/lib/coracle/systemd-nspawn", "-a", "1 2\nsocket\n"),
+        ("/usr/bin/coracle run", "", "1 1\nsocket\n"),
+        ("/usr/bin/systemd-nspawn", "", "1 1\nsocket\n"),
+    ] {
+        // The script is the program of a connection.
+        let output = host.sh_ok(&format!(
+            "systemd-socket-activate -l 127.0.0.1:5555 {program} -q -P {options} -D {TREE} \
+             sh -c '{script}' </dev/null >/tmp/out 2>/dev/null & pid=$!
+             until bash -c ': </dev/tcp/127.0.0.1/5555' 2>/dev/null; do sleep 0.05; done
+             wait $pid; cat /tmp/out; rm /tmp/out"
+        ));
+        // The streams, the socket and the directory itself.
+        assert_eq!(output, format!("{expected}5\n"), "{program} {options}");
+    }
+    // A reboot in place passes them again.
+    let reboot = "echo $LISTEN_FDS; readlink /proc/self/fd/3 | cut -d: -f1; [ -e /root/first ] && exit 0; \
+                  touch /root/first; exec reboot -f";
+    let output = host.sh_ok(&format!(
+        "systemd-socket-activate -l 127.0.0.1:5555 /usr/lib/coracle/systemd-nspawn -q -P -D {TREE} \
+         sh -c '{reboot}' </dev/null >/tmp/out 2>/dev/null & pid=$!
+         until bash -c ': </dev/tcp/127.0.0.1/5555' 2>/dev/null; do sleep 0.05; done
+         wait $pid; cat /tmp/out; rm {TREE}/root/first /tmp/out"
+    ));
+    assert_eq!(output, "1\nsocket\n1\nsocket\n");
+    // A directory would lead out of the machine.
+    let output = host.sh(&format!(
+        "exec 3</etc; LISTEN_FDS=1 exec sh -c 'LISTEN_PID=$$ exec /usr/lib/coracle/systemd-nspawn -P -D {TREE} true'"
+    ));
+    assert!(
+        output.status == 1 && output.stderr.contains("descriptor 3 of LISTEN_FDS is a directory"),
+        "{output}"
+    );
+    // systemd-nspawn keeps its directories.
+    host.sh_ok("rmdir /run/systemd/nspawn/propagate /run/systemd/nspawn/unix-export");
+    before.assert_same(&host);
+    host.stop();
+}

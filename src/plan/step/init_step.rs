@@ -114,6 +114,8 @@ pub enum InitStep {
     CleanSlate {
         /// The signals that may be ignored, a mask: bit 0 is signal 1.
         ignored_signals: u64,
+        /// The number of descriptors from 3 on that stay open.
+        passed_descriptors: u32,
     },
     /// Loads the system-call filter.
     Filter(Vec<Instruction>),
