@@ -48,7 +48,7 @@ libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help build-and-lint deps deps-vm binary order install lint trees picture test test-all test-images test-vm demo bench probe faults storm clean
+.PHONY: help build-and-lint deps deps-vm binary order install divert undivert lint trees picture test test-all test-images test-vm demo bench probe faults storm clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it, as root"
@@ -58,6 +58,7 @@ help:
 	@echo "make test-vm   limits, AppArmor and reboots of the host in a virtual machine, as root"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
+	@echo "make divert    run coracle as systemd-nspawn on this Debian, as root; 'make undivert' ends that"
 	@echo "make bench     compare with other managers, as root; PARTS=\"start boot rest enter life network scale storage nspawn filter probe\""
 	@echo "make probe     list the operations that root inside can do, also with other managers, as root"
 	@echo "make faults    a start with every system call failing, and killed at every one, as root"
@@ -112,6 +113,9 @@ install: $(INSTALL_NEEDS)
 	install -d "$(DESTDIR)/var/lib/machines"
 	chmod 0700 "$(DESTDIR)/var/lib/machines"
 	install -Dm644 firewalld/coracle.xml "$(DESTDIR)$(PREFIX)/lib/firewalld/zones/coracle.xml"
+	# Outside of PATH: programs find it only by a diversion.
+	install -d "$(DESTDIR)$(PREFIX)/lib/coracle"
+	ln -sfn ../../bin/coracle "$(DESTDIR)$(PREFIX)/lib/coracle/systemd-nspawn"
 	install -d "$(libdir)/system-generators"
 	ln -sfn ../../../bin/coracle "$(libdir)/system-generators/coracle-generator"
 	for file in dbus/*.conf; do install -Dm644 "$$file" "$(sharedir)/dbus-1/system.d/$${file##*/}"; done
@@ -133,6 +137,16 @@ install: $(INSTALL_NEEDS)
 	completion bash "$(sharedir)/bash-completion/completions/coracle"
 	completion zsh "$(sharedir)/zsh/site-functions/_coracle"
 	completion fish "$(sharedir)/fish/vendor_completions.d/coracle.fish"
+
+# Updates of systemd then leave the link alone, and keep its program as systemd-nspawn.systemd.
+divert:
+	@test -x "$(PREFIX)/lib/coracle/systemd-nspawn"
+	dpkg-divert --quiet --local --rename --divert /usr/bin/systemd-nspawn.systemd --add /usr/bin/systemd-nspawn
+	ln -sfn "$(PREFIX)/lib/coracle/systemd-nspawn" /usr/bin/systemd-nspawn
+
+undivert:
+	@if [ -L /usr/bin/systemd-nspawn ]; then rm /usr/bin/systemd-nspawn; fi
+	dpkg-divert --quiet --local --rename --remove /usr/bin/systemd-nspawn
 
 lint:
 	$(CARGO) fmt --check

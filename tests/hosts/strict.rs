@@ -2,6 +2,7 @@
 //! have the same output and exit status.
 
 use crate::support::{Host, LONG, Snapshot};
+use std::process::Command;
 
 const TREE: &str = "/var/lib/machines/busybox";
 
@@ -11,8 +12,7 @@ fn host() -> (Host, Snapshot) {
     host.activate_machined();
     // The store is beside the tree: the host's own root is an overlay.
     host.sh_ok(
-        "mkdir -p /usr/lib/coracle /var/lib/coracle; ln -s /usr/bin/coracle /usr/lib/coracle/systemd-nspawn
-         mkdir -m 700 /var/lib/machines/.storage; ln -s /var/lib/machines/.storage /var/lib/coracle/storage
+        "mkdir -p /var/lib/coracle; mkdir -m 700 /var/lib/machines/.storage; ln -s /var/lib/machines/.storage /var/lib/coracle/storage
          /usr/lib/coracle/systemd-nspawn -q -x -M busybox true",
     );
     let before = Snapshot::take(&host);
@@ -318,5 +318,32 @@ fn sockets_of_the_service_manager_are_passed_on() {
     // systemd-nspawn keeps its directories.
     host.sh_ok("rmdir /run/systemd/nspawn/propagate /run/systemd/nspawn/unix-export");
     before.assert_same(&host);
+    host.stop();
+}
+
+/// Returns the commands of a target of the Makefile.
+fn recipe(target: &str) -> String {
+    let mut make = Command::new("make");
+    make.args(["--no-print-directory", "--just-print", "-C", env!("CARGO_MANIFEST_DIR"), target]);
+    // A parent make would pass on its job server and its flags.
+    make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("MFLAGS");
+    String::from_utf8(make.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_diversion_replaces_systemd_nspawn_until_it_is_removed() {
+    let (host, _) = host();
+    let versions =
+        "systemd-nspawn --version | head -n1; dpkg -S /usr/bin/systemd-nspawn >/dev/null && echo owned";
+    let before = host.sh_ok(versions);
+    assert!(before.starts_with("systemd 2") && !before.contains("coracle"), "{before}");
+    host.sh_ok(&recipe("divert"));
+    // Twice, as after an update.
+    host.sh_ok(&recipe("divert"));
+    assert!(host.sh_ok(versions).contains("(coracle "), "{}", host.sh_ok(versions));
+    assert_eq!(host.sh_ok("systemd-nspawn.systemd --version | head -n1") + "owned\n", before);
+    assert_eq!(host.sh(&format!("systemd-nspawn -q -P -D {TREE} sh -c 'exit 9'")).status, 9);
+    host.sh_ok(&recipe("undivert"));
+    assert_eq!(host.sh_ok(versions), before);
     host.stop();
 }
