@@ -16,6 +16,7 @@ pub(crate) mod explain;
 mod groups;
 pub(crate) mod identity;
 mod ini;
+pub(crate) mod journal;
 pub mod layer;
 pub(crate) mod mounts;
 pub(crate) mod network;

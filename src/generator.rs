@@ -239,6 +239,7 @@ mod tests {
             ownership: machine::users::Ownership::Map,
             security: machine::security::Security::default(),
             identity: machine::identity::Identity::default(),
+            journal: machine::journal::Journal::default(),
             resources: Resources {
                 memory_max: Some(512 << 20),
                 cpu_quota: Some(150),

@@ -10,6 +10,7 @@ pub(crate) mod hash;
 pub mod id128;
 pub(crate) mod identity;
 pub mod init;
+pub mod journal;
 pub(crate) mod mac_addr;
 pub(crate) mod mounts;
 pub mod name;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub security: security::Security,
     /// Its host name and machine id.
     pub(crate) identity: identity::Identity,
+    /// Its journal.
+    pub(crate) journal: journal::Journal,
     /// Its resource limits.
     pub(crate) resources: resources::Resources,
     /// Its console.

@@ -9,6 +9,7 @@ mod builder;
 mod credentials;
 mod host_mounts;
 mod init_process;
+mod journal;
 mod mounts;
 mod nodes;
 mod overlay;

@@ -31,7 +31,7 @@ use crate::machine::security::Procfs;
 use crate::sys::mount::{Depth, MountAttributes};
 use mount_maps::MountMaps;
 use std::path::PathBuf;
-use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep};
+use step::{BindSource, BuildStep, HostStep, IfMissing, InitStep, JournalDirectory};
 
 /// The settings for recognising the init by its running process.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -283,6 +283,10 @@ fn build_steps(
     // After `/run`, the target of most links.
     steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf));
     steps.extend(facts.timezone.iter().cloned().map(BuildStep::Timezone));
+    if let Some(journal) = &facts.journal {
+        let ids = maps.of_journal(journal.groups, facts, machine.id_count());
+        steps.push(BuildStep::Journal(JournalDirectory { ids, ..journal.clone() }));
+    }
     if let Some(file) = &facts.hosts_file {
         steps.push(BuildStep::Bind {
             source: BindSource::Host(file.clone()),

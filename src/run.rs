@@ -2,6 +2,7 @@
 //! verbs that run a machine.
 
 mod facts;
+mod journal;
 mod placement;
 mod resolv_conf;
 mod root;
@@ -254,8 +255,8 @@ fn start(
         let placement = place.enter(machine)?;
         Ok((attached, found, plan, credentials, placement))
     };
-    let (root, HostFacts { facts, lease, hosts }, plan, credentials, placement) =
-        prepare().inspect_err(|_: &Error| {
+    let (root, HostFacts { facts, lease, hosts, journal }, plan, credentials, placement) = prepare()
+        .inspect_err(|_: &Error| {
             claim::abandon(paths, cleanup::undo, &claims.record, &mut claims.locks);
         })?;
     let (facts, plan) = (&facts, &plan);
@@ -267,6 +268,7 @@ fn start(
         plan,
         lease,
         hosts,
+        journal,
         credentials,
         placement,
         arguments,

@@ -327,6 +327,7 @@ const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("image/", "entries of open directories; no link of a guest is followed"),
     ("tree/", "entries of open directories; no link is followed"),
     ("host/cgroup.rs", "cgroups"),
+    ("supervisor/launch/journal.rs", "before the guest runs; links are resolved inside the tree or refused"),
     ("supervisor/launch/network.rs", "the state directory"),
     ("supervisor/control_socket.rs", "its own socket in the state directory"),
 ];

@@ -1,7 +1,8 @@
 //! Plans of machines as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition of
 //! the machine 'web', `run` contains the arguments of `coracle run`, or `nspawn` those of `systemd-nspawn`; `facts` contains the differences
 //! between the simulated host and the default one (`terminal`, `apparmor`, `selinux`, `no-devices`,
-//! `shifted`, `passed COUNT`, `timezone ZONE`, `attached TARGET…`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the
+//! `shifted`, `passed COUNT`, `timezone ZONE`, `journal GID GID`, `attached TARGET…`, `init KIND PATH`,
+//! `user NAME UID`); `expected.txt` is the
 //! plan. To add a case, create a directory, run the test once with BLESS=1, and review the created plan.
 
 // clippy.toml allows unwrap in #[test] functions only, not in their helpers.
@@ -19,7 +20,9 @@ use coracle::machine::name::Name;
 use coracle::machine::network::{Addresses, Mode};
 use coracle::machine::users::{Ownership, Users};
 use coracle::paths::Paths;
-use coracle::plan::step::{BindSource, BuildStep, HostStep, InitStep, ResolvConfAction, TimezoneAction};
+use coracle::plan::step::{
+    BindSource, BuildStep, HostStep, InitStep, JournalDirectory, ResolvConfAction, TimezoneAction,
+};
 use coracle::plan::{BindOwners, Facts, Plan, User, make};
 use coracle::sys::mount::Depth;
 use std::fmt::Write as _;
@@ -136,6 +139,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         resolv_conf: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
             .then(|| ResolvConfAction::Write("nameserver 192.0.2.53\n".into())),
         timezone: None,
+        journal: None,
         hosts_file: None,
         attach_at: "/run/coracle/web/root".into(),
         label: None,
@@ -166,6 +170,15 @@ fn change(facts: &mut Facts, machine: &Machine, words: &str) {
             }
             ["attached", targets @ ..] => {
                 facts.attached_targets = Some(targets.iter().map(PathBuf::from).collect());
+            }
+            ["journal", host, inside] => {
+                facts.journal = Some(JournalDirectory {
+                    source: "/var/log/journal/9c5d4e1a".into(),
+                    target: "/var/log/journal/9c5d4e1a".into(),
+                    groups: Some((host.parse().unwrap(), inside.parse().unwrap())),
+                    is_required: false,
+                    ids: None,
+                });
             }
             ["timezone", "delete"] => facts.timezone = Some(TimezoneAction::Delete),
             ["timezone", zone] => {

@@ -271,6 +271,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
     let machine = config::machine(&paths, &Name::new("web").unwrap()).unwrap().machine;
     let facts = Facts {
         timezone: None,
+        journal: None,
         id_base: Some(BASE),
         mapped_from: Some(0),
         targets: Vec::new(),

@@ -68,6 +68,7 @@ const GROUPS: &[Group] = &[
     (Replaced, &["resources.oom-score-adjust"]),
     (Replaced, &["resources.cpu-affinity"]),
     (Replaced, &["network.resolv-conf"]),
+    (Replaced, &["journal.link"]),
     (Replaced, &["identity.timezone"]),
     (Replaced, &["boot.suppress-sync"]),
     (Replaced, &["console"]),

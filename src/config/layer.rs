@@ -7,6 +7,7 @@ use super::command::CommandSettings;
 use super::console::ConsoleSettings;
 use super::credentials::CredentialsSettings;
 use super::identity::IdentitySettings;
+use super::journal::JournalSettings;
 use super::mounts::MountsSettings;
 use super::network::NetworkSettings;
 use super::profile::Profile;
@@ -86,6 +87,8 @@ features! {
     credentials: CredentialsSettings;
     /// `[identity]` and the name.
     identity: IdentitySettings;
+    /// `[journal]`.
+    journal: JournalSettings;
     /// The console.
     console: ConsoleSettings;
     /// The unit and machined.

@@ -53,6 +53,12 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
         );
     }
     errors.extend(repeated_credentials(&parts.credentials));
+    if parts.journal.link.is_required() && parts.root.ephemeral != Ephemeral::No {
+        errors.push(
+            Error::new("the journal of an ephemeral machine cannot be linked")
+                .with_hint("set journal.link = \"no\", or begin its value with 'try-'"),
+        );
+    }
     errors.extend(connection(&parts.network));
     errors.extend(ports(&parts.network));
     errors.extend(restrictions(&parts.network));

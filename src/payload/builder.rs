@@ -6,10 +6,10 @@ use super::host_mounts::HostMounts;
 use super::overlay::Surroundings;
 use super::root::OpenedRoot;
 use super::tree_paths::TreePaths;
-use super::{attached_root, credentials, mounts, nodes, overlay, resolv_conf, rlimits, timezone};
+use super::{attached_root, credentials, journal, mounts, nodes, overlay, resolv_conf, rlimits, timezone};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
-use crate::plan::step::{BuildStep, Credential};
+use crate::plan::step::{BuildStep, Credential, JournalDirectory};
 use crate::sys::{interface, mount, process, pseudo_file};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
@@ -108,6 +108,7 @@ impl<'a> Builder<'a> {
             }
             BuildStep::ResolvConf(wanted) => resolv_conf::make(self.paths()?, &self.host, wanted, owner),
             BuildStep::Timezone(action) => timezone::set(self.paths()?, &self.host, action, owner),
+            BuildStep::Journal(directory) => self.journal(directory),
             BuildStep::NotifySocket { path } => self.notify_socket(path),
             BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {
@@ -123,6 +124,12 @@ impl<'a> Builder<'a> {
         let map = |number: usize| self.inputs.id_maps.get(number).copied();
         let missing = || Error::new("the ids of a mount are not mapped yet");
         number.map(|number| map(number).ok_or_else(missing)).transpose()
+    }
+
+    /// Mounts the directory of the journal.
+    fn journal(&mut self, directory: &JournalDirectory) -> Result<()> {
+        let id_map = self.id_map(directory.ids)?;
+        journal::bind(self.paths.as_mut().ok_or_else(no_root)?, &self.host, directory, id_map)
     }
 
     fn open_root(

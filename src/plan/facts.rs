@@ -1,7 +1,7 @@
 //! The facts about the host and the tree, found by `run` before a machine is planned. Plain data.
 
 use super::BindOwners;
-use super::step::{Device, LsmLabel, ResolvConfAction, TimezoneAction};
+use super::step::{Device, JournalDirectory, LsmLabel, ResolvConfAction, TimezoneAction};
 use crate::machine::id128::Id128;
 use crate::machine::init::Init;
 use std::path::PathBuf;
@@ -90,6 +90,8 @@ pub struct Facts {
     pub resolv_conf: Option<ResolvConfAction>,
     /// The action for the guest's localtime(5). `None` if it stays unchanged.
     pub timezone: Option<TimezoneAction>,
+    /// The journal directory of the host to mount. Its mapping is planned.
+    pub journal: Option<JournalDirectory>,
     /// A file of the host to bind over the guest's hosts(5), if that cannot be written.
     pub hosts_file: Option<PathBuf>,
     /// An empty directory of the host to attach the tree at until it becomes the root.

@@ -11,17 +11,19 @@ pub struct MountMap {
     pub users: (u32, u32, u32),
     /// The groups.
     pub groups: (u32, u32, u32),
+    /// A group on the disk that processes see as one of these instead.
+    pub group: Option<(u32, u32)>,
 }
 
 impl MountMap {
     /// Returns the mapping of `count` ids from `disk` on to those from `base` on.
     pub(crate) fn of_range(disk: u32, base: u32, count: u32) -> Self {
-        Self { users: (disk, base, count), groups: (disk, base, count) }
+        Self { users: (disk, base, count), groups: (disk, base, count), group: None }
     }
 
     /// Returns the mapping of one user and its group.
     fn of_owner(disk: (u32, u32), seen: (u32, u32)) -> Self {
-        Self { users: (disk.0, seen.0, 1), groups: (disk.1, seen.1, 1) }
+        Self { users: (disk.0, seen.0, 1), groups: (disk.1, seen.1, 1), group: None }
     }
 }
 
@@ -58,6 +60,21 @@ impl MountMaps {
     pub(super) fn of_host(&mut self, facts: &Facts, count: u32) -> Option<usize> {
         let base = facts.id_base.filter(|_| facts.user_namespace)?;
         Some(self.number(MountMap::of_range(0, base, count)))
+    }
+
+    /// Returns the mapping of a journal directory with files of the machine's own range: the group on the disk
+    /// is the one inside. `None` if its files keep their group.
+    pub(super) fn of_journal(
+        &mut self,
+        groups: Option<(u32, u32)>,
+        facts: &Facts,
+        count: u32,
+    ) -> Option<usize> {
+        let base = facts.id_base.filter(|_| facts.user_namespace)?;
+        let (disk, inside) = groups.filter(|(_, inside)| *inside < count)?;
+        let range = (base, base, count);
+        let group = Some((disk, base.saturating_add(inside)));
+        Some(self.number(MountMap { users: range, groups: range, group }))
     }
 
     /// Returns the mapping of a bind mount.

@@ -5,8 +5,10 @@ mod build_step;
 mod guest_files;
 mod host_step;
 mod init_step;
+mod journal;
 
 pub use build_step::{BindSource, BuildStep, Device, IfMissing, OverlayUpper};
 pub use guest_files::{Credential, ResolvConfAction, TimezoneAction, ZONES};
 pub use host_step::HostStep;
 pub use init_step::{InitStep, LsmLabel, ResourceLimit, StubSettings};
+pub use journal::JournalDirectory;

@@ -1,6 +1,6 @@
 //! Finds what a plan depends on: on the host and in the attached root. Called by `run`. It creates nothing.
 
-use super::{placement, resolv_conf as nspawn, timezone};
+use super::{journal, placement, resolv_conf as nspawn, timezone};
 use crate::claim::{Choice, ClaimedIds};
 use crate::error::{Context, Result};
 use crate::host::lsm;
@@ -23,7 +23,7 @@ use crate::network::{networkd, resolv_conf};
 use crate::paths::Paths;
 use crate::plan::step::ResolvConfAction;
 use crate::plan::{self, BindOwners, Facts};
-use crate::supervisor::launch::HostsFile;
+use crate::supervisor::launch::{HostsFile, JournalPlan};
 use std::path::{Path, PathBuf};
 
 /// The facts of the host and the tree, with the supervisor's input beside the plan.
@@ -34,6 +34,8 @@ pub(super) struct HostFacts {
     pub(super) lease: Option<Lease>,
     /// The guest's hosts(5), if Coracle maintains lines in it.
     pub(super) hosts: Option<HostsFile>,
+    /// The connection of its journal with the host.
+    pub(super) journal: Option<JournalPlan>,
 }
 
 /// Finds all facts.
@@ -56,6 +58,8 @@ pub(super) fn find(
     let lease = choice.link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
     let hosts = (choice.link.is_some() || booting).then(|| hosts_file(paths, machine, tree)).flatten();
     let status = probe::OwnStatus::read();
+    let machine_id = machine_id(machine, tree);
+    let (journal, directory) = journal::find(paths, machine, tree, machine_id, choice.ids.base)?.unzip();
     let facts = Facts {
         id_base: choice.ids.base,
         mapped_from: choice.ids.mapped_from,
@@ -64,7 +68,7 @@ pub(super) fn find(
         throwaway: PathBuf::new(),
         attached_targets: attached.map(|attached| attached.targets().map(Path::to_owned).collect()),
         user_namespace: machine.users != Users::Host,
-        machine_id: machine_id(machine, tree),
+        machine_id,
         boot_id: probe::random_id(),
         host_os_release: probe::host_os_release(),
         init_has_successor: init
@@ -89,9 +93,10 @@ pub(super) fn find(
         on_terminal: on_terminal(),
         resolv_conf: resolv_conf(paths, machine, resolver),
         timezone: timezone::find(paths, machine),
+        journal: directory.flatten(),
     };
     tree.check_reads()?;
-    Ok(HostFacts { facts, lease, hosts })
+    Ok(HostFacts { facts, lease, hosts, journal })
 }
 
 /// Returns the owners of the bind mounts that map them. The owner of a missing target is root.

@@ -3,6 +3,7 @@
 
 mod children;
 mod descriptors;
+mod journal;
 mod network;
 mod record;
 
@@ -26,11 +27,12 @@ use crate::network::hosts_file::Hosts;
 use crate::network::resolved::PendingSettings;
 use crate::paths::Paths;
 use crate::plan::step::HostStep;
-use crate::plan::{Facts, Plan};
+use crate::plan::{Facts, MountMap, Plan};
 use crate::state::record::{Phase, Record};
 use crate::sys::process::{self, Child, interrupt};
 use crate::sys::pseudo_file;
 use descriptors::ring;
+pub(crate) use journal::JournalPlan;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -52,6 +54,8 @@ pub(crate) struct LaunchRequest<'a> {
     pub(crate) lease: Option<Lease>,
     /// The guest's hosts(5), if Coracle maintains lines in it.
     pub(crate) hosts: Option<HostsFile>,
+    /// The connection of its journal with the host.
+    pub(crate) journal: Option<JournalPlan>,
     /// Its credentials.
     pub(crate) credentials: Vec<LoadedCredential>,
     /// The unit and the cgroup.
@@ -192,6 +196,7 @@ impl<'a> Launch<'a> {
             std::fs::create_dir_all(place).context(|| format!("cannot create '{}'", place.display()))?;
         }
         self.create_hosts()?;
+        self.request.journal.as_ref().map_or(Ok(()), journal::connect)?;
         if self.link.is_none() {
             hosts_file::write_own(&self.record);
         }
@@ -259,7 +264,11 @@ impl<'a> Launch<'a> {
 
     fn map_mounts(&mut self) -> Result<()> {
         let maps = self.request.plan.mount_maps.iter();
-        self.id_maps = maps.map(|map| idmap::of_mount(map.users, map.groups)).collect::<Result<_>>()?;
+        let create = |map: &MountMap| match map.group {
+            Some(group) => idmap::with_group(map.users, map.groups, group),
+            None => idmap::of_mount(map.users, map.groups),
+        };
+        self.id_maps = maps.map(create).collect::<Result<_>>()?;
         Ok(())
     }
 

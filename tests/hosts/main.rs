@@ -38,6 +38,7 @@ mod image_verbs;
 mod images;
 mod inits;
 mod interruption;
+mod journal;
 mod late;
 mod lease;
 mod life;

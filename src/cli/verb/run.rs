@@ -126,6 +126,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "UUID", help_heading = "Identity")]
     pub(crate) uuid: Option<String>,
 
+    /// Link the journal directories: no, host, try-host, guest, try-guest or auto
+    #[arg(long, value_name = "MODE", help_heading = "Identity")]
+    pub(crate) link_journal: Option<String>,
+
+    /// The same as --link-journal=try-guest
+    #[arg(short = 'j', overrides_with = "link_journal", help_heading = "Identity")]
+    pub(crate) link_journal_try_guest: bool,
+
     /// How /etc/localtime is set up: off, copy, bind, symlink, delete or auto
     #[arg(long, value_name = "MODE", help_heading = "Identity")]
     pub(crate) timezone: Option<String>,
@@ -294,6 +302,8 @@ impl RunArgs {
             long("hostname", Slot::Text(&mut self.hostname)),
             long("uuid", Slot::Text(&mut self.uuid)),
             long("timezone", Slot::Text(&mut self.timezone)),
+            long("link-journal", Slot::Text(&mut self.link_journal)).in_group("journal"),
+            short(b'j', Slot::Flag(&mut self.link_journal_try_guest)).in_group("journal"),
             long("slice", Slot::Text(&mut self.slice)).or_short(b'S'),
             long("property", Slot::Texts(&mut self.property)),
             long("register", Slot::Text(&mut self.register)),

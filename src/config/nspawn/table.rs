@@ -121,7 +121,7 @@ const ROWS: &[Row] = &[
     exec("Hostname", Value("identity.hostname")),
     exec("ResolvConf", Special(special::resolv_conf)),
     exec("Timezone", Special(special::timezone)),
-    exec("LinkJournal", Unsupported(&["no"])).privileged(),
+    exec("LinkJournal", Value("journal.link")).privileged(),
     exec("SuppressSync", Boolean("boot.suppress-sync")),
     files("ReadOnly", Boolean("root.read-only")),
     files("Volatile", Special(special::volatile)),

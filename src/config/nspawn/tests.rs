@@ -164,7 +164,7 @@ fn problems_are_warnings_unless_a_setting_is_required() {
     let (settings, problems) = parsed(
         Trust::Trusted,
         "[Exec]\nBoot=maybe\nCapability=CAP_X net_raw\nKilSignal=TERM\nX-Other=1\nTimezone=off\nLinkJournal=host\n\
-         Environment='A=B\nRestrictAddressFamilies=AF_INET\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n",
+         Environment='A=B\nRestrictAddressFamilies=AF_INET\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n[Files]\nBindUserShell=yes\n",
     );
     assert_eq!(
         settings,
@@ -173,7 +173,8 @@ fn problems_are_warnings_unless_a_setting_is_required() {
             "network.macvlan=\"eth1\"@11",
             "network.ports=\"80:80\"@13",
             "security.capabilities.add=\"CAP_NET_RAW\"@3",
-            "identity.timezone=\"off\"@6"
+            "identity.timezone=\"off\"@6",
+            "journal.link=\"host\"@7",
         ]
     );
     assert_eq!(
@@ -182,7 +183,6 @@ fn problems_are_warnings_unless_a_setting_is_required() {
             "web.nspawn:2: warning: 'Boot=': 'maybe' is not a boolean, ignoring\n  hint: write yes or no",
             "web.nspawn:3: warning: 'Capability=': unknown capability \"CAP_X\", ignoring\n  hint: see capabilities(7) for the list",
             "web.nspawn:4: warning: unknown key 'KilSignal' in [Exec], ignoring\n  hint: did you mean 'KillSignal'?",
-            "web.nspawn:7: warning: 'LinkJournal=' is not supported, ignoring",
             "web.nspawn:8: warning: 'Environment=': a quote in ''A=B' does not end, ignoring",
             "web.nspawn:9: 'RestrictAddressFamilies=' is not supported\n  hint: remove the line to start the machine without it",
             "web.nspawn:11: 'MACVLAN=': \"a/b\" is not the name of an interface\n  hint: list the interfaces of the host \
@@ -190,6 +190,7 @@ fn problems_are_warnings_unless_a_setting_is_required() {
             "web.nspawn:12: warning: 'Port=': \"x\" is not a port to forward, ignoring\n  hint: write [ADDRESS:]HOST[:GUEST][/udp], \
          for example \"8080:80\", \"[::1]:5353:53/udp\" or \"8000-8010:9000-9010\"",
             "web.nspawn:14: warning: 'Port=': an earlier line forwards '80:80', ignoring",
+            "web.nspawn:16: warning: 'BindUserShell=' is not supported, ignoring",
         ]
     );
 }

@@ -1,6 +1,6 @@
 //! The steps that create the mount tree: of the builder, or of PID 1.
 
-use super::{ResolvConfAction, ResourceLimit, TimezoneAction};
+use super::{JournalDirectory, ResolvConfAction, ResourceLimit, TimezoneAction};
 use crate::sys::mount::{Depth, MountAttributes};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -152,6 +152,8 @@ pub enum BuildStep {
     ResolvConf(ResolvConfAction),
     /// Writes, links, covers or deletes the guest's `/etc/localtime`.
     Timezone(TimezoneAction),
+    /// Mounts the directory of the machine's journal.
+    Journal(JournalDirectory),
     /// Creates a named pipe, owned by the guest's root.
     Fifo {
         /// Its path.
@@ -263,6 +265,7 @@ impl BuildStep {
             self,
             Self::ResolvConf(_)
                 | Self::Timezone(_)
+                | Self::Journal(_)
                 | Self::PingGroups { .. }
                 | Self::Loopback
                 | Self::Rlimits(_)
@@ -306,6 +309,7 @@ impl BuildStep {
             }
             Self::ResolvConf(action) => action.describe(),
             Self::Timezone(action) => action.describe(),
+            Self::Journal(directory) => directory.describe(),
             Self::Fifo { path, mode } => format!("create fifo '{}' {mode:03o}", path.display()),
             Self::KernelLog { path } => format!("create the kernel's log '{}' 600", path.display()),
             Self::Socket { path } => format!("create socket '{}'", path.display()),

@@ -11,6 +11,7 @@ use crate::config::values::{RawValue, Value, word_or_auto};
 use crate::error::{Error, Kind, Result};
 use crate::machine::console::Console;
 use crate::machine::init::Wait;
+use crate::machine::journal::{JournalLink, LinkNeed};
 use crate::machine::users::Users;
 use std::io::IsTerminal;
 use std::path::{Component, Path, PathBuf};
@@ -27,6 +28,7 @@ const WORDS: &[WordOption] = &[
     ("--hostname=", "identity.hostname", |run| run.hostname.as_deref()),
     ("--uuid=", "identity.uuid", |run| run.uuid.as_deref()),
     ("--timezone=", "identity.timezone", |run| run.timezone.as_deref().map(word_or_auto)),
+    ("--link-journal=", "journal.link", |run| run.link_journal.as_deref()),
     ("--slice=", "slice", |run| run.slice.as_deref()),
     ("--register=", "register", |run| run.register.as_deref().map(plain_truth)),
     ("--oom-score-adjust=", "resources.oom-score-adjust", |run| run.resources.oom_score_adjust.as_deref()),
@@ -172,6 +174,9 @@ impl Flags {
             if run.private_users_ownership.is_none() {
                 self.layer.users.ownership.set(OwnershipChoice::Auto, Origin::Flag("-U"));
             }
+        }
+        if run.link_journal_try_guest {
+            self.layer.journal.link.set(JournalLink::Guest(LinkNeed::Optional), Origin::Flag("-j"));
         }
         let veth = run.network_veth.then_some(Origin::Flag("--network-veth"));
         let private = run.private_network.then_some(Origin::Flag("--private-network"));
