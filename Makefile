@@ -48,7 +48,7 @@ libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help build-and-lint deps deps-vm binary order install divert undivert lint trees picture test test-all test-images test-vm demo bench probe faults storm clean
+.PHONY: help build-and-lint deps deps-vm binary order install divert undivert lint trees picture test test-all test-images test-vm conformance demo bench probe faults storm clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it, as root"
@@ -56,6 +56,7 @@ help:
 	@echo "make test-all  the host suite on Debian 12, 13, unstable, and inside coracle, and images on XFS and Btrfs, as root"
 	@echo "make test-images  the tests of images on XFS and Btrfs, as root"
 	@echo "make test-vm   limits, AppArmor and reboots of the host in a virtual machine, as root"
+	@echo "make conformance  the table of systemd-nspawn's options on Debian 12, 13 and unstable, as root"
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
 	@echo "make divert    run coracle as systemd-nspawn on this Debian, as root; 'make undivert' ends that"
@@ -190,6 +191,14 @@ test-images: deps trees binary
 		CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 timeout --kill-after=30 $(TEST_BOUND) \
 			tests/file-systems.sh $$kind $(CARGO) test --locked --no-fail-fast --lib --test hosts -- --include-ignored \
 			image stack clone snapshot tree:: ephemeral::
+	done
+
+# The table of tests/nspawn with the systemd-nspawn of each host and with coracle under that name; `make test` has it for
+# Debian 13.
+conformance: deps trees binary
+	for suite in trixie bookworm sid; do
+		CORACLE_HOST_SUITE="$$suite" CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(TEST_BOUND) \
+			$(CARGO) test --locked --test hosts -- --nocapture conformance::
 	done
 
 # One at a time: the emulator uses both processors of a small machine.

@@ -16,6 +16,7 @@ mod bind_sources;
 mod clone_faults;
 mod clones;
 mod completions;
+mod conformance;
 mod connectivity;
 mod control_address;
 mod copy;
