@@ -70,9 +70,18 @@ fn describe(row: &Row, program: Program, problem: &str, out: &Output) -> String 
     )
 }
 
+/// Panics if the help of the host's systemd-nspawn names an option without a row.
+fn assert_options_have_rows(host: &Host) {
+    let help = host.sh_ok("/usr/bin/systemd-nspawn --help | grep -oE -e '--[a-z][a-z0-9-]+' | sort -u");
+    let names: BTreeSet<&str> = row::names().collect();
+    let missing: Vec<_> = help.lines().filter(|option| !names.contains(option)).collect();
+    assert!(missing.is_empty(), "not in tests/nspawn/names.txt: {missing:?}");
+}
+
 #[test]
 fn every_row_holds_for_systemd_nspawn_and_for_coracle() {
     let host = host();
+    assert_options_have_rows(&host);
     let version = version(&host);
     let wanted = env::var("CORACLE_ROWS").unwrap_or_default();
     let only = env::var("CORACLE_ROWS_BY").unwrap_or_default();
