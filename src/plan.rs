@@ -239,14 +239,8 @@ fn shows_full_procfs(machine: &Machine, init: Init) -> bool {
     }
 }
 
-/// Returns the steps that create the mount tree.
-fn build_steps(
-    machine: &Machine,
-    facts: &Facts,
-    init: Init,
-    has_console: bool,
-    maps: &mut MountMaps,
-) -> Vec<BuildStep> {
+/// Returns the steps before the mount tree: for the process of PID 1 and its namespaces.
+fn process_steps(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
     let mut steps = Vec::new();
     if facts.user_namespace {
         // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
@@ -264,6 +258,18 @@ fn build_steps(
             steps.push(BuildStep::Loopback);
         }
     }
+    steps
+}
+
+/// Returns the steps that create the mount tree.
+fn build_steps(
+    machine: &Machine,
+    facts: &Facts,
+    init: Init,
+    has_console: bool,
+    maps: &mut MountMaps,
+) -> Vec<BuildStep> {
+    let mut steps = process_steps(machine, facts);
     let (source, at) = (machine.root.top().to_owned(), facts.attach_at.clone());
     let mount_points = MOUNT_POINTS.iter().map(PathBuf::from).collect();
     // The namespace is entered after the last use of the host's procfs.
@@ -304,17 +310,8 @@ fn build_steps(
     if matches!(machine.command.payload, Payload::Boot { .. }) && init != Init::Systemd {
         steps.push(BuildStep::LogSocket { path: "/dev/log".into() });
     }
-    if let Some(old) = machine.root.pivot.as_ref().and_then(|pivot| pivot.old.clone()) {
-        steps.push(BuildStep::Bind {
-            source: BindSource::Host(machine.root.path().to_owned()),
-            target: old,
-            attributes: MountAttributes { read_only: machine.root.read_only, ..MountAttributes::default() },
-            depth: Depth::Tree,
-            ids: maps.of_root(facts, machine.id_count()),
-            missing: IfMissing::Create,
-        });
-    }
     // After the guest's own file systems, so that they can be mounted over.
+    steps.extend(mounts::old_root(machine, facts, maps));
     steps.extend(mounts::custom(machine, facts, maps));
     // Last: all steps before use paths below the directory that the tree is attached at.
     steps.push(BuildStep::Pivot);

@@ -9,6 +9,18 @@ use crate::machine::mounts::{
 };
 use crate::sys::mount::{Depth, MountAttributes};
 
+/// Returns the step that shows the outer root inside a directory of it that is the root.
+pub(super) fn old_root(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Option<BuildStep> {
+    Some(BuildStep::Bind {
+        source: BindSource::Host(machine.root.path().to_owned()),
+        target: machine.root.pivot.as_ref()?.old.clone()?,
+        attributes: MountAttributes { read_only: machine.root.read_only, ..MountAttributes::default() },
+        depth: Depth::Tree,
+        ids: maps.of_root(facts, machine.id_count()),
+        missing: IfMissing::Create,
+    })
+}
+
 /// Returns the steps for mounts, in the order of the definition.
 pub(super) fn custom(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<BuildStep> {
     let step = |(number, mount): (usize, &Mount)| step(number, mount, facts, machine.id_count(), maps);
