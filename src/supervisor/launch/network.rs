@@ -115,8 +115,10 @@ impl Launch<'_> {
         if self.request.kept.is_some() && self.record.forwarding != defined {
             forwarding::begin_boot(self.request.paths, &mut self.record, defined)?;
         }
-        if self.record.forwarding.is_some() {
-            let network = open_of(&self.leader()?.0)?;
+        // Opened when the payload was cloned: it may have exited already.
+        if self.record.forwarding.is_some()
+            && let Some(network) = self.fds.get(FdName::Network)
+        {
             let socket = guest_addresses::subscribe(network.as_fd())?;
             self.fds.insert(FdName::Addresses, socket);
         }
