@@ -51,6 +51,7 @@ use definition_files::Files;
 use nspawn::SettingsMode;
 use sources::Sources;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Returns the machine `name` as its unit runs it: by its definition, else by its .nspawn file over the defaults.
@@ -120,7 +121,7 @@ pub fn run(paths: &Paths, options: Options, kept: Option<&Name>) -> Result<Resol
     let root = || options.root.directory.value().or(options.root.stack.value());
     let (name, is_derived) = match options.identity.name.value() {
         Some(name) => (name.clone(), false),
-        None => (name_of(root().map_or(Path::new("/"), PathBuf::as_path))?, true),
+        None => (name_of(contract, root().map_or(Path::new("/"), PathBuf::as_path))?, true),
     };
     let files = match contract {
         Contract::Coracle if !is_derived => Files::of(paths, &name)?,
@@ -182,16 +183,24 @@ pub fn names(paths: &Paths) -> Result<BTreeSet<Name>> {
 
 /// Returns the default name of a machine, from its directory: the last component without characters that
 /// names cannot contain, as in systemd-nspawn(1).
-fn name_of(directory: &Path) -> Result<Name> {
-    if directory == Path::new("/") {
+fn name_of(contract: Contract, directory: &Path) -> Result<Name> {
+    let is_root = directory == Path::new("/");
+    if is_root && contract == Contract::Coracle {
         return Err(Error::new("the root directory is '/', the root of the host")
             .with_hint("choose a directory with another root file system")
             .with_kind(Kind::Launch));
     }
-    let last = directory.file_name().unwrap_or_default().to_string_lossy();
+    let host = is_root.then(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+    let host = host.map(OsString::from);
+    let last = host.as_deref().or(directory.file_name()).unwrap_or_default().to_string_lossy();
     let last = last.strip_suffix(".mstack").unwrap_or(&last);
-    let fit: String =
-        last.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).take(64).collect();
+    // Host names do not have them.
+    let has_underscores = contract == Contract::Coracle;
+    let fit: String = last
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.') || *c == '_' && has_underscores)
+        .take(64)
+        .collect();
     let labels: Vec<&str> =
         fit.split('.').map(|label| label.trim_matches('-')).filter(|label| !label.is_empty()).collect();
     Name::new(&labels.join(".")).map_err(|_| {

@@ -217,6 +217,7 @@ fn wrong_arguments_of_systemd_nspawn_are_one_line_each() {
             &["--share-system"],
             &["systemd-nspawn: '--share-system' is not supported: namespaces are not shared"],
         ),
+        (&["--console=journal"], &["systemd-nspawn: '--console=': unknown mode"]),
         (&["--background=red"], &["systemd-nspawn: '--background=': not an ANSI color"]),
         (&["--settings=x"], &["systemd-nspawn: '--settings=x': unknown mode"]),
         (

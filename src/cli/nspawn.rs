@@ -80,6 +80,9 @@ impl NspawnArgs {
     }
 }
 
+/// The modes of the console that systemd-nspawn(1) does not have.
+const OWN_CONSOLES: [&str; 2] = ["auto", "journal"];
+
 /// A parsed command line.
 #[derive(Debug)]
 pub struct Nspawn {
@@ -163,6 +166,11 @@ impl Nspawn {
         if own.background.as_deref().is_some_and(|color| !is_color(color)) {
             return Err(Error::usage("'--background=': not an ANSI color"));
         }
+        if run.console.as_deref().is_some_and(|console| OWN_CONSOLES.contains(&console)) {
+            return Err(Error::usage("'--console=': unknown mode"));
+        }
+        // Standard error belongs to the payload.
+        run.quiet |= run.pipe || run.console.as_deref() == Some("pipe");
         // A temporary copy needs no other copy before.
         if run.ephemeral && run.directory.is_none() && run.template.is_some() {
             run.directory = run.template.take();

@@ -131,11 +131,16 @@ impl RootSettings {
             (None, Some(stack)) => RootSource::Stack(stack),
             (None, None) => return Err(Error::new("'root.directory' or 'root.stack' is required")),
         };
+        let mut ephemeral = self.ephemeral.required("root.ephemeral")?;
+        if ephemeral == Ephemeral::Disk && source.path() == Path::new("/") {
+            // A directory of an overlay cannot be below another one of it.
+            ephemeral = Ephemeral::Memory;
+        }
         Ok(Root {
             source,
             read_only: self.read_only.required("root.read-only")?,
             volatile: self.volatile.required("root.volatile")?,
-            ephemeral: self.ephemeral.required("root.ephemeral")?,
+            ephemeral,
             fresh_on_reboot: self.fresh_on_reboot.required("root.fresh-on-reboot")?,
             pivot: self.pivot.value().cloned(),
             pivoted: None,

@@ -133,6 +133,11 @@ impl Root {
         }
     }
 
+    /// Returns whether the guest writes to other directories than the source, at the most.
+    pub(crate) fn keeps_source(&self) -> bool {
+        self.ephemeral != Ephemeral::No || matches!(self.volatile, Volatile::Yes | Volatile::State)
+    }
+
     /// Returns whether discarded changes are on the disk.
     pub(crate) fn is_throwaway(&self) -> bool {
         self.ephemeral == Ephemeral::Disk && !self.read_only

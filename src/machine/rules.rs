@@ -2,6 +2,7 @@
 
 use super::Parts;
 use super::command::Payload;
+use super::contract::Contract;
 use super::credentials::Credential;
 use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
@@ -13,7 +14,7 @@ use crate::error::Error;
 
 /// Returns one error for each rule that `parts` break.
 pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
-    let mut errors = root(&parts.root);
+    let mut errors = root(parts.contract, &parts.root);
     if let Users::Fixed { base, count } = parts.users
         && (base.checked_add(count).is_none() || count == 0)
     {
@@ -121,9 +122,11 @@ fn ownership(parts: &Parts) -> Vec<Error> {
 }
 
 /// Checks the source of the root.
-fn root(root: &Root) -> Vec<Error> {
+fn root(contract: Contract, root: &Root) -> Vec<Error> {
     let mut errors = Vec::new();
-    if root.path() == std::path::Path::new("/") {
+    // systemd-nspawn(1) runs the host's own root if it does not change it.
+    let is_possible = contract == Contract::Nspawn && root.keeps_source();
+    if root.path() == std::path::Path::new("/") && !is_possible {
         errors.push(
             Error::new("the root directory is '/', the root of the host")
                 .with_hint("choose a directory with another root file system"),

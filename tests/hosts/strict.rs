@@ -38,6 +38,9 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ("-q -P -M busybox -- hostname", "busybox\n", 0),
     ("-q -P -D @ -x -- sh -c 'hostname | wc -c'", "25\n", 0),
     ("-q -D @ --console=pipe --as-pid2 -b", "", 1),
+    ("-q -P -D / true", "", 1),
+    ("-q -P -D / --volatile=yes -- sh -c 'touch /new && ls -d /var/lib/machines'", "", 2),
+    ("-q -P -D / --volatile=state -- touch /new", "", 1),
     ("--console=help", "autopipe\ninteractive\nread-only\npassive\npipe\n", 0),
 ];
 
@@ -65,6 +68,10 @@ fn commands_have_the_output_and_the_status_of_systemd_nspawn() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
+    // A throw-away root is in memory here, where systemd-nspawn copies the whole host.
+    let output = host.sh("/usr/lib/coracle/systemd-nspawn -q -P -x -D / sh -c 'touch /new; hostname'");
+    let name = format!("{}-", host.sh_ok("hostname").trim());
+    assert!(output.stdout.starts_with(&name) && host.sh("ls /new").status != 0, "{output}");
     host.stop();
 }
 

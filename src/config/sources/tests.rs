@@ -10,7 +10,7 @@ use crate::machine::command::Payload;
 use crate::machine::contract::Contract;
 use crate::machine::name::Name;
 use crate::machine::network::Mode;
-use crate::machine::root::Ephemeral;
+use crate::machine::root::{Ephemeral, Volatile};
 use crate::machine::users::Users;
 use crate::paths::Paths;
 
@@ -178,6 +178,23 @@ fn systemd_nspawn_names_throw_away_roots_apart() {
     options.identity.name.set(Name::new("my-tree").unwrap(), Origin::Flag("-M"));
     assert_eq!(name_of(&options), "my-tree");
     assert_eq!(run(&paths, options, SettingsMode::Yes).name.as_str(), "my-tree");
+}
+
+#[test]
+fn systemd_nspawn_runs_the_root_of_the_host_without_changing_it() {
+    let (_root, paths) = host(&[]);
+    let mut options = Layer::default();
+    options.root.directory.set("/".into(), Origin::Flag("-D"));
+    let run_as = |contract, options: &Layer| run_as(contract, &paths, options.clone(), SettingsMode::No);
+    assert!(run_as(Contract::Nspawn, &options).is_err());
+    options.root.volatile.set(Volatile::Overlay, Origin::Flag("--volatile="));
+    assert!(run_as(Contract::Nspawn, &options).is_err());
+    options.root.volatile.set(Volatile::State, Origin::Flag("--volatile="));
+    assert!(run_as(Contract::Nspawn, &options).is_ok());
+    assert!(run_as(Contract::Coracle, &options).is_err());
+    options.root.volatile.set(Volatile::No, Origin::Flag("--volatile="));
+    options.root.ephemeral.set(Ephemeral::Disk, Origin::Flag("-x"));
+    assert_eq!(run_as(Contract::Nspawn, &options).unwrap().root.ephemeral, Ephemeral::Memory);
 }
 
 #[test]
