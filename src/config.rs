@@ -18,6 +18,7 @@ pub(crate) mod identity;
 mod ini;
 pub(crate) mod journal;
 pub mod layer;
+pub(crate) mod migration;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub mod nspawn;

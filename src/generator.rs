@@ -8,7 +8,7 @@ use crate::config;
 use crate::error::{Context, Result};
 use crate::machine::Machine;
 use crate::machine::name::Name;
-use crate::machine::unit_name::{self, ServiceTemplate};
+use crate::machine::unit_name::{self, DROP_IN_OF_NSPAWN, ServiceTemplate};
 use crate::paths::Paths;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -21,8 +21,6 @@ pub const PROGRAM: &str = "coracle-generator";
 /// remaining processes and to clean up.
 const CLEANUP_TIME: Duration = Duration::from_secs(15);
 
-/// The name of the drop-in of a unit `systemd-nspawn@NAME.service`.
-pub(crate) const DROP_IN_OF_NSPAWN: &str = "zz-coracle.conf";
 /// The settings of `units/coracle@.service` that `systemd-nspawn@.service` does not have, or has with other
 /// values. systemd finds the program in `/usr/local/bin` or `/usr/bin`.
 const UNIT_OF_NSPAWN: &str = "[Unit]
@@ -146,8 +144,8 @@ fn create_parent(file: &Path) -> Result<()> {
     std::fs::create_dir_all(above).context(|| format!("cannot create '{}'", above.display()))
 }
 
-/// Returns the path of a machine's drop-in below a unit directory of systemd. In a unit of systemd-nspawn(1) it
-/// has precedence over the drop-ins of the administrator, which may replace the program of that unit.
+/// Returns the path of a machine's drop-in below a unit directory of systemd. In a unit of systemd-nspawn(1)
+/// it has precedence over the drop-ins of the administrator, which may replace the program of that unit.
 fn drop_in_file(directory: &Path, machine: &Machine) -> PathBuf {
     let file = match machine.service_template() {
         ServiceTemplate::Coracle => "50-coracle.conf",

@@ -63,6 +63,23 @@ impl Paths {
         [self.join("/etc/systemd/nspawn"), self.systemd("nspawn")]
     }
 
+    /// Returns the directories of units, in the order of the search (systemd.unit(5)).
+    pub(crate) fn unit_directories(&self) -> [PathBuf; 10] {
+        [
+            "/etc/systemd/system.control",
+            "/run/systemd/system.control",
+            "/run/systemd/transient",
+            "/etc/systemd/system",
+            "/run/systemd/system",
+            "/run/systemd/generator",
+            "/usr/local/lib/systemd/system",
+            "/usr/lib/systemd/system",
+            "/lib/systemd/system",
+            "/run/systemd/generator.late",
+        ]
+        .map(|directory| self.join(directory))
+    }
+
     /// Returns a path of [`Self::join`] without the root.
     pub(crate) fn strip(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.root).map_or_else(|_| path.to_owned(), |path| Path::new("/").join(path))

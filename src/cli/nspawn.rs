@@ -120,6 +120,22 @@ impl Nspawn {
         Ok((Self { run, own }, reply))
     }
 
+    /// Returns the options of a unit for `config`: the words of its `ExecStart=` without the program.
+    ///
+    /// # Errors
+    /// A word that is not understood, or all problems of the options.
+    pub(in crate::cli) fn options_of_unit(words: &[OsString]) -> Result<Options> {
+        let arguments = [&[OsString::from("systemd-nspawn")], words].concat();
+        let (mut nspawn, reply) = Self::read(&arguments)?;
+        if reply != Reply::Complete {
+            return Err(Error::new("it prints a text"));
+        }
+        nspawn.options().map_err(|failures| {
+            let messages: Vec<String> = failures.0.iter().map(ToString::to_string).collect();
+            Error::new(messages.join("; "))
+        })
+    }
+
     /// Runs the machine. Returns its exit status.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ mod launch;
 mod list;
 mod login;
 mod logs;
+mod migrate;
 mod names;
 mod network;
 mod poweroff;
@@ -119,6 +120,7 @@ impl Verb {
             Self::Bind(bind) => bind.is_request(),
             Self::Network(network) => network.is_request(),
             Self::Snapshot(snapshot) => snapshot.is_request(),
+            Self::Migrate(migrate) => migrate.is_request(),
             Self::Rollback(_) => true,
             Self::Poweroff(_) | Self::Reboot(_) | Self::Terminate(_) | Self::Kill(_) | Self::Freeze(_) => {
                 true
@@ -158,6 +160,7 @@ verbs! {
     Images(images::ImagesArgs),
     Clone(clone::CloneArgs),
     Convert(convert::ConvertArgs),
+    Migrate(migrate::MigrateArgs),
     ReadOnly(read_only::ReadOnlyArgs),
     Verify(verify::VerifyArgs),
     Prune(prune::PruneArgs),

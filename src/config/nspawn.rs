@@ -6,6 +6,7 @@
 
 mod special;
 mod table;
+mod unit;
 
 use super::definition_files;
 use super::ini::{self, Assignment};
@@ -22,6 +23,7 @@ use table::{Action, Row};
 
 pub(super) use special::{boot_by_default, drop_parameters};
 pub use table::keys;
+pub(crate) use unit::NspawnUnit;
 
 /// The maximum number of reported problems of a file, errors first.
 const MAX_PROBLEMS: usize = 100;
@@ -110,7 +112,7 @@ pub(super) fn named(paths: &Paths, path: &Path) -> Result<NspawnFile> {
 ///
 /// # Errors
 /// A directory of trusted files cannot be read. Those of images may be closed to the caller.
-pub(super) fn names(paths: &Paths) -> Result<(Vec<Name>, Vec<Problem>)> {
+pub(crate) fn names(paths: &Paths) -> Result<(Vec<Name>, Vec<Problem>)> {
     let mut files = Vec::new();
     for directory in paths.nspawn_directories() {
         files.extend(definition_files::list(&directory, "nspawn")?);

@@ -50,7 +50,7 @@ pub(super) fn resolve(
 
 /// Sets the defaults of `profile`. Those that depend on other settings come before or after the defaults of
 /// the rows.
-fn with_defaults(paths: &Paths, name: &Name, mut layer: Layer, profile: Profile) -> Layer {
+pub(super) fn with_defaults(paths: &Paths, name: &Name, mut layer: Layer, profile: Profile) -> Layer {
     layer.identity.name.fill(|| name.clone());
     layer.root.fill_source(paths, name);
     layer.network.fill_implied(profile);

@@ -66,6 +66,9 @@ impl ServiceTemplate {
     }
 }
 
+/// The drop-in with which a unit `systemd-nspawn@NAME.service` runs Coracle.
+pub(crate) const DROP_IN_OF_NSPAWN: &str = "zz-coracle.conf";
+
 const SUFFIX: &str = ".service";
 
 /// Returns the scope of a machine in the foreground.

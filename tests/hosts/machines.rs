@@ -79,7 +79,7 @@ fn enters(guest: &str) {
     for expected in [&format!("in-{guest}"), "/dev/pts/", "\n0\r\n"] {
         assert!(shell.stdout.contains(expected), "no '{expected}' in {shell}");
     }
-    logs_in(&host, guest);
+    logs_in(&host, guest, guest);
 
     host.write("/root/here", "some data\n");
     host.ok(&["machinectl", "copy-to", guest, "/root/here", "/root/there"]);
@@ -93,13 +93,13 @@ fn enters(guest: &str) {
 }
 
 /// Logs in with `machinectl login`; the guest's root has no password.
-fn logs_in(host: &Host, guest: &str) {
+pub(crate) fn logs_in(host: &Host, guest: &str, hostname: &str) {
     let mut login = host.spawn_on_tty(&format!("machinectl login {guest}"));
     let mut typed = login.input();
     let mut say = |text: &str| std::io::Write::write_all(&mut typed, text.as_bytes()).expect("type");
     login.wait_for_stdout("login: ", Duration::from_secs(30));
     say("root\n");
-    login.wait_for_stdout(&format!("root@{guest}"), Duration::from_secs(30));
+    login.wait_for_stdout(&format!("root@{hostname}"), Duration::from_secs(30));
     host.wait_until(
         Duration::from_secs(20),
         &format!("loginctl -M {guest} list-sessions --no-legend | grep -w root"),

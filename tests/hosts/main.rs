@@ -45,6 +45,7 @@ mod lease;
 mod life;
 mod machines;
 mod matrix;
+mod migrate;
 mod modes;
 mod nat;
 mod neighbours;

@@ -1,5 +1,5 @@
-//! Machines with `boot.machinectl`: their unit is systemd-nspawn@.service, for machinectl and for the verbs of
-//! Coracle.
+//! Machines with `boot.machinectl`: their unit is systemd-nspawn@.service, for machinectl and for the verbs
+//! of Coracle.
 
 use crate::support::{Host, LONG, Snapshot};
 

@@ -71,7 +71,8 @@ pub(super) fn findings_of(paths: &Paths, machine: &Machine) -> Vec<Finding> {
     findings
 }
 
-/// Returns the finding for a missing root. `machinectl remove` and `machinectl rename` change the image alone.
+/// Returns the finding for a missing root. `machinectl remove` and `machinectl rename` change the image
+/// alone.
 fn missing(paths: &Paths, machine: &Machine) -> Finding {
     let (name, root) = (&machine.name, machine.root.path());
     let mut message = format!("machine '{name}' has no root: '{}' is missing", root.display());
