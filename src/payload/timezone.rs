@@ -28,6 +28,8 @@ pub(super) fn set(paths: &TreePaths, host: &HostMounts, action: &TimezoneAction,
         TimezoneAction::Copy(content) => {
             copy(&etc, content, owner).context(|| format!("cannot write '{FILE}' in the tree"))
         }
+        // A link to a missing zone stays, as with systemd-nspawn(1).
+        TimezoneAction::Link { zone, .. } if is_linked(&etc, zone) => Ok(()),
         TimezoneAction::Link { zone, .. } if has_zone(paths, zone) => link(&etc, zone, owner),
         TimezoneAction::Bind(file) | TimezoneAction::Link { file, .. } => {
             bind(paths, host, &etc, file, owner)
@@ -39,13 +41,15 @@ fn has_zone(paths: &TreePaths, zone: &str) -> bool {
     paths.open_as(&Path::new(ZONES).join(zone), OFlags::PATH).is_ok()
 }
 
-/// Links the file to a zone, unless it is.
+/// Returns whether the file is a link to a zone.
+fn is_linked(etc: &OwnedFd, zone: &str) -> bool {
+    let existing = rustix::fs::readlinkat(etc, NAME, Vec::new());
+    existing.is_ok_and(|existing| TimezoneAction::zone(&existing.to_string_lossy()) == Some(zone))
+}
+
+/// Links the file to a zone.
 fn link(etc: &OwnedFd, zone: &str, owner: u32) -> Result<()> {
     let to = format!("..{ZONES}/{zone}");
-    let existing = rustix::fs::readlinkat(etc, NAME, Vec::new());
-    if existing.is_ok_and(|existing| TimezoneAction::zone(&existing.to_string_lossy()) == Some(zone)) {
-        return Ok(());
-    }
     let linked = || -> rustix::io::Result<()> {
         remove(etc)?;
         rustix::fs::symlinkat(&to, etc, NAME)?;
