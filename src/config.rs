@@ -5,6 +5,7 @@
 //! `build`. A new setting is one row, one type and one default there.
 
 pub(crate) mod boot;
+pub(crate) mod bound_users;
 mod cdi;
 pub(crate) mod check;
 pub(crate) mod command;

@@ -234,6 +234,7 @@ mod tests {
                 connections_max: None,
             },
             users: machine::users::Users::Pick,
+            bound_users: machine::bound_users::BoundUsers::default(),
             ownership: machine::users::Ownership::Map,
             security: machine::security::Security::default(),
             identity: machine::identity::Identity::default(),

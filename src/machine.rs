@@ -1,6 +1,7 @@
 //! The description of a machine. Created by `config`, read by `plan`. It uses no other stage and does not
 //! access the host.
 
+pub mod bound_users;
 pub mod command;
 pub mod console;
 pub mod contract;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub network: network::Network,
     /// Its user namespace.
     pub users: users::Users,
+    /// Users of the host that it knows.
+    pub bound_users: bound_users::BoundUsers,
     /// The mapping of file owners to its ids.
     pub ownership: users::Ownership,
     /// Its capabilities, system calls and devices.

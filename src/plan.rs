@@ -3,6 +3,7 @@
 //! [`Facts`] to a [`Plan`]. Called by `run`; carried out by `supervisor` and `payload`. It does no I/O.
 
 mod api_file_systems;
+mod bound_users;
 pub(crate) mod capabilities;
 mod command;
 pub(crate) mod exec;
@@ -15,6 +16,8 @@ mod mounts;
 mod rlimits;
 pub mod step;
 
+pub use bound_users::BoundUser;
+pub(crate) use bound_users::home as home_inside;
 pub(crate) use command::candidates;
 pub use facts::{Facts, NamedDevice, User};
 pub use mount_maps::{BindOwners, MountMap};
@@ -311,6 +314,7 @@ fn build_steps(
         steps.push(BuildStep::LogSocket { path: "/dev/log".into() });
     }
     // After the guest's own file systems, so that they can be mounted over.
+    steps.extend(bound_users::homes(facts, maps));
     steps.extend(mounts::old_root(machine, facts, maps));
     steps.extend(mounts::custom(machine, facts, maps));
     // Last: all steps before use paths below the directory that the tree is attached at.

@@ -1,6 +1,7 @@
 //! The pipeline on one page: said, meant, claimed, attached, found, planned, done. Called by `main` for the
 //! verbs that run a machine.
 
+mod bound_users;
 mod facts;
 mod journal;
 mod placement;

@@ -275,6 +275,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         id_base: Some(BASE),
         mapped_from: Some(0),
         targets: Vec::new(),
+        bound_users: Vec::new(),
         bind_owners: Vec::new(),
         throwaway: PathBuf::new(),
         attached_targets: None,

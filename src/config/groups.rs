@@ -61,6 +61,8 @@ const GROUPS: &[Group] = &[
     ),
     (Replaced, &["network.ports"]),
     (Replaced, &["users.private", "users.ownership"]),
+    (Replaced, &["users.bind"]),
+    (Replaced, &["users.bind-shell"]),
     (Replaced, &["boot.wait"]),
     (Restricting, &["security.syscalls.allow", "security.syscalls.deny"]),
     (Replaced, &["identity.hostname"]),

@@ -3,6 +3,7 @@
 //! is empty here.
 
 use super::boot::BootSettings;
+use super::bound_users::BoundUsersSettings;
 use super::command::CommandSettings;
 use super::console::ConsoleSettings;
 use super::credentials::CredentialsSettings;
@@ -73,6 +74,8 @@ features! {
     boot: BootSettings;
     /// `[users]`.
     users: UsersSettings;
+    /// `[users]`, users of the host.
+    bound_users: BoundUsersSettings;
     /// `[network]`.
     network: NetworkSettings;
     /// `[[mount]]`.

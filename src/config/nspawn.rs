@@ -231,7 +231,7 @@ impl NspawnReader {
                 Ok(())
             }
             Action::Unsupported(_) => {
-                self.unsupported(row, origin, &Error::new(format!("'{key}=' is not supported")));
+                self.unsupported(origin, Error::new(format!("'{key}=' is not supported")));
                 Ok(())
             }
         };
@@ -272,15 +272,10 @@ impl NspawnReader {
         });
     }
 
-    /// Adds the problem of a setting without support: an error if the row requires it.
-    fn unsupported(&mut self, row: &Row, origin: &Origin, error: &Error) {
-        let problem = if row.is_required {
-            let error = error.clone().with_hint("remove the line to start the machine without it");
-            Problem::at_origin(origin, &error)
-        } else {
-            Problem::warning(origin, format!("{error}, ignoring"))
-        };
-        self.problems.push(problem);
+    /// Adds the problem of a setting without support: the machine would be less isolated without it.
+    fn unsupported(&mut self, origin: &Origin, error: Error) {
+        let error = error.with_hint("remove the line to start the machine without it");
+        self.problems.push(Problem::at_origin(origin, &error));
     }
 
     /// Sets a setting, or removes it if the value is empty.

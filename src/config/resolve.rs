@@ -76,6 +76,7 @@ fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Resu
         mounts: settings.mounts.build(paths, users)?,
         network: settings.network.build(paths)?,
         users,
+        bound_users: settings.bound_users.build(),
         ownership,
         security: settings.security.build(profile, settings.command.boot.required("boot")?)?,
         identity: settings.identity.build(),

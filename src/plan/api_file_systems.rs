@@ -235,6 +235,7 @@ fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildSte
         steps.push(BuildStep::File { path: RESOLVED_DROP_IN.into(), mode: 0o644, content: content.clone() });
     }
     steps.extend(whole.iter().map(|(_, target)| directory(target)));
+    steps.extend(super::bound_users::records(facts));
     let credentials = credentials(machine, facts);
     if credentials.is_some() {
         steps.push(BuildStep::Directory { path: DIRECTORY.into(), mode: 0o500 });

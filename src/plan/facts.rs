@@ -1,7 +1,7 @@
 //! The facts about the host and the tree, found by `run` before a machine is planned. Plain data.
 
-use super::BindOwners;
 use super::step::{Device, JournalDirectory, LsmLabel, ResolvConfAction, TimezoneAction};
+use super::{BindOwners, BoundUser};
 use crate::machine::id128::Id128;
 use crate::machine::init::Init;
 use std::path::PathBuf;
@@ -45,6 +45,8 @@ pub struct Facts {
     pub targets: Vec<PathBuf>,
     /// The owners of the bind mounts that map them, by target.
     pub bind_owners: Vec<(PathBuf, BindOwners)>,
+    /// The users of the host that the machine knows.
+    pub bound_users: Vec<BoundUser>,
     /// The directory of temporary directories.
     pub throwaway: PathBuf,
     /// The mount points of the further mounts of a root that is attached already. `None` for a plain

@@ -77,6 +77,12 @@ impl MountMaps {
         Some(self.number(MountMap { users: range, groups: range, group }))
     }
 
+    /// Returns the mapping of a user and group of the host to an id inside.
+    pub(super) fn of_user(&mut self, outside: (u32, u32), inside: u32, facts: &Facts) -> usize {
+        let seen = facts.owner().saturating_add(inside);
+        self.number(MountMap::of_owner(outside, (seen, seen)))
+    }
+
     /// Returns the mapping of a bind mount.
     pub(super) fn of_bind(
         &mut self,

@@ -1,6 +1,6 @@
 //! Finds what a plan depends on: on the host and in the attached root. Called by `run`. It creates nothing.
 
-use super::{journal, placement, resolv_conf as nspawn, timezone};
+use super::{bound_users, journal, placement, resolv_conf as nspawn, timezone};
 use crate::claim::{Choice, ClaimedIds};
 use crate::error::{Context, Result};
 use crate::host::lsm;
@@ -65,6 +65,7 @@ pub(super) fn find(
         mapped_from: choice.ids.mapped_from,
         targets: tree.mount_points(machine.mounts.len()),
         bind_owners: bind_owners(machine, tree, attached.is_some(), &choice.ids)?,
+        bound_users: bound_users::find(machine, tree)?,
         throwaway: PathBuf::new(),
         attached_targets: attached.map(|attached| attached.targets().map(Path::to_owned).collect()),
         user_namespace: machine.users != Users::Host,

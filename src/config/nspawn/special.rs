@@ -186,6 +186,30 @@ pub(super) fn overlay(reader: &mut NspawnReader, row: &Row, assignment: &Assignm
     add_mount(reader, assignment, mounts::overlay(&assignment.value, row.key == "OverlayReadOnly"))
 }
 
+/// `BindUser=`: names between spaces. An empty value removes those of earlier lines.
+pub(super) fn bind_user(
+    reader: &mut NspawnReader,
+    _: &Row,
+    Assignment { value, origin, .. }: &Assignment,
+) -> Result<(), Refusal> {
+    if value.is_empty() {
+        return reader.set("users.bind", &RawValue::Text(""), origin);
+    }
+    value
+        .split_ascii_whitespace()
+        .try_for_each(|name| reader.set("users.bind", &RawValue::Text(name), origin))
+}
+
+/// `BindUserShell=`.
+pub(super) fn bind_user_shell(
+    reader: &mut NspawnReader,
+    _: &Row,
+    Assignment { value, origin, .. }: &Assignment,
+) -> Result<(), Refusal> {
+    let raw = systemd_boolean(value).map_or(RawValue::Text(value), RawValue::Boolean);
+    reader.set("users.bind-shell", &raw, origin)
+}
+
 /// `TemporaryFileSystem=`.
 pub(super) fn tmpfs(reader: &mut NspawnReader, _: &Row, assignment: &Assignment) -> Result<(), Refusal> {
     add_mount(reader, assignment, mounts::tmpfs(&assignment.value))

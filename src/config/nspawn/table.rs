@@ -75,9 +75,6 @@ const fn limit(key: &'static str) -> Row {
 
 use Action::{Boolean, Names, Special, Unsupported, Value, Words};
 
-/// The words for no.
-const NO: &[&str] = &["", "0", "no", "n", "false", "f", "off"];
-
 /// All settings, in the order of systemd.nspawn(5).
 const ROWS: &[Row] = &[
     exec("Boot", Special(special::boot)),
@@ -127,8 +124,8 @@ const ROWS: &[Row] = &[
     files("Volatile", Special(special::volatile)),
     files("Bind", Special(special::bind)).privileged(),
     files("BindReadOnly", Special(special::bind)).privileged(),
-    files("BindUser", Unsupported(&[""])).privileged().required(),
-    files("BindUserShell", Unsupported(NO)).privileged(),
+    files("BindUser", Special(special::bind_user)).privileged().required(),
+    files("BindUserShell", Special(special::bind_user_shell)).privileged(),
     files("TemporaryFileSystem", Special(special::tmpfs)).privileged(),
     files("Inaccessible", Special(special::inaccessible)).privileged(),
     files("Overlay", Special(special::overlay)).privileged().required(),

@@ -164,7 +164,7 @@ fn problems_are_warnings_unless_a_setting_is_required() {
     let (settings, problems) = parsed(
         Trust::Trusted,
         "[Exec]\nBoot=maybe\nCapability=CAP_X net_raw\nKilSignal=TERM\nX-Other=1\nTimezone=off\nLinkJournal=host\n\
-         Environment='A=B\nRestrictAddressFamilies=AF_INET\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n[Files]\nBindUserShell=yes\n",
+         Environment='A=B\nRestrictAddressFamilies=AF_INET\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n[Files]\nBindUserShell=x\n",
     );
     assert_eq!(
         settings,
@@ -190,7 +190,7 @@ fn problems_are_warnings_unless_a_setting_is_required() {
             "web.nspawn:12: warning: 'Port=': \"x\" is not a port to forward, ignoring\n  hint: write [ADDRESS:]HOST[:GUEST][/udp], \
          for example \"8080:80\", \"[::1]:5353:53/udp\" or \"8000-8010:9000-9010\"",
             "web.nspawn:14: warning: 'Port=': an earlier line forwards '80:80', ignoring",
-            "web.nspawn:16: warning: 'BindUserShell=' is not supported, ignoring",
+            "web.nspawn:16: warning: 'BindUserShell=': expected true, false or the path of a shell, found a string, ignoring",
         ]
     );
 }

@@ -52,6 +52,18 @@ impl Tree {
         Ok(User { groups: self.groups(&user.name), home, ..user })
     }
 
+    /// Returns whether a user or group of the tree has a name or number, in its passwd(5) or group(5).
+    pub(crate) fn names(&self, wanted: &str) -> bool {
+        ["/etc/passwd", "/etc/group"].iter().any(|file| {
+            let text = self.read_text(file).unwrap_or_default();
+            let is_it = |line: &str| {
+                let mut fields = line.split(':');
+                fields.next() == Some(wanted) || fields.nth(1) == Some(wanted)
+            };
+            text.lines().any(is_it)
+        })
+    }
+
     /// Looks up a group of the tree, by name or number.
     ///
     /// # Errors

@@ -26,6 +26,18 @@ pub(crate) struct MountOptions {
     #[arg(long, value_name = "LOWER:…:TARGET", help_heading = "Mounts")]
     pub(crate) overlay_ro: Vec<String>,
 
+    /// Know a user of the host inside, with the home directory
+    #[arg(long, value_name = "USER", help_heading = "Mounts")]
+    pub(crate) bind_user: Vec<String>,
+
+    /// The shell of users of the host inside: yes for that of the host, no, or a path
+    #[arg(long, value_name = "BOOL|PATH", help_heading = "Mounts")]
+    pub(crate) bind_user_shell: Option<String>,
+
+    /// Make users of the host members of a group inside
+    #[arg(long, value_name = "GROUP", help_heading = "Mounts")]
+    pub(crate) bind_user_group: Vec<String>,
+
     /// Hide a file or directory
     #[arg(long, value_name = "TARGET", help_heading = "Mounts")]
     pub(crate) inaccessible: Vec<String>,
@@ -40,6 +52,9 @@ impl MountOptions {
             long("tmpfs", Slot::Texts(&mut self.tmpfs)),
             long("overlay", Slot::Texts(&mut self.overlay)),
             long("overlay-ro", Slot::Texts(&mut self.overlay_ro)),
+            long("bind-user", Slot::Texts(&mut self.bind_user)),
+            long("bind-user-shell", Slot::Text(&mut self.bind_user_shell)),
+            long("bind-user-group", Slot::Texts(&mut self.bind_user_group)),
             long("inaccessible", Slot::Texts(&mut self.inaccessible)),
         ]
     }

@@ -7,7 +7,7 @@ use crate::config::mounts::{self, MountEntry};
 use crate::config::problem::{self, Problem};
 use crate::config::security::SyscallName;
 use crate::config::users::OwnershipChoice;
-use crate::config::values::{RawValue, Value, word_or_auto};
+use crate::config::values::{RawValue, Value, systemd_boolean, word_or_auto};
 use crate::error::{Error, Kind, Result};
 use crate::machine::console::Console;
 use crate::machine::init::Wait;
@@ -60,6 +60,8 @@ const BOOLEANS: &[BooleanOption] = &[
 /// A list option, which may be repeated: its name, the key of the setting, its items.
 type ListOption = (&'static str, &'static str, fn(&RunArgs) -> &[String]);
 const LISTS: &[ListOption] = &[
+    ("--bind-user=", "users.bind", |run| &run.mounts.bind_user),
+    ("--bind-user-group=", "users.bind-groups", |run| &run.mounts.bind_user_group),
     ("--port=", "network.ports", |run| &run.port),
     ("--network-veth-extra=", "network.veth-extra", |run| &run.network_veth_extra),
     ("--network-interface=", "network.interface", |run| &run.network_interface),
@@ -121,6 +123,10 @@ impl RunArgs {
                     flags.layer.mounts.entries.push(mount, Origin::Flag(flag));
                 }
             }
+        }
+        if let Some(shell) = &self.mounts.bind_user_shell {
+            let raw = systemd_boolean(shell).map_or(RawValue::Text(shell), RawValue::Boolean);
+            flags.set("--bind-user-shell=", "users.bind-shell", &raw);
         }
         flags.set_special(self);
         if flags.problems.is_empty() { Ok(flags.layer) } else { Err(flags.problems) }
