@@ -290,7 +290,26 @@ fn build_steps(
     }
     steps.extend(api_file_systems::api(machine, facts, shows_full_procfs(machine, init)));
     // After `/run`, the target of most links.
-    steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf));
+    steps.extend(guest_files(machine, facts, maps));
+    if has_console {
+        steps.push(BuildStep::Console);
+    }
+    // systemd starts a journal, which binds the name itself. Other inits start without a log daemon.
+    if matches!(machine.command.payload, Payload::Boot { .. }) && init != Init::Systemd {
+        steps.push(BuildStep::LogSocket { path: "/dev/log".into() });
+    }
+    // After the guest's own file systems, so that they can be mounted over.
+    steps.extend(bound_users::homes(facts, maps));
+    steps.extend(mounts::old_root(machine, facts, maps));
+    steps.extend(mounts::custom(machine, facts, maps));
+    // Last: all steps before use paths below the directory that the tree is attached at.
+    steps.push(BuildStep::Pivot);
+    steps
+}
+
+/// Returns the steps for files and directories that the guest has from its host.
+fn guest_files(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<BuildStep> {
+    let mut steps: Vec<BuildStep> = facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf).collect();
     steps.extend(facts.timezone.iter().cloned().map(BuildStep::Timezone));
     if let Some(journal) = &facts.journal {
         let ids = maps.of_journal(journal.groups, facts, machine.id_count());
@@ -306,19 +325,6 @@ fn build_steps(
             missing: IfMissing::Skip,
         });
     }
-    if has_console {
-        steps.push(BuildStep::Console);
-    }
-    // systemd starts a journal, which binds the name itself. Other inits start without a log daemon.
-    if matches!(machine.command.payload, Payload::Boot { .. }) && init != Init::Systemd {
-        steps.push(BuildStep::LogSocket { path: "/dev/log".into() });
-    }
-    // After the guest's own file systems, so that they can be mounted over.
-    steps.extend(bound_users::homes(facts, maps));
-    steps.extend(mounts::old_root(machine, facts, maps));
-    steps.extend(mounts::custom(machine, facts, maps));
-    // Last: all steps before use paths below the directory that the tree is attached at.
-    steps.push(BuildStep::Pivot);
     steps
 }
 
