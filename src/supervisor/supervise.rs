@@ -295,7 +295,7 @@ impl Loop {
                 Some(EventSource::Log) => self.log.iter_mut().for_each(Syslog::read),
                 Some(EventSource::Dhcp) => self.dhcp.iter_mut().for_each(DhcpServer::read),
                 Some(EventSource::Firewall) => self.firewall_watch.iter_mut().for_each(FirewallWatch::read),
-                Some(EventSource::Addresses) => self.address_watch.iter_mut().for_each(AddressWatch::read),
+                Some(EventSource::Addresses) => self.addresses_changed(),
                 Some(EventSource::Machined) if ended.is_none() && self.lost_by_machined() => {
                     ended = Some(LoopExit::Unregistered);
                 }
@@ -308,9 +308,7 @@ impl Loop {
         self.dhcp.iter_mut().for_each(DhcpServer::advertise);
         let paths = self.paths();
         self.firewall_watch.iter_mut().for_each(|watch| watch.look(&paths, &self.state.record));
-        if let Some(watch) = &mut self.address_watch {
-            self.needs_reexec |= watch.look(&paths, &mut self.state.record);
-        }
+        self.follow_addresses(&paths);
         self.answer_freezing();
         self.end_late_start();
         self.recognise();

@@ -268,6 +268,13 @@ fn ports_follow_the_addresses_of_a_plain_link() {
     host.wait_until(LONG, "! nft list tables | grep coracle");
     configure("ip addr add 192.168.77.4/24 dev eth0");
     host.wait_until(LONG, "nft list map inet coracle dnat4 | grep 192.168.77.4");
+    // A guest that does not stop changing them.
+    configure(
+        "for i in $(seq 300); do ip addr add 192.168.78.$((i % 200 + 1))/32 dev eth0; \
+         ip addr del 192.168.78.$((i % 200 + 1))/32 dev eth0; done; ip addr add 2001:db8:8::2/64 dev eth0",
+    );
+    host.wait_until(LONG, "nft list map inet coracle dnat6 | grep 2001:db8:8::2");
+    host.wait_until(LONG, "nft list map inet coracle dnat4 | grep 192.168.77.4");
     // The ports are the machine's, and the tables come back after a flush.
     host.define("n", "[network]\nports = [\"8080:80\"]\n");
     let refused = host.exec(&["coracle", "start", "n"]);
@@ -330,5 +337,28 @@ fn the_same_combinations_are_refused_as_by_systemd_nspawn() {
             }
         }
     }
+    host.stop();
+}
+
+/// With systemd-networkd on both sides, as with systemd-nspawn: each end has its own configuration.
+#[test]
+fn networkd_configures_both_ends_of_a_plain_link() {
+    let host = Host::builder().networkd().guest_as("trixie", "m").start();
+    host.activate_machined();
+    host.enable_networkd("m");
+    host.define("m", "[network]\naddresses = \"none\"\nports = [\"2222:22\"]\n");
+    host.coracle(&["start", "m"]);
+    host.wait_until(LONG, "networkctl status ve-m | grep -i 'State: routable.*configured'");
+    host.wait_until_in_guest("m", "ip -4 -o addr show dev host0 scope global | grep dynamic");
+    let shown = host.ok(&["machinectl", "show", "m", "-P", "Addresses"]);
+    let inside = host.in_guest("m", &["sh", "-c", "ip -4 -o addr show dev host0 scope global"]).stdout;
+    let address = inside.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+    assert!(shown.is_empty() || shown.contains(address), "{shown} {inside}");
+    host.ok(&["ping", "-c1", "-W5", address]);
+    host.wait_until(LONG, &format!("nft list map inet coracle dnat4 | grep 2222.*{address}"));
+    host.sh_ok("! ls /run/systemd/network/*coracle*");
+    host.coracle(&["stop", "m"]);
+    // networkd keeps a table of its own.
+    host.sh_ok("! nft list tables | grep coracle; ! ip link show ve-m");
     host.stop();
 }

@@ -1,6 +1,6 @@
 //! Forwards ports to a machine that configures its addresses itself: the firewall follows the first global
 //! address of each family. Called by `launch`, the event loop and `cleanup`. The intervals grow if the guest
-//! changes its addresses repeatedly.
+//! changes its addresses repeatedly, and during an interval its changes do not wake the loop.
 
 use super::firewall;
 use crate::error::Result;
@@ -26,14 +26,25 @@ pub(crate) struct AddressWatch {
     socket: OwnedFd,
     due: Option<Instant>,
     pause: Duration,
-    changed: Option<Instant>,
+    listed: Option<Instant>,
+}
+
+/// The result of [`AddressWatch::look`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// A list is not due.
+    Early,
+    /// The addresses are those of before.
+    Same,
+    /// The ports lead to other addresses.
+    Changed,
 }
 
 impl AddressWatch {
     /// Takes over a socket of [`guest_addresses::subscribe`]. The first list follows at once: between the acts
     /// of the supervisor the addresses are not watched.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, due: Some(Instant::now()), pause: PAUSE, changed: None }
+        Self { socket, due: Some(Instant::now()), pause: PAUSE, listed: None }
     }
 
     /// Returns the socket, for epoll.
@@ -46,9 +57,8 @@ impl AddressWatch {
         self.socket
     }
 
-    /// Reads notifications.
+    /// Notes that there are notifications. The loop does not watch the socket until the next list.
     pub(crate) fn read(&mut self) {
-        guest_addresses::discard(&self.socket);
         self.due.get_or_insert_with(|| Instant::now() + self.pause);
     }
 
@@ -57,25 +67,32 @@ impl AddressWatch {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Lists the addresses if that is due, and forwards the ports to them. Returns whether they have changed.
-    pub(crate) fn look(&mut self, paths: &Paths, record: &mut Record) -> bool {
+    /// Lists the addresses if that is due, and forwards the ports to them.
+    pub(crate) fn look(&mut self, paths: &Paths, record: &mut Record) -> Look {
         if self.time_left() != Some(Duration::ZERO) {
-            return false;
+            return Look::Early;
         }
-        self.due = None;
+        self.begin_pause();
+        // Before the list: later changes are reported again.
         guest_addresses::discard(&self.socket);
         let changed = guest_addresses::list(&self.socket, probe::host_id())
             .and_then(|found| follow(paths, record, found));
-        let is_changed = changed.unwrap_or_else(|error| {
-            log::warn!("{error}: the ports of the machine are not forwarded");
-            false
-        });
-        if is_changed {
-            let is_calm = self.changed.is_none_or(|changed| changed.elapsed() > CALM);
-            self.pause = if is_calm { PAUSE } else { (self.pause * 2).min(LONGEST) };
-            self.changed = Some(Instant::now());
+        match changed {
+            Ok(true) => Look::Changed,
+            Ok(false) => Look::Same,
+            Err(error) => {
+                log::warn!("{error}: the ports of the machine are not forwarded");
+                Look::Same
+            }
         }
-        is_changed
+    }
+
+    /// Begins the pause until the next list, a longer one if the last list was not long ago.
+    fn begin_pause(&mut self) {
+        self.due = None;
+        let is_calm = self.listed.is_none_or(|listed| listed.elapsed() > CALM);
+        self.pause = if is_calm { PAUSE } else { (self.pause * 2).min(LONGEST) };
+        self.listed = Some(Instant::now());
     }
 }
 
@@ -107,4 +124,27 @@ pub(crate) fn begin_boot(paths: &Paths, record: &mut Record, defined: Option<For
     }
     record.forwarding = defined;
     record.write(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_while_a_guest_changes_its_addresses() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let mut watch = AddressWatch::new(file.into());
+        assert_eq!(watch.time_left(), Some(Duration::ZERO), "the first list is due at once");
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            watch.begin_pause();
+            assert_eq!(watch.time_left(), None, "nothing is due without a notification");
+            watch.read();
+            watch.read();
+            assert!(watch.time_left().is_some_and(|left| left <= watch.pause));
+            pauses.push(watch.pause);
+        }
+        assert!(pauses.is_sorted());
+        assert_eq!((pauses[0], pauses[11]), (PAUSE, LONGEST));
+    }
 }

@@ -1,6 +1,8 @@
-//! Pauses of the sockets that the guest sends to. Part of the loop.
+//! Pauses of the sockets that the guest sends to, or sends notifications by the kernel. Part of the loop.
 
 use super::{EventSource, Loop};
+use crate::paths::Paths;
+use crate::supervisor::network::forwarding::{AddressWatch, Look};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use rustix::fd::AsFd;
 use std::time::Duration;
@@ -26,5 +28,29 @@ impl Loop {
             }
         }
         least
+    }
+
+    /// Forwards the ports to changed addresses of the guest, and watches for changes again after a list.
+    pub(super) fn follow_addresses(&mut self, paths: &Paths) {
+        let Some(watch) = &mut self.address_watch else { return };
+        let look = watch.look(paths, &mut self.state.record);
+        self.needs_reexec |= look == Look::Changed;
+        if look != Look::Early {
+            self.watch(EventSource::Addresses, EpollFlags::EPOLLIN);
+        }
+    }
+
+    /// Notes that the addresses of the guest have changed.
+    pub(super) fn addresses_changed(&mut self) {
+        self.address_watch.iter_mut().for_each(AddressWatch::read);
+        self.watch(EventSource::Addresses, EpollFlags::empty());
+    }
+
+    /// Changes the events of the socket for addresses.
+    fn watch(&self, source: EventSource, flags: EpollFlags) {
+        let Some(watch) = &self.address_watch else { return };
+        if let Err(error) = self.epoll.modify(watch.as_fd(), &mut EpollEvent::new(flags, source as u64)) {
+            log::warn!("cannot watch {source:?}: {error}, ignoring");
+        }
     }
 }
