@@ -18,6 +18,7 @@ mod clones;
 mod completions;
 mod conformance;
 mod connectivity;
+mod container_unit;
 mod control_address;
 mod copy;
 mod credentials;
