@@ -6,7 +6,7 @@
 M=/var/lib/machines
 mkdir -p /run/real /run/ours /run/row /var/lib/coracle
 ln -s /usr/bin/systemd-nspawn /run/real/systemd-nspawn
-ln -s /usr/bin/coracle /run/ours/systemd-nspawn
+ln -s /usr/lib/coracle/systemd-nspawn /run/ours/systemd-nspawn
 mkdir -m 700 $M/.storage
 ln -s $M/.storage /var/lib/coracle/storage
 ln -sf ../usr/share/zoneinfo/Etc/UTC /etc/localtime
