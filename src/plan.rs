@@ -374,11 +374,7 @@ fn init_steps(
     let personality = machine.boot.personality.map(Personality::domain);
     steps.extend(exec::of_process(&machine.resources.cpu_affinity, personality));
     steps.push(InitStep::Capabilities(capabilities));
-    let booting = matches!(machine.command.payload, Payload::Boot { .. });
-    if !booting && facts.user.uid != 0 {
-        let User { uid, gid, groups, .. } = facts.user.clone();
-        steps.push(InitStep::User { uid, gid, groups });
-    }
+    steps.extend(command::user(machine, facts));
     let ambient = capabilities::ambient(&machine.security, capabilities)?;
     if ambient != 0 {
         // After the change of the user, which clears the set.

@@ -14,7 +14,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::thread::{CapabilitySet, CpuSet, sched_setaffinity};
 use std::ffi::{CString, OsString};
+use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// `CLONE_NEWTIME`, which nix does not have.
@@ -93,6 +95,7 @@ impl<'a> InitProcess<'a> {
             InitStep::Ambient(raised) => ambient(*raised),
             InitStep::Confine(kept) => confine(*kept),
             InitStep::Replace => replace(link),
+            InitStep::CreateHome { path, uid, gid } => create_home(path, *uid, *gid),
             InitStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             InitStep::NoNewPrivileges => rustix::thread::set_no_new_privs(true).map_err(Error::from),
             InitStep::Directory(path) => directory(path),
@@ -348,6 +351,17 @@ fn replace(link: &ChildEnd) -> Result<()> {
             process::exit_now(0)
         }
     }
+}
+
+/// Creates a home directory with its parents unless there is a file of this path. The root directory is that
+/// of the machine.
+fn create_home(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    let doing = || format!("cannot create '{}'", path.display());
+    DirBuilder::new().recursive(true).mode(0o755).create(path).context(doing)?;
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid)).context(doing)
 }
 
 fn directory(path: &Path) -> Result<()> {

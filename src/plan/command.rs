@@ -1,7 +1,7 @@
 //! The payload: its working directory, its stub init and its program. Called by `plan`.
 
 use super::step::{InitStep, StubSettings};
-use super::{Facts, identity};
+use super::{Facts, User, identity};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
@@ -19,6 +19,17 @@ pub(super) fn stub(machine: &Machine, facts: &Facts, has_console: bool) -> StubS
         has_console,
         shows_signals: machine.contract == Contract::Coracle,
     }
+}
+
+/// Returns the steps to another user than root. systemd-nspawn(1) creates a missing home.
+pub(super) fn user(machine: &Machine, facts: &Facts) -> Vec<InitStep> {
+    let User { uid, gid, groups, home, .. } = facts.user.clone();
+    if uid == 0 || matches!(machine.command.payload, Payload::Boot { .. }) {
+        return Vec::new();
+    }
+    let creates_home = machine.contract == Contract::Nspawn;
+    let created = creates_home.then(|| InitStep::CreateHome { path: PathBuf::from(home), uid, gid });
+    created.into_iter().chain([InitStep::User { uid, gid, groups }]).collect()
 }
 
 /// Returns the step to the working directory. A command of systemd-nspawn(1) starts in the root directory,

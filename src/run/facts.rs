@@ -53,7 +53,11 @@ pub(super) fn find(
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let socketcall = needs_socketcall(machine, tree, init.as_ref().map(|(path, _)| path.as_path()))
         || lsm::refuses_families(&machine.security);
-    let user = tree.user(machine.command.user.as_deref().unwrap_or("root"))?;
+    let user = machine.command.user.as_deref().unwrap_or("root");
+    let user = match machine.contract {
+        Contract::Coracle => tree.user(user)?,
+        Contract::Nspawn => tree.listed_user(user)?,
+    };
     let resolver = choice.link.as_ref().and_then(|plan| name_servers(paths, machine, plan));
     let lease = choice.link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
     let hosts = (choice.link.is_some() || booting).then(|| hosts_file(paths, machine, tree)).flatten();

@@ -6,11 +6,22 @@ use crate::plan::User;
 use std::path::Path;
 
 impl Tree {
-    /// Looks up a user of the tree, by name or number, in its passwd(5) and group(5).
+    /// Looks up a user of the tree, by name or number, in its passwd(5) and group(5). The root directory
+    /// replaces a missing home.
     ///
     /// # Errors
     /// There is no such user.
     pub fn user(&self, wanted: &str) -> Result<User> {
+        let user = self.listed_user(wanted)?;
+        let home = if self.has_link(Path::new(&user.home)) { user.home } else { "/".into() };
+        Ok(User { home, ..user })
+    }
+
+    /// Looks up a user like [`Tree::user`], with the home of passwd(5) even if it is missing.
+    ///
+    /// # Errors
+    /// There is no such user.
+    pub(crate) fn listed_user(&self, wanted: &str) -> Result<User> {
         let passwd = self.read_text("/etc/passwd").unwrap_or_default();
         let found = passwd.lines().find_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
@@ -48,8 +59,7 @@ impl Tree {
                     .with_hint("name a user of its /etc/passwd, or a number"));
             }
         };
-        let home = if self.has_link(Path::new(&user.home)) { user.home.clone() } else { "/".into() };
-        Ok(User { groups: self.groups(&user.name), home, ..user })
+        Ok(User { groups: self.groups(&user.name), ..user })
     }
 
     /// Returns whether a user or group of the tree has a name or number, in its passwd(5) or group(5).

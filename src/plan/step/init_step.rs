@@ -95,6 +95,15 @@ pub enum InitStep {
     Confine(u64),
     /// Continues in a process cloned into the machine's pid namespace.
     Replace,
+    /// Creates a missing home directory of the payload's user.
+    CreateHome {
+        /// Its path.
+        path: PathBuf,
+        /// User id inside.
+        uid: u32,
+        /// Group id inside.
+        gid: u32,
+    },
     /// Becomes the payload's user.
     User {
         /// User id inside.
@@ -170,6 +179,7 @@ impl InitStep {
             }
             Self::Confine(kept) => format!("drop all but {} capabilities ({kept:#x})", kept.count_ones()),
             Self::Replace => "continue in the machine's pid namespace".into(),
+            Self::CreateHome { path, .. } => format!("create home directory '{}'", path.display()),
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
             Self::NoNewPrivileges => "set no-new-privileges".into(),
             Self::Home(path) => format!("change to home directory '{}'", path.display()),
