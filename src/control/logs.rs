@@ -3,9 +3,11 @@
 
 use super::{defined, names, service, when};
 use crate::error::{Context, Error, Result};
+use crate::host::probe;
 use crate::host::systemd::journal;
 use crate::host::systemd::journal::{Fields, GuestJournal, Journal, JournalEntry, Query};
 use crate::machine::Machine;
+use crate::machine::id128::Id128;
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::machine::unit_name;
@@ -196,8 +198,30 @@ fn journals(paths: &Paths, name: &Name, root: Option<&Path>) -> Result<Vec<Journ
                 Err(error) => log::debug!("cannot open a journal of the guest: {error}, ignoring"),
             }
         }
+        let id = root.open().ok().and_then(|root| machine_id(record.as_ref(), &root));
+        journals.extend(id.and_then(|id| linked_journal(paths, id)));
     }
     Ok(journals)
+}
+
+/// Returns the machine id of a machine.
+fn machine_id(record: Option<&Record>, root: &GuestRoot) -> Option<Id128> {
+    record.and_then(|record| record.machine_id).or_else(|| {
+        let text = root.read(Path::new("etc/machine-id"), 64).ok()?;
+        std::str::from_utf8(&text).ok()?.trim().parse().ok()
+    })
+}
+
+/// Returns the guest's journal in a directory of the host (`journal.link`). `None` if there is none, or only a
+/// link to the tree.
+fn linked_journal(paths: &Paths, id: Id128) -> Option<Journal> {
+    let directory = paths.join("/var/log/journal").join(id.to_string());
+    let is_directory = std::fs::symlink_metadata(&directory).is_ok_and(|found| found.is_dir());
+    if !is_directory || id == Id128::NULL || id == probe::host_id() {
+        return None;
+    }
+    let root = GuestRoot::of_tree(&directory).ok()?;
+    Some(Journal::Guest(GuestJournal { root, place: ".".into(), owners: Owners::ALL }))
 }
 
 /// Returns the location of the guest's files: the running machine's view, or the tree.

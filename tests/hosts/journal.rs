@@ -49,6 +49,7 @@ fn the_host_shows_the_journal_of_a_machine() {
         host.coracle(&["stop", "m"]);
         // It stays when the machine has stopped.
         host.sh_ok(&shows(&format!("by-{link}")));
+        host.sh_ok(&format!("coracle logs m --grep by-{link} | grep -c by-{link} | grep -x 1"));
         // A second start continues it.
         host.coracle(&["start", "m"]);
         host.in_guest("m", &["logger", "-t", "test", &format!("again-{link}")]).success("log");
