@@ -85,6 +85,13 @@ impl Parts {
         self.service_template().service(&self.name)
     }
 
+    /// Returns the directory of the host in which machined leaves mounts for the machine (`machinectl bind`):
+    /// it does so for units of systemd-nspawn(1) without a user namespace.
+    pub(crate) fn mount_tunnel(&self) -> Option<std::path::PathBuf> {
+        let has_tunnel = self.boot.machinectl && self.users == users::Users::Host;
+        has_tunnel.then(|| format!("/run/systemd/nspawn/propagate/{}", self.name).into())
+    }
+
     /// Returns the number of ids in the machine's range.
     pub(crate) fn id_count(&self) -> u32 {
         match self.users {

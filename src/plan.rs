@@ -363,6 +363,8 @@ fn init_steps(
         steps.extend(tree.into_iter().map(InitStep::Build));
     }
     steps.push(InitStep::SharedMounts);
+    let tunnel = machine.mount_tunnel().map(|_| InitStep::ReceivedMounts(api_file_systems::MOUNT_TUNNEL));
+    steps.extend(tunnel);
     // As soon as there is a procfs: the label takes effect with the exec.
     steps.extend(facts.label.iter().cloned().map(InitStep::Label));
     steps.push(InitStep::Hostname(identity::hostname(machine)));

@@ -10,6 +10,7 @@ pub(crate) mod failure;
 pub mod guest;
 pub(crate) mod handover;
 pub(crate) mod launch;
+mod mount_tunnel;
 pub(crate) mod network;
 mod notify_out;
 mod recognition;

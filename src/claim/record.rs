@@ -55,6 +55,7 @@ pub(super) fn of(
         kept => kept,
     };
     record.work_directories = work_directories(machine);
+    record.mount_tunnel = machine.mount_tunnel().or(record.mount_tunnel);
     record.nesting = machine.security.nesting;
     record.no_new_privileges = machine.security.no_new_privileges;
     record.cpu_affinity.clone_from(&machine.resources.cpu_affinity);

@@ -88,11 +88,8 @@ impl<'a> Builder<'a> {
                 nodes::device(self.paths()?, &self.host, path, *device, *mode)
             }
             BuildStep::Symlink { path, to } => self.link(path, to),
-            BuildStep::Bind { ids, .. } => {
-                let id_map = self.id_map(*ids)?;
-                let paths = self.paths.as_mut().ok_or_else(no_root)?;
-                mounts::bind(paths, step, &self.host, id_map, owner)
-            }
+            BuildStep::Bind { ids, .. } => self.bind(step, *ids),
+            BuildStep::MountTunnel { source, target } => self.tunnel(source, target),
             BuildStep::Overlay { ids, .. } => {
                 let around = Surroundings { host: &self.host, id_map: self.id_map(*ids)?, owner };
                 overlay::create(self.paths.as_mut().ok_or_else(no_root)?, step, &around)
@@ -149,6 +146,17 @@ impl<'a> Builder<'a> {
         let (at, owner) = (self.place(at), self.inputs.owner);
         self.paths = Some(attached_root::attach(&self.inputs.root, targets, at, mount_points, owner)?);
         Ok(())
+    }
+
+    fn bind(&mut self, step: &BuildStep, ids: Option<usize>) -> Result<()> {
+        let id_map = self.id_map(ids)?;
+        let paths = self.paths.as_mut().ok_or_else(no_root)?;
+        mounts::bind(paths, step, &self.host, id_map, self.inputs.owner)
+    }
+
+    fn tunnel(&mut self, source: &Path, target: &Path) -> Result<()> {
+        let paths = self.paths.as_mut().ok_or_else(no_root)?;
+        mounts::tunnel(paths, &self.host, source, target, self.inputs.owner)
     }
 
     /// Creates a symbolic link.

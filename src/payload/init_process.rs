@@ -79,7 +79,10 @@ impl<'a> InitProcess<'a> {
                 let builder = self.builder.as_mut();
                 builder.ok_or_else(|| Error::new("this process builds no tree"))?.run(step, link)
             }
-            InitStep::SharedMounts => propagate(libc::MS_SHARED, "cannot make all mounts shared"),
+            InitStep::SharedMounts => propagate("/", libc::MS_SHARED, "cannot make all mounts shared"),
+            InitStep::ReceivedMounts(at) => {
+                propagate(at, libc::MS_SLAVE, "cannot let a mount receive mounts")
+            }
             InitStep::Hostname(name) => nix::unistd::sethostname(name).context(|| "cannot set it"),
             InitStep::Keyring => keyring(),
             InitStep::Console => console(),
@@ -240,9 +243,9 @@ fn mount_namespace() -> Result<()> {
     enter(CloneFlags::CLONE_NEWNS)
 }
 
-fn propagate(kind: libc::c_ulong, doing: &'static str) -> Result<()> {
-    let root = mount::open_directory(Path::new("/"))?;
-    mount::propagate(root.as_fd(), kind).context(|| doing)
+fn propagate(place: &str, kind: libc::c_ulong, doing: &'static str) -> Result<()> {
+    let place = mount::open_directory(Path::new(place))?;
+    mount::propagate(place.as_fd(), kind).context(|| doing)
 }
 
 fn keyring() -> Result<()> {

@@ -228,6 +228,23 @@ pub(crate) fn bind(
     Ok(())
 }
 
+/// Binds a directory of the host, read-only, where later mounts of the host below it appear too.
+pub(super) fn tunnel(
+    paths: &mut TreePaths,
+    host: &HostMounts,
+    source: &Path,
+    target: &Path,
+    owner: u32,
+) -> Result<()> {
+    let tree = host.visit(|| copy_from_host(source, Depth::One, owner))?;
+    mount::receive(tree.as_fd(), MountAttributes::INERT.read_only()).context(|| "cannot receive mounts")?;
+    if !attach(paths, &tree, target)? {
+        return Err(missing(paths, target));
+    }
+    paths.cover(target, tree);
+    Ok(())
+}
+
 /// Separates a copied mount of the host from it.
 fn separate(tree: &OwnedFd, userns: Option<BorrowedFd<'_>>, attributes: MountAttributes) -> Result<()> {
     let separated = mount::separate(tree.as_fd(), userns, attributes);

@@ -194,6 +194,9 @@ fn further_devices(facts: &Facts) -> Vec<BuildStep> {
     steps
 }
 
+/// The directory inside where mounts of machined appear (systemd-nspawn(1)).
+pub(super) const MOUNT_TUNNEL: &str = "/run/host/incoming";
+
 /// Returns the steps for `/run/host`: information of the container manager for the guest, read-only at the
 /// end.
 fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
@@ -211,7 +214,7 @@ fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildSte
         file("os-release", 0o444, facts.host_os_release.clone()),
         file("proc-sys-kernel-random-boot-id", 0o444, format!("{}\n", facts.boot_id.to_uuid())),
         BuildStep::KernelLog { path: "/run/host/proc-kmsg".into() },
-        BuildStep::Directory { path: "/run/host/incoming".into(), mode: 0o600 },
+        BuildStep::Directory { path: MOUNT_TUNNEL.into(), mode: 0o600 },
         BuildStep::Directory { path: "/run/host/inaccessible".into(), mode: 0o555 },
         file("inaccessible/reg", 0o000, String::new()),
         BuildStep::Directory { path: "/run/host/inaccessible/dir".into(), mode: 0o000 },
@@ -242,6 +245,9 @@ fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildSte
     }
     let attributes = MountAttributes::INERT.read_only();
     steps.push(BuildStep::Restrict { target: "/run/host".into(), attributes });
+    if let Some(source) = machine.mount_tunnel() {
+        steps.push(BuildStep::MountTunnel { source, target: MOUNT_TUNNEL.into() });
+    }
     steps.extend(whole.iter().map(|(kind, target)| BuildStep::Mount {
         kind,
         options: Vec::new(),

@@ -174,6 +174,9 @@ pub(crate) struct Record {
     /// Directories that the kernel works in for overlays, deleted by `cleanup`.
     #[serde(default)]
     pub(crate) work_directories: Vec<PathBuf>,
+    /// The directory in which machined leaves mounts for it. `None` if it has none.
+    #[serde(default)]
+    pub(crate) mount_tunnel: Option<PathBuf>,
     /// The directory of changes that are discarded at the end. `None` if the machine has none on the disk.
     #[serde(default)]
     pub(crate) throwaway: Option<PathBuf>,
@@ -224,6 +227,7 @@ impl Record {
             owned_trees: Vec::new(),
             files: Vec::new(),
             work_directories: Vec::new(),
+            mount_tunnel: None,
             throwaway: None,
         }
     }

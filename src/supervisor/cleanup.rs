@@ -2,6 +2,7 @@
 //! by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next start.
 
 use super::handover::SupervisorState;
+use super::mount_tunnel;
 use super::network::firewall;
 use super::network::hosts_file::{self, ZoneChange};
 use super::network::interfaces;
@@ -112,6 +113,7 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
             log::warn!("cannot remove '{}': {error}, ignoring", file.display());
         }
     }
+    note(record.mount_tunnel.as_deref().map_or(Ok(()), mount_tunnel::remove));
     for directory in &record.work_directories {
         note(throwaway::remove(directory));
     }

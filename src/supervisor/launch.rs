@@ -9,7 +9,7 @@ mod record;
 
 use super::handover::{Carried, FdName, Fds, Running, SupervisorState};
 use super::network::{dhcp, firewall, hosts_file};
-use super::{cleanup, current_step, registration};
+use super::{cleanup, current_step, mount_tunnel, registration};
 use crate::channel::ParentEnd;
 use crate::claim::{self, Claims};
 use crate::error::{Context, Error, Result};
@@ -197,6 +197,7 @@ impl<'a> Launch<'a> {
         }
         self.create_hosts()?;
         self.request.journal.as_ref().map_or(Ok(()), journal::connect)?;
+        self.request.machine.mount_tunnel().map_or(Ok(()), |directory| mount_tunnel::create(&directory))?;
         if self.link.is_none() {
             hosts_file::write_own(&self.record);
         }

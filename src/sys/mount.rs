@@ -131,6 +131,15 @@ pub(crate) fn separate(
     set(tree, Depth::Tree, &wanted)
 }
 
+/// Makes a detached copy receive the mounts of its original, and send none. Adds attributes.
+///
+/// # Errors
+/// Any error of mount_setattr(2).
+pub(crate) fn receive(tree: BorrowedFd<'_>, attributes: MountAttributes) -> std::io::Result<()> {
+    let attr_set = u64::from(attributes.flags().bits());
+    set(tree, Depth::Tree, &MountAttr { attr_set, propagation: libc::MS_SLAVE, ..MountAttr::default() })
+}
+
 /// Changes the propagation of a tree (`MS_PRIVATE`, `MS_SHARED`, …).
 ///
 /// # Errors

@@ -168,3 +168,29 @@ fn image_verbs_of_machinectl_respect_a_running_machine() {
     assert!(!found.contains("'web'"), "{found}");
     host.stop();
 }
+
+#[test]
+fn machinectl_binds_directories_without_user_namespace() {
+    let host = host("busybox");
+    host.define("web", &format!("{DEFINITION}[users]\nprivate = \"no\"\n"));
+    host.coracle(&["start", "web"]);
+    host.coracle(&["stop", "web"]);
+    let before = Snapshot::take(&host);
+    host.sh_ok("mkdir /srv/one /srv/two; echo one >/srv/one/file; echo two >/srv/two/file");
+    host.ok(&["machinectl", "start", "web"]);
+    host.ok(&["machinectl", "bind", "--mkdir", "web", "/srv/one", "/mnt/one"]);
+    host.ok(&["machinectl", "bind", "--mkdir", "--read-only", "web", "/srv/two", "/mnt/two"]);
+    let inside =
+        "grep -x one /mnt/one/file; grep -x two /mnt/two/file; touch /mnt/one/new; ! touch /mnt/two/new";
+    host.in_guest("web", &["sh", "-euc", inside]).success("bound");
+    host.sh_ok("ls /srv/one/new");
+    // The machine can neither write to the host's directory nor mount there.
+    let inside =
+        "! touch /run/host/incoming/x; mount -t tmpfs none /run/host/incoming; grep -q incoming /proc/mounts";
+    host.in_guest("web", &["sh", "-euc", inside]).success("incoming");
+    host.sh_ok("! grep propagate/web /proc/mounts");
+    host.coracle(&["stop", "web"]);
+    host.sh_ok("! [ -e /run/systemd/nspawn/propagate/web ]; rm -r /srv/one /srv/two");
+    before.assert_same(&host);
+    host.stop();
+}

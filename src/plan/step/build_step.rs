@@ -3,7 +3,7 @@
 use super::{JournalDirectory, ResolvConfAction, ResourceLimit, TimezoneAction};
 use crate::sys::mount::{Depth, MountAttributes};
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The source of a bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,6 +216,13 @@ pub enum BuildStep {
         /// The number of the mapping of its ids. `None` if they are not mapped.
         ids: Option<usize>,
     },
+    /// Binds a directory of the host, read-only, where later mounts of the host below it appear too.
+    MountTunnel {
+        /// The directory of the host.
+        source: PathBuf,
+        /// The mount point.
+        target: PathBuf,
+    },
     /// Adds attributes to an existing mount.
     Restrict {
         /// The mount point.
@@ -323,6 +330,7 @@ impl BuildStep {
                 format!("bind {source} on '{}'{}", target.display(), list(mapped, *attributes))
             }
             Self::Overlay { .. } => self.describe_overlay(),
+            Self::MountTunnel { source, target } => describe_tunnel(source, target),
             Self::Restrict { target, attributes } => {
                 format!("restrict '{}'{}", target.display(), list("", *attributes))
             }
@@ -343,6 +351,10 @@ impl BuildStep {
         let (upper, target) = (upper.describe(), target.display());
         format!("overlay {}{upper} on '{target}'{attributes}", lower.join(", "))
     }
+}
+
+fn describe_tunnel(source: &Path, target: &Path) -> String {
+    format!("bind '{}' on '{}' with later mounts", source.display(), target.display())
 }
 
 /// Formats an option as `key=value`, or as the key alone.

@@ -67,6 +67,9 @@ pub enum InitStep {
     Build(BuildStep),
     /// Makes all mounts shared, as the kernel does for the init of a host.
     SharedMounts,
+    /// Makes a mount receive those of its original only: systemd-machined(8) moves them away, which is not
+    /// possible below a shared mount.
+    ReceivedMounts(&'static str),
     /// Sets the kernel host name.
     Hostname(String),
     /// Joins a session keyring of its own.
@@ -160,6 +163,7 @@ impl InitStep {
             Self::MountNamespace => "create a mount namespace".into(),
             Self::Build(step) => step.describe(),
             Self::SharedMounts => "make all mounts shared".into(),
+            Self::ReceivedMounts(target) => format!("let '{target}' receive mounts only"),
             Self::Report(sync) => format!("report '{sync:?}' to the supervisor"),
             Self::Hostname(name) => format!("set host name '{name}'"),
             Self::Keyring => "join a new session keyring".into(),
