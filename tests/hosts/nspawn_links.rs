@@ -362,3 +362,39 @@ fn networkd_configures_both_ends_of_a_plain_link() {
     host.sh_ok("! nft list tables | grep coracle; ! ip link show ve-m");
     host.stop();
 }
+
+/// A machine without a link, into which an administrator moves an interface, and one in another namespace.
+#[test]
+fn ports_follow_addresses_without_a_link() {
+    let host = host();
+    host.sh_ok(
+        "ip netns add other; ip link set out1 netns other; ip addr add 192.168.88.1/24 dev up1
+         sysctl -q net.ipv6.conf.up1.disable_ipv6=1
+         ip netns exec other sysctl -q net.ipv4.ip_unprivileged_port_start=0",
+    );
+    let before = Snapshot::take(&host);
+    for (network, namespace) in [
+        ("mode = \"none\"", "/proc/LEADER/ns/net"),
+        ("namespace-path = \"/run/netns/other\"", "/run/netns/other"),
+    ] {
+        host.define("m", &format!("[network]\n{network}\naddresses = \"none\"\nports = [\"8080:80\"]\n"));
+        host.coracle(&["start", "m"]);
+        let namespace = namespace.replace("LEADER", &host.machine_leader("m").to_string());
+        host.sh_ok(&format!(
+            "ip netns exec other true; [ {namespace} = /run/netns/other ] || \
+             ip netns exec other ip link set out1 netns {leader}
+             nsenter --net={namespace} ip link set out1 up
+             nsenter --net={namespace} ip addr replace 192.168.88.2/24 dev out1",
+            leader = host.machine_leader("m")
+        ));
+        host.wait_until(LONG, "nft list map inet coracle dnat4 | grep 192.168.88.2");
+        host.wait_for_page("192.168.88.1:8080");
+        host.sh_ok(&format!(
+            "[ {namespace} = /run/netns/other ] || nsenter --net={namespace} ip link set out1 netns /run/netns/other"
+        ));
+        host.coracle(&["stop", "m"]);
+        host.sh_ok("ip -n other addr flush dev out1; ip -n other link set out1 down");
+        before.assert_same(&host);
+    }
+    host.stop();
+}

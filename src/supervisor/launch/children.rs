@@ -40,7 +40,8 @@ impl Launch<'_> {
         let child = child?;
         self.record.leader = Some(child.pid.as_raw_nonzero().get().cast_unsigned());
         let connects = |step: &HostStep| matches!(step, HostStep::Link | HostStep::Interfaces);
-        let is_connected = self.request.plan.host.iter().any(connects);
+        let forwards = !self.request.machine.network.ports.is_empty();
+        let is_connected = forwards || self.request.plan.host.iter().any(connects);
         let network = is_connected.then(|| network::open_of(&child)).transpose()?;
         self.fds.insert(FdName::Network, network);
         self.leader = Some((child, ours));
