@@ -219,6 +219,7 @@ mod tests {
             network: machine::network::Network {
                 mode: machine::network::Mode::Veth,
                 addresses: machine::network::Addresses::Auto,
+                mac: None,
                 zone: None,
                 bridge: None,
                 namespace: None,

@@ -62,7 +62,7 @@ pub(super) fn choose(
         }
         None => single(paths, machine, host, taken, before)?,
     };
-    Ok(LinkPlan { has_ipv6: sysctl::has_ipv6(), ..plan })
+    Ok(LinkPlan { has_ipv6: sysctl::has_ipv6(), ..plan.with_guest_mac(machine.network.mac) })
 }
 
 /// Returns the plan of a link outside of zones.

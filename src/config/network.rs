@@ -10,6 +10,7 @@ use super::setting::{List, Origin, Single, settings};
 use super::values::{CountLimit, RawValue, Value, words};
 use crate::error::Result;
 use crate::machine::egress::Destination;
+use crate::machine::mac_addr::MacAddr;
 use crate::machine::network::{
     Addresses, HostsMode, Interface, InterfaceKind, InterfaceName, InterfaceNames, Mode, Network, Port,
     ResolvConf, ResolvFile, ResolvMethod, Zone,
@@ -29,6 +30,8 @@ settings! {
         };
         /// The configuration of its links.
         addresses: Single<Addresses> = Single "network.addresses", |_| Addresses::Auto;
+        /// The link-layer address of the machine.
+        mac: Single<MacAddr> = FlagOnly "network-mac";
         /// The zone of the machine.
         zone: Single<Zone> = Single "network.zone";
         /// The bridge of the host to which its link is attached.
@@ -113,6 +116,7 @@ impl NetworkSettings {
         Ok(Network {
             mode: self.mode.required("network.mode")?,
             addresses: self.addresses.required("network.addresses")?,
+            mac: self.mac.value().copied(),
             zone: self.zone.value().cloned(),
             bridge: self.bridge.value().cloned(),
             namespace: namespace.map(|path| self.namespace.origin().host_path(paths, path)),

@@ -14,6 +14,27 @@ impl MacAddr {
         Self(octets)
     }
 
+    /// Parses the address of a single interface: octets with ':' or '-' between them, or pairs of octets with
+    /// '.'. `None` if it is invalid.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (separator, digits) = match text.chars().find(|one| !one.is_ascii_hexdigit())? {
+            separator @ (':' | '-') => (separator, 2),
+            '.' => ('.', 4),
+            _ => return None,
+        };
+        let mut octets = Vec::new();
+        for part in text.split(separator) {
+            let is_number =
+                (1..=digits).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let number = u16::from_str_radix(part, 16).ok().filter(|_| is_number)?;
+            let [high, low] = number.to_be_bytes();
+            octets.extend((digits == 4).then_some(high).into_iter().chain([low]));
+        }
+        let octets: [u8; 6] = octets.try_into().ok()?;
+        let is_group = octets[0] & 1 == 1;
+        (!is_group && octets != [0; 6]).then_some(Self(octets))
+    }
+
     /// Returns the octets, in the order of transmission.
     pub const fn octets(self) -> [u8; 6] {
         self.0

@@ -1,6 +1,7 @@
 //! The network of a machine.
 
 use super::egress::Destination;
+use super::mac_addr::MacAddr;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -17,6 +18,8 @@ pub struct Network {
     pub mode: Mode,
     /// The configuration of its links.
     pub addresses: Addresses,
+    /// The link-layer address of its end of the link; `None` for a computed one.
+    pub(crate) mac: Option<MacAddr>,
     /// The zone, in mode `zone`.
     pub(crate) zone: Option<Zone>,
     /// The bridge of the host, in mode `bridge`.

@@ -111,6 +111,16 @@ impl LinkPlan {
         self.zone.as_ref().map_or_else(|| self.host_interface.clone(), Zone::bridge)
     }
 
+    /// Returns the plan with this link-layer address of the machine's end, if it is given.
+    #[must_use]
+    pub(crate) fn with_guest_mac(mut self, mac: Option<MacAddr>) -> Self {
+        if let Some(mac) = mac {
+            self.guest_mac = mac;
+            self.ipv6.guest = with_interface_id(self.ipv6.host, mac);
+        }
+        self
+    }
+
     /// Returns the IPv6 prefix of this link.
     pub(crate) fn ipv6_prefix(&self) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.ipv6.host.to_bits() >> 64 << 64)
@@ -220,8 +230,12 @@ fn ipv6_host(global: u64, slot: u32) -> Ipv6Addr {
 /// a guest configured by router advertisements has the same address.
 fn ipv6(global: u64, slot: u32, guest_mac: MacAddr) -> Pair<Ipv6Addr> {
     let host = ipv6_host(global, slot);
-    let guest = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(guest_mac.interface_id()));
-    Pair { host, guest }
+    Pair { host, guest: with_interface_id(host, guest_mac) }
+}
+
+/// Returns the address of an interface in the network of another address.
+fn with_interface_id(network: Ipv6Addr, mac: MacAddr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(network.to_bits() >> 64 << 64 | u128::from(mac.interface_id()))
 }
 
 /// Returns the link-local address of an interface.

@@ -84,7 +84,9 @@ impl ExtraInterface {
             let prefix = if bridge.is_some() { "vb-" } else { "ve-" };
             let (host, altname) = host_interface_name(prefix, machine);
             // The same as for a machine with a link: a DHCP server recognises the machine by it.
-            let macs = [HOST_MAC_KEY, GUEST_MAC_KEY].map(|key| mac(key, host_id, machine, 0));
+            let [host_mac, guest_mac] =
+                [HOST_MAC_KEY, GUEST_MAC_KEY].map(|key| mac(key, host_id, machine, 0));
+            let macs = [host_mac, network.mac.unwrap_or(guest_mac)];
             let port = interface(InterfaceKind::Veth, &host, GUEST_INTERFACE.to_owned(), macs);
             interfaces.push(Self { altname, bridge, creates_bridge, ..port });
         }

@@ -1,7 +1,8 @@
 //! Values of zones and network interfaces.
 
 use crate::config::values::{RawValue, Value, quoted};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::machine::mac_addr::MacAddr;
 use crate::machine::network::{InterfaceName, InterfaceNames, Zone};
 
 impl Value for Zone {
@@ -23,6 +24,20 @@ impl Value for InterfaceName {
 
     fn show(&self) -> String {
         quoted(self.as_str())
+    }
+}
+
+impl Value for MacAddr {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a link-layer address")) };
+        Self::parse(text).ok_or_else(|| {
+            Error::new(format!("{} is not a link-layer address of a single interface", quoted(text)))
+                .with_hint("write six octets, for example \"02:11:22:33:44:55\"")
+        })
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.octets().map(|octet| format!("{octet:02x}")).join(":"))
     }
 }
 
@@ -59,6 +74,19 @@ mod tests {
         assert_eq!(read("eth1:lan0").unwrap(), "\"eth1:lan0\"");
         assert_eq!(read("eth1").unwrap(), "\"eth1\"");
         assert!(read("eth1:").is_err() && read(":x").is_err() && read("a:b:c").is_err());
+    }
+
+    #[test]
+    fn link_layer_addresses_have_the_notations_of_systemd() {
+        let read = |text| MacAddr::read(&RawValue::Text(text)).map(|mac| mac.show());
+        for text in ["02:11:22:33:44:55", "2:11:22:33:44:55", "02-11-22-33-44-55", "0211.2233.4455"] {
+            assert_eq!(read(text).unwrap(), "\"02:11:22:33:44:55\"", "{text}");
+        }
+        let bad = ["", "02:11:22:33:44", "02:11:22:33:44:55:66", "02:11:22:33:44:5g", "02:11-22:33:44:55"];
+        let not_single = ["00:00:00:00:00:00", "01:00:5e:00:00:01", "0211.2233", "+2:11:22:33:44:55"];
+        for text in bad.into_iter().chain(not_single) {
+            assert!(read(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::{
     AddressPrefix, GUEST_MAC_KEY, HOST_MAC_KEY, IPV6_LENGTH, LinkPlan, Pair, SLOT_KEY, ULA_KEY, bridge_mac,
-    host_interface_name, mac,
+    host_interface_name, mac, with_interface_id,
 };
 use crate::error::{Error, Result};
 use crate::machine::hash::siphash;
@@ -57,7 +57,7 @@ pub fn plan(
     let (host_interface, altname) = host_interface_name("vb-", machine);
     let guest_mac = mac(GUEST_MAC_KEY, host_id, machine, 0);
     let host = ipv6_host(host_id, slot);
-    let inside = Ipv6Addr::from_bits(host.to_bits() >> 64 << 64 | u128::from(guest_mac.interface_id()));
+    let inside = with_interface_id(host, guest_mac);
     Ok(LinkPlan {
         machine: machine.clone(),
         host_interface,

@@ -15,8 +15,6 @@ enum Effect {
     Text(&'static str),
     /// Only this value is possible: Coracle has no such option.
     Only(bool),
-    /// No value is possible.
-    Refused,
 }
 
 /// All variables with an effect. Those about the hierarchy of cgroups are ignored: there is one.
@@ -33,7 +31,7 @@ const VARIABLES: &[(&str, Effect)] = &[
     ("SYSTEMD_NSPAWN_SHARE_NS_UTS", Effect::Only(false)),
     ("SYSTEMD_NSPAWN_SHARE_SYSTEM", Effect::Only(false)),
     ("SYSTEMD_NSPAWN_API_VFS_WRITABLE", Effect::Only(false)),
-    ("SYSTEMD_NSPAWN_NETWORK_MAC", Effect::Refused),
+    ("SYSTEMD_NSPAWN_NETWORK_MAC", Effect::Text("network-mac")),
 ];
 
 /// Returns the value of a variable of this process.
@@ -63,7 +61,7 @@ fn set(name: &'static str, effect: &Effect, text: &OsStr, layer: &mut Layer) -> 
         Effect::Switch(key) => (*key, RawValue::Boolean(truth()?)),
         Effect::Text(key) => (*key, RawValue::Text(text)),
         Effect::Only(possible) if truth().ok() == Some(*possible) => return Ok(()),
-        Effect::Only(_) | Effect::Refused => return Err(Error::new("the variable is not supported")),
+        Effect::Only(_) => return Err(Error::new("the variable is not supported")),
     };
     let setting = Setting::find(key).ok_or_else(|| Error::new(format!("unknown setting '{key}'")))?;
     layer.set(setting, &raw, Origin::Flag(name))
@@ -93,7 +91,7 @@ mod tests {
         read(value, &mut layer, |error| problems.push(error.to_string()));
         let keys = VARIABLES.iter().filter_map(|(_, effect)| match effect {
             Effect::Switch(key) | Effect::Text(key) => Some(*key),
-            Effect::Only(_) | Effect::Refused => None,
+            Effect::Only(_) => None,
         });
         let lines = keys.flat_map(|key| layer.lines(Setting::find(key).unwrap()));
         (lines.map(|line| format!("{} {}", line.origin, line.value)).collect(), problems)
@@ -106,6 +104,7 @@ mod tests {
             ("SYSTEMD_NSPAWN_LOCK", "no", "SYSTEMD_NSPAWN_LOCK false"),
             ("SYSTEMD_SECCOMP", "1", "SYSTEMD_SECCOMP true"),
             ("SYSTEMD_NSPAWN_CONTAINER_SERVICE", "x", "SYSTEMD_NSPAWN_CONTAINER_SERVICE \"x\""),
+            ("SYSTEMD_NSPAWN_NETWORK_MAC", "2-0-0-0-0-a", "SYSTEMD_NSPAWN_NETWORK_MAC \"02:00:00:00:00:0a\""),
         ] {
             assert_eq!(read_one(name, text), (vec![expected.to_owned()], Vec::new()));
         }
