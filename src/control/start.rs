@@ -67,7 +67,8 @@ pub(crate) fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -
     let through_units = if units.is_empty() {
         Ok(())
     } else {
-        run(JobAction::Stop, paths, &units, StartWait::Unit, progress)
+        let services: Vec<String> = units.iter().map(|name| service(paths, name)).collect();
+        run(JobAction::Stop, paths, &services, StartWait::Unit, progress)
     };
     let directly = each(&others, |name| {
         let Some(record) = Record::read(paths, name)?.filter(Record::is_alive) else { return Ok(()) };
@@ -121,16 +122,19 @@ fn up(
     // Beside the work of systemd until it executes the supervisor. A client that waits for nothing ends
     // first, and the child would keep its standard streams open.
     let _early_move = (wait != StartWait::No).then(CgroupMove::begin).flatten();
-    let mut good = Vec::new();
+    let (mut good, mut services) = (Vec::new(), Vec::new());
     let mut outdated = Vec::new();
     let before = each(names, |name| {
-        let unit = config::service_template(paths, name).service(name);
-        if running_unit(paths, name).is_some_and(|running| running.as_ref() != Some(&unit)) {
-            let message = format!("machine '{name}' is already running outside of its unit '{unit}'");
-            return Err(Error::new(message).with_hint(format!("stop it first: coracle stop {name}")));
+        if let Some(running) = running_unit(paths, name) {
+            let unit = config::service_template(paths, name).service(name);
+            if running.as_ref() != Some(&unit) {
+                let message = format!("machine '{name}' is already running outside of its unit '{unit}'");
+                return Err(Error::new(message).with_hint(format!("stop it first: coracle stop {name}")));
+            }
         }
         let Resolved { machine, ignored, .. } = config::machine(paths, name)?;
         ignored.iter().for_each(|problem| log::warn!("{problem}"));
+        services.push(machine.service());
         if !generator::is_current(paths, &machine) {
             outdated.push(machine);
         }
@@ -150,7 +154,7 @@ fn up(
             );
         }
     }
-    let started = run(action, paths, &good, wait, progress);
+    let started = run(action, paths, &services, wait, progress);
     if wait == StartWait::Unit {
         let records = good.iter().filter_map(|name| Some((name, Record::read(paths, name).ok()??)));
         records
@@ -190,15 +194,14 @@ fn late(name: &Name, record: &Record) -> Error {
         .with_hint(format!("see 'coracle logs {name}', or set a longer boot.start-timeout"))
 }
 
-/// Runs the jobs of the units of `names`.
+/// Runs the jobs of units.
 fn run(
     action: JobAction,
     paths: &Paths,
-    names: &[Name],
+    units: &[String],
     wait: StartWait,
     progress: &mut Progress<'_>,
 ) -> BatchResult {
-    let units: Vec<String> = names.iter().map(|name| service(paths, name)).collect();
     let until = if wait == StartWait::No { units::Until::Queued } else { units::Until::Done };
     let mut report = |unit: &str, text: &str| {
         let waits = if text.is_empty() { stop_progress(paths, unit) } else { None };
@@ -213,7 +216,7 @@ fn run(
             ControlFlow::Continue(())
         }
     };
-    let finished = block_on(units::run(action, &units, until, &mut report))
+    let finished = block_on(units::run(action, units, until, &mut report))
         .and_then(|finished| finished)
         .map_err(|error| vec![error])?;
     progress.clear();

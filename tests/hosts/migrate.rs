@@ -166,6 +166,38 @@ fn machinectl_verbs(host: &Host) {
 }
 
 #[test]
+fn a_tree_keeps_the_owners_that_systemd_nspawn_gave_it() {
+    let host = Host::builder().guest_as("busybox", "web").on_disk().start();
+    host.activate_machined();
+    let options =
+        "--quiet --keep-unit --boot --private-users=pick --private-users-ownership=chown --machine=%i";
+    host.write(
+        &format!("/etc/systemd/system/{UNIT}.d/chown.conf"),
+        &format!("[Service]\nExecStart=\nExecStart=systemd-nspawn {options}\n"),
+    );
+    host.ok(&["systemctl", "daemon-reload"]);
+    host.ok(&["machinectl", "start", "web"]);
+    // Busybox does not know the signal of systemd-nspawn.
+    host.sh_ok("kill -9 $(machinectl show web -p Leader --value)");
+    host.wait_until(LONG, &format!("systemctl is-active {UNIT} | grep -e ^inactive -e ^failed"));
+    let owners = || host.sh_ok("cd /var/lib/machines/web; find . -xdev -printf '%p %U %G %m\\n' | sort");
+    let before = owners();
+    let base: u32 = host.ok(&["stat", "-c", "%u", "/var/lib/machines/web"]).trim().parse().unwrap();
+    assert!(base >= 65536, "{before}");
+
+    let migrated = host.coracle(&["migrate", "web"]);
+    assert!(migrated.contains(&format!("; ids from {base} (owner of its tree)\n")), "{migrated}");
+    host.ok(&["machinectl", "start", "web"]);
+    assert!(runs_coracle(&host));
+    let map = host.sh_ok("cat /proc/$(machinectl show web -p Leader --value)/uid_map");
+    assert!(map.split_whitespace().eq(["0", &base.to_string(), "65536"]), "{map}");
+    host.in_guest("web", &["sh", "-euc", "touch /root/new; rm /root/new"]).success("write");
+    host.coracle(&["stop", "web"]);
+    assert_eq!(owners(), before);
+    host.stop();
+}
+
+#[test]
 fn settings_without_an_equal_are_not_lost_silently() {
     let host = Host::builder().guest_as("busybox", "web").on_disk().start();
     host.activate_machined();

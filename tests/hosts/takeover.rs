@@ -87,6 +87,11 @@ fn verbs_use_the_unit() {
     host.coracle(&["enable", "web"]);
     let enabled = ["systemctl", "is-enabled", UNIT, "machines.target"];
     assert_eq!(host.ok(&enabled), "enabled\nenabled\n");
+    // As at the boot of the host.
+    host.ok(&["systemctl", "start", "machines.target"]);
+    assert!(runs_coracle(&host));
+    host.ok(&["systemctl", "stop", "machines.target"]);
+    wait_for(&host, "inactive");
     assert_eq!(host.sh("systemctl is-enabled coracle@web.service").stdout, "disabled\n");
     host.ok(&["machinectl", "disable", "web"]);
     host.ok(&["machinectl", "enable", "web"]);
