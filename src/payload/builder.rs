@@ -10,7 +10,7 @@ use super::{attached_root, credentials, journal, mounts, nodes, overlay, resolv_
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{BuildStep, Credential, JournalDirectory};
-use crate::sys::{interface, mount, process, pseudo_file};
+use crate::sys::{interface, mount, process, pseudo_file, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
@@ -110,6 +110,8 @@ impl<'a> Builder<'a> {
             BuildStep::LogSocket { path } => self.log_socket(path),
             BuildStep::Console => {
                 let console = nodes::console(self.paths()?)?;
+                // Before the payload starts, which may ask for the size at once.
+                terminal::copy_size(rustix::stdio::stdin(), console.as_fd());
                 link.send(&FromPayload::Console, Some(console.as_fd()))
             }
             BuildStep::Pivot => self.change_root(),

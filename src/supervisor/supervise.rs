@@ -33,6 +33,7 @@ use crate::sys::process;
 use answers::Freezing;
 use boot_progress::BootProgress;
 use init::InitWatch;
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
@@ -242,7 +243,11 @@ impl Loop {
         for (source, fd) in sources {
             if let Some(fd) = fd {
                 let event = EpollEvent::new(EpollFlags::EPOLLIN, source as u64);
-                self.epoll.add(fd, event).context(|| format!("cannot watch {source:?}"))?;
+                match self.epoll.add(fd, event) {
+                    // Standard input is a file or /dev/null, from which nothing is typed.
+                    Err(Errno::EPERM) if source == EventSource::Input => {}
+                    added => added.context(|| format!("cannot watch {source:?}"))?,
+                }
             }
         }
         Ok(())

@@ -44,6 +44,27 @@ receive() {
 	return 1
 }
 
+# Runs a shell script on a new terminal. What is written to descriptor 7 is typed; the output is in the file shown.
+on_terminal() {
+	mkfifo keys
+	printf '%s\n' "$1" >session
+	script -qefc 'sh session' /dev/null <keys >shown 2>&1 &
+	pid=$!
+	exec 7>keys
+}
+
+# Waits until a text is shown on the terminal.
+wait_for_shown() {
+	wait_for "grep -qF -e '$1' shown"
+}
+
+# Waits for the end of the script on the terminal.
+end_of_terminal() {
+	wait "$pid" || true
+	pid=''
+	exec 7>&-
+}
+
 # Sets the time zone of the host: `file` (with the text zone), `link` (Row/Zone), or without a word that of all rows.
 zone() {
 	rm -f /etc/localtime

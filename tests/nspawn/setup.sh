@@ -16,7 +16,7 @@ cd $M/.tiny || exit
 for program in usr/bin/*; do
 	case ${program##*/} in
 	awk | busybox | cat | chmod | chown | chroot | cut | echo | expr | grep | head | hostname | id | ip | ln | ls) ;;
-	mkdir | mount | printf | pwd | readlink | rm | sed | sh | sleep | sort | stat | tail | touch | tr | true | uname | wc) ;;
+	mkdir | mount | printf | pwd | readlink | rm | sed | sh | sleep | sort | stat | stty | tail | touch | tr | true | uname | wc) ;;
 	*) rm "$program" ;;
 	esac
 done
