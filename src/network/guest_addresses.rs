@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// The maximum number of datagrams read at once.
 const MOST: usize = 64;
@@ -159,8 +159,8 @@ fn parse(family: u8, value: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Returns whether ports can lead to an address: it is one of a single node, and not one that Coracle assigns
-/// to other machines.
+/// Returns whether ports can lead to an address: it is one of a single node, not one that Coracle assigns to
+/// other machines, and not one of the host, whose services may be for other networks.
 fn is_own(address: IpAddr, host_id: Id128) -> bool {
     let is_single = match address {
         IpAddr::V4(address) => !address.is_broadcast() && !address.is_link_local(),
@@ -171,6 +171,19 @@ fn is_own(address: IpAddr, host_id: Id128) -> bool {
         && !address.is_loopback()
         && !address.is_multicast()
         && !addresses::is_in_pool(address, host_id)
+        && !is_of_host(address)
+}
+
+/// Returns whether this host has an address: then packets to it have it as their source, too.
+fn is_of_host(address: IpAddr) -> bool {
+    const DISCARD: u16 = 9;
+    let unspecified: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = UdpSocket::bind((unspecified, 0))
+        .and_then(|socket| socket.connect((address, DISCARD)).and_then(|()| socket.local_addr()));
+    source.is_ok_and(|source| source.ip() == address)
 }
 
 #[cfg(test)]
@@ -239,6 +252,13 @@ mod tests {
         for text in all {
             assert_eq!(read(&[address(&text, 0, 0)]), GuestAddresses::default(), "{text}");
         }
+    }
+
+    #[test]
+    fn addresses_of_the_host_are_recognised() {
+        assert!(is_of_host(Ipv4Addr::LOCALHOST.into()));
+        assert!(!is_of_host(Ipv4Addr::new(192, 0, 2, 1).into()));
+        assert!(!is_of_host("2001:db8::1".parse().unwrap()));
     }
 
     #[test]

@@ -263,7 +263,7 @@ fn ports_follow_the_addresses_of_a_plain_link() {
     host.wait_until(LONG, "nft list map inet coracle dnat6 | grep 2001:db8:7::2");
     host.wait_for_page_outside("198.51.100.9:8080");
     configure(
-        "ip addr flush dev eth0; ip addr add 10.177.0.2/30 dev eth0; ip addr add 169.254.3.4/16 dev eth0",
+        "ip addr flush dev eth0; ip addr add 10.177.0.2/30 dev eth0; ip addr add 169.254.3.4/16 dev eth0; ip addr add 198.51.100.9/32 dev eth0",
     );
     host.wait_until(LONG, "! nft list tables | grep coracle");
     configure("ip addr add 192.168.77.4/24 dev eth0");
