@@ -170,6 +170,9 @@ pub(crate) fn foreground(
         }
     }
     let machine = &resolved.machine;
+    if machine.contract == Contract::Nspawn && kept.is_none() {
+        log::info!("running machine '{}' on '{}'", machine.name, machine.root.path().display());
+    }
     if mode == RunMode::DryRun {
         let plan = dry_run(paths, machine);
         plan.and_then(|plan| crate::cli::output::text(&plan)).map_err(of_launch)?;

@@ -185,6 +185,9 @@ impl Nspawn {
         if run.console.as_deref().is_some_and(|console| OWN_CONSOLES.contains(&console)) {
             return Err(Error::usage("'--console=': unknown mode"));
         }
+        if let Some(slice) = &mut run.slice {
+            *slice = unit_name(slice);
+        }
         // Standard error belongs to the payload.
         run.quiet |= run.pipe || run.console.as_deref() == Some("pipe");
         // A temporary copy needs no other copy before.
@@ -226,6 +229,17 @@ impl Nspawn {
         crate::run::clean_up(paths, &Name::new(&name)?)?;
         Ok(0)
     }
+}
+
+/// Returns a text as the name of a unit, as `systemctl` reads it: a path with dashes, other characters escaped.
+fn unit_name(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'/' => "-".to_owned(),
+        b':' | b'-' | b'_' | b'.' | b'\\' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 /// Returns whether a text is an ANSI color: numbers with semicolons.

@@ -14,6 +14,8 @@ settings! {
         check_os_release: Single<bool> = FlagOnly "check-os-release";
         /// Whether a filter restricts system calls.
         filter: Single<bool> = FlagOnly "filter";
+        /// Whether settings of the network are writable inside.
+        network_settings: Single<bool> = FlagOnly "network-settings";
         /// The name of the manager.
         service: Single<String> = FlagOnly "container-service";
     }
@@ -28,6 +30,7 @@ impl SwitchesSettings {
             lock: is_on(&self.lock),
             check_os_release: is_on(&self.check_os_release),
             filter: is_on(&self.filter),
+            network_settings: self.network_settings.value() == Some(&true),
             service: self.service.value().cloned(),
         }
     }

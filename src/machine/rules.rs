@@ -21,6 +21,7 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
         errors.push(Error::new(format!("the user id range {base}:{count} exceeds 32 bits")));
     }
     errors.extend(ownership(parts));
+    errors.extend(network_settings(parts));
     if parts.security.nesting && matches!(parts.users, Users::Identity | Users::OfRoot) {
         // Root inside would have the rights of root of the host in the procfs and sysfs without masks.
         errors.push(
@@ -119,6 +120,15 @@ fn ownership(parts: &Parts) -> Vec<Error> {
     errors
         .push(Error::new(format!("users.ownership = \"chown\" and {key} exclude each other")).with_hint(map));
     errors
+}
+
+/// Refuses writable settings of the network of the host.
+fn network_settings(parts: &Parts) -> Option<Error> {
+    let is_refused = parts.switches.network_settings && !parts.network.mode.is_private();
+    is_refused.then(|| {
+        Error::new("SYSTEMD_NSPAWN_API_VFS_WRITABLE=network requires a private network")
+            .with_hint("add --private-network")
+    })
 }
 
 /// Checks the source of the root.

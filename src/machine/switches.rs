@@ -11,12 +11,21 @@ pub struct Switches {
     pub(crate) check_os_release: bool,
     /// Whether a filter restricts system calls.
     pub(crate) filter: bool,
+    /// Whether the caller expects settings of its network to be writable inside.
+    pub(crate) network_settings: bool,
     /// The name of the manager in the registration and in the variable `container`. `None` for the default.
     pub(crate) service: Option<String>,
 }
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { tmpfs_tmp: true, lock: true, check_os_release: true, filter: true, service: None }
+        Self {
+            tmpfs_tmp: true,
+            lock: true,
+            check_os_release: true,
+            filter: true,
+            network_settings: false,
+            service: None,
+        }
     }
 }

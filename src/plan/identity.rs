@@ -37,7 +37,8 @@ pub(crate) fn hostname(machine: &Machine) -> String {
 /// Returns the whole environment of the payload. Variables of the definition replace the defaults.
 pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
     let user = &facts.user;
-    let on_terminal = facts.on_terminal && console(machine, facts) != Console::Pipe;
+    // A terminal that the payload may write to, at least by the console.
+    let on_terminal = console(machine, facts) != Console::Pipe && facts.terminal != "dumb";
     let mut variables: Vec<(&str, String)> = vec![
         ("PATH", PATH.into()),
         ("container", manager(machine).into()),

@@ -57,12 +57,12 @@ impl ServiceManager {
         let of_nspawn = leader.replacen("CORACLE", "NSPAWN", 1);
         let status = status_line(record, "");
         let states = [
-            NotifyState::Ready,
             NotifyState::Custom(&leader),
             NotifyState::Custom(&of_nspawn),
             NotifyState::Status(&status),
+            NotifyState::Ready,
         ];
-        self.send(if is_started { &states } else { &states[1..] });
+        self.send(if is_started { &states } else { &states[..3] });
     }
 
     /// Sends the line of `systemctl status`: the machine's phase, and the last status of the guest.

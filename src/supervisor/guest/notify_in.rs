@@ -42,7 +42,10 @@ pub fn parse(datagram: &[u8]) -> Vec<Notification> {
         Some(("STATUS", status)) => Notification::Status(bounded(status)),
         _ => Notification::Other(bounded(line)),
     };
-    text.lines().take(64).map(word).collect()
+    let mut words: Vec<_> = text.lines().take(64).map(word).collect();
+    // The status of a machine that is ready is that of the same datagram.
+    words.sort_by_key(|word| *word == Notification::Ready);
+    words
 }
 
 #[cfg(test)]
@@ -54,9 +57,9 @@ mod tests {
         assert_eq!(
             parse(b"READY=1\nSTATUS=Startup \x1bfinished.\nX_SYSTEMD_UNIT_ACTIVE=a.target"),
             [
-                Notification::Ready,
                 Notification::Status("Startup finished.".into()),
-                Notification::Other("X_SYSTEMD_UNIT_ACTIVE=a.target".into())
+                Notification::Other("X_SYSTEMD_UNIT_ACTIVE=a.target".into()),
+                Notification::Ready
             ]
         );
         assert_eq!(

@@ -16,6 +16,12 @@ use crate::supervisor::network::forwarding::AddressWatch;
 use crate::supervisor::registration;
 use sd_notify::NotifyState;
 
+/// Notifies the manager of the end as systemd-nspawn(1) does.
+fn announce_end(exit: Exit) {
+    let status = format!("EXIT_STATUS={}", exit.nspawn_status());
+    let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Custom(&status)]);
+}
+
 impl Loop {
     /// Leaves the loop: hands on after a reboot and for a registration, cleans up after an end.
     pub(super) fn end(mut self, reason: LoopExit) -> Result<SupervisionResult> {
@@ -71,6 +77,9 @@ impl Loop {
             None => "stopped".to_owned(),
         };
         let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
+        if self.state.contract == Contract::Nspawn {
+            announce_end(exit);
+        }
         self.end_children();
         // Keeps the lock of the name: no second machine of that name starts before this process has exited.
         let mut locks = self.fds.take_locks();

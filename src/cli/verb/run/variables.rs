@@ -58,6 +58,10 @@ fn set(name: &'static str, effect: &Effect, text: &OsStr, layer: &mut Layer) -> 
     let text = text.to_str().ok_or_else(|| Error::new("the value is not UTF-8"))?;
     let truth = || systemd_boolean(text).ok_or_else(|| Error::new("expected yes or no"));
     let (key, raw) = match effect {
+        // They are always writable in a private network.
+        Effect::Only(_) if name.ends_with("API_VFS_WRITABLE") && text == "network" => {
+            ("network-settings", RawValue::Boolean(true))
+        }
         Effect::Switch(key) => (*key, RawValue::Boolean(truth()?)),
         Effect::Text(key) => (*key, RawValue::Text(text)),
         Effect::Only(possible) if truth().ok() == Some(*possible) => return Ok(()),
@@ -131,7 +135,7 @@ mod tests {
         for (name, text) in [
             ("SYSTEMD_NSPAWN_USE_CGNS", "0"),
             ("SYSTEMD_NSPAWN_SHARE_NS_PID", "1"),
-            ("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network"),
+            ("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "yes"),
         ] {
             let problem = format!("'{name}={text}': the variable is not supported");
             assert_eq!(read_one(name, text), (Vec::new(), vec![problem]));
