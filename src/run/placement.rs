@@ -11,6 +11,7 @@ use crate::machine::{Machine, Register};
 use crate::supervisor::handover::Carried;
 use crate::supervisor::launch::Placement;
 use rustix::fs::FileType;
+use std::path::Path;
 
 /// Refuses a process that cannot create machines because it is in a chroot(2). A process that joins a mount
 /// namespace, the machine as well as its supervisor, gets the root of the namespace (setns(2)). After an
@@ -168,6 +169,8 @@ fn scope(machine: &Machine) -> String {
 fn start_scope(name: &str, machine: &Machine) -> Result<()> {
     let devices = [&machine.security.optional_devices[..], &machine.security.devices].concat();
     let kind = if machine.contract == Contract::Nspawn { "Container" } else { "Machine" };
+    // systemd-nspawn itself stays in the service of its caller, which ends it.
+    let caller = if machine.contract == Contract::Nspawn { own_service() } else { None };
     let scope = units::Scope {
         name,
         slice: machine.slice.as_deref().unwrap_or("machine.slice"),
@@ -175,6 +178,7 @@ fn start_scope(name: &str, machine: &Machine) -> Result<()> {
         pid: std::process::id(),
         devices: &devices,
         resources: &machine.resources,
+        bound_to: caller.as_deref(),
     };
     runtime()?.block_on(unless_interrupted(units::start_scope(&scope)))?;
     if machine.properties.is_empty() {
@@ -188,4 +192,35 @@ fn own_unit() -> Option<String> {
     let cgroup = crate::host::cgroup::current()?;
     let names = cgroup.iter().rev().filter_map(|name| name.to_str());
     names.map(str::to_owned).find(|name| name.ends_with(".service") || name.ends_with(".scope"))
+}
+
+/// Returns the service of this process. `None` in a session, and in a unit of a user's manager.
+fn own_service() -> Option<String> {
+    let cgroup = crate::host::cgroup::current()?;
+    service_of(&cgroup).map(str::to_owned)
+}
+
+fn service_of(cgroup: &Path) -> Option<&str> {
+    let mut names = cgroup.iter().filter_map(|name| name.to_str());
+    let unit = names.find(|name| name.ends_with(".service") || name.ends_with(".scope"))?;
+    (unit.ends_with(".service") && !unit.starts_with("user@")).then_some(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_one_of_the_system() {
+        for (cgroup, service) in [
+            ("system.slice/build.service", Some("build.service")),
+            ("system.slice/system-build.slice/build@a.service/supervisor", Some("build@a.service")),
+            ("user.slice/user-0.slice/session-1.scope", None),
+            ("user.slice/user-0.slice/user@0.service/app.slice/build.service", None),
+            ("exec.1", None),
+            ("", None),
+        ] {
+            assert_eq!(service_of(&Path::new("/sys/fs/cgroup").join(cgroup)), service, "{cgroup}");
+        }
+    }
 }

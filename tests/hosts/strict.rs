@@ -157,6 +157,31 @@ fn a_stub_init_shows_nothing_of_the_host() {
     host.stop();
 }
 
+/// A service may be a program that calls systemd-nspawn: its end is that of the machine.
+#[test]
+fn a_machine_stops_with_the_service_of_its_caller() {
+    let (host, before) = host();
+    for program in ["/usr/lib/coracle/systemd-nspawn", "/usr/bin/systemd-nspawn"] {
+        for end in ["stop", "kill --kill-whom=main --signal=KILL"] {
+            for kind in ["exec", "oneshot"] {
+                host.sh_ok(&format!(
+                    "systemd-run -q --no-block --collect --unit=build -p Type={kind} \
+                         sh -c '{program} -q -D {TREE} sleep 1000; true'"
+                ));
+                host.wait_until(LONG, "pgrep -x sleep && machinectl status busybox");
+                host.sh_ok(&format!("systemctl {end} build"));
+                host.wait_until(LONG, "! pgrep -x sleep && ! machinectl status busybox");
+                host.wait_until(LONG, "! systemctl is-active machine-busybox.scope");
+                host.wait_until(LONG, "! systemctl list-units --all --no-legend build.service | grep .");
+            }
+        }
+        if program.contains("coracle") {
+            before.assert_same(&host);
+        }
+    }
+    host.stop();
+}
+
 #[test]
 fn a_stop_request_of_a_booted_system_halts_it() {
     let (host, before) = host();

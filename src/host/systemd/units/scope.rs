@@ -28,6 +28,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) devices: &'a [PathBuf],
     /// Its limits.
     pub(crate) resources: &'a Resources,
+    /// The unit that it stops with, even at an unexpected end.
+    pub(crate) bound_to: Option<&'a str>,
 }
 
 /// The time that the scope of an earlier run may stay after the end of its last process: systemd is notified
@@ -139,6 +141,8 @@ fn properties<'a>(scope: &Scope<'a>) -> Vec<(&'a str, Variant<'a>)> {
         ("CollectMode", Variant::from("inactive-or-failed")),
         ("PIDs", Variant::from(vec![scope.pid])),
     ];
+    // Without After=: a service of the type `oneshot` starts as long as its process runs.
+    properties.extend(scope.bound_to.map(|unit| ("BindsTo", Variant::from(vec![unit]))));
     let limits = scope.resources;
     let numbers = [
         ("MemoryMax", limits.memory_max),
@@ -176,6 +180,7 @@ mod tests {
             description: "Machine web",
             pid: 1,
             resources: &resources,
+            bound_to: None,
         };
         let properties = properties(&scope);
         let value = |name| properties.iter().find(|(is, _)| *is == name).map(|(_, value)| value.clone());
