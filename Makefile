@@ -48,13 +48,14 @@ libdir := $(DESTDIR)$(PREFIX)/lib/systemd
 NEIGHBOURS := firewalld ufw docker nftables
 sharedir := $(DESTDIR)$(PREFIX)/share
 
-.PHONY: help build-and-lint deps deps-vm binary order install divert undivert lint trees picture test test-all test-images test-vm conformance demo bench probe faults storm clean
+.PHONY: help build-and-lint deps deps-vm binary order install divert undivert lint trees picture test test-all test-images test-callers test-vm conformance demo bench probe faults storm clean
 
 help:
 	@echo "make demo      boot a Debian machine and show it, as root"
 	@echo "make test      lints, unit tests and the host suite, as root"
 	@echo "make test-all  the host suite on Debian 12, 13, unstable, and inside coracle, and images on XFS and Btrfs, as root"
 	@echo "make test-images  the tests of images on XFS and Btrfs, as root"
+	@echo "make test-callers  programs of Debian that call systemd-nspawn, as root"
 	@echo "make test-vm   limits, AppArmor and reboots of the host in a virtual machine, as root"
 	@echo "make conformance  the table of systemd-nspawn's options on Debian 12, 13 and unstable, as root"
 	@echo "make binary    the release binary; its path is the last line"
@@ -152,7 +153,7 @@ undivert:
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
-	$(CARGO) clippy --locked --test vm --quiet -- -D warnings
+	$(CARGO) clippy --locked --test vm --test callers --quiet -- -D warnings
 	$(CARGO) clippy --locked --target $(TARGET) --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	shellcheck --external-sources $(SCRIPTS)
@@ -160,8 +161,9 @@ lint:
 	features=$$($(CARGO) tree --locked --target $(TARGET) --edges normal,features --invert tokio)
 	if grep -E 'tokio feature "($(TOKIO_BANNED))"' <<<"$$features"; then exit 1; fi
 
+# `make test-callers` builds its own tree.
 trees:
-	tests/trees/build.sh --list | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
+	tests/trees/build.sh --list | grep -v callers | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
 
 # Linking the release binary takes minutes on one processor; the lints use the other one.
 build-and-lint: deps
@@ -177,7 +179,7 @@ test: deps trees build-and-lint
 		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast -- --include-ignored
 
 # `make test` has run the suite on Debian 13. The last lane runs it on hosts that are machines of coracle.
-test-all: test test-images
+test-all: test test-images test-callers
 	for lane in SUITE=bookworm SUITE=sid BY=coracle; do
 		echo "== hosts of $$lane"
 		env "CORACLE_HOST_$$lane" CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
@@ -200,6 +202,10 @@ conformance: deps trees binary
 		CORACLE_HOST_SUITE="$$suite" CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(TEST_BOUND) \
 			$(CARGO) test --locked --test hosts -- --nocapture conformance::
 	done
+
+test-callers: deps binary
+	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 timeout --kill-after=30 $(TEST_BOUND) \
+		$(CARGO) test --locked --no-fail-fast --test callers -- --nocapture
 
 # One at a time: the emulator uses both processors of a small machine.
 test-vm: deps-vm binary
