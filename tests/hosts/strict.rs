@@ -372,7 +372,7 @@ fn a_diversion_replaces_systemd_nspawn_until_it_is_removed() {
     host.sh_ok(&recipe("divert"));
     // Twice, as after an update.
     host.sh_ok(&recipe("divert"));
-    assert!(host.sh_ok(versions).contains("(coracle "), "{}", host.sh_ok(versions));
+    assert!(host.sh_ok(versions).contains("-coracle-"), "{}", host.sh_ok(versions));
     assert_eq!(host.sh_ok("systemd-nspawn.systemd --version | head -n1") + "owned\n", before);
     assert_eq!(host.sh(&format!("systemd-nspawn -q -P -D {TREE} sh -c 'exit 9'")).status, 9);
     host.sh_ok(&recipe("undivert"));

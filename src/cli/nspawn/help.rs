@@ -69,10 +69,11 @@ fn item(text: &mut String, option: &Arg) {
     let _ = writeln!(text, "{line}");
 }
 
-/// Returns the text of `--version`: in the first line the version of systemd whose options are taken.
+/// Returns the text of `--version`: in the first line the version of systemd whose options are taken. Callers
+/// read the second word, or like mkosi the third one, which is the full version.
 pub(super) fn version() -> String {
     format!(
-        "systemd {} (coracle {})\n+SELINUX +APPARMOR +SECCOMP default-hierarchy=unified\n",
+        "systemd {0} ({0}-coracle-{1})\n+SELINUX +APPARMOR +SECCOMP default-hierarchy=unified\n",
         reference::VERSION,
         env!("CARGO_PKG_VERSION")
     )
@@ -108,6 +109,6 @@ mod tests {
         let complete = missing.iter().rev().find(|(_, missing)| missing.is_empty());
         let newest = complete.map_or(VERSIONS[0], |(version, _)| *version);
         assert_eq!(reference::VERSION, newest, "{missing:?}");
-        assert!(version().starts_with(&format!("systemd {newest} (coracle ")));
+        assert!(version().starts_with(&format!("systemd {newest} ({newest}-coracle-")));
     }
 }
