@@ -87,6 +87,8 @@ pub(super) fn passed_descriptors() -> Result<u32> {
 pub(super) enum Place {
     /// The service or scope that the process is in. `None` if it cannot be found.
     Current(Option<String>),
+    /// The same for `--keep-unit`: several machines may be in it.
+    Shared(Option<String>),
     /// A new scope.
     Scope(String),
     /// A cgroup that Coracle creates, on a host without systemd.
@@ -114,13 +116,13 @@ impl Place {
             log::info!("PID 1 of this host is not systemd: the machine has no unit and is not registered");
             return Self::Cgroup;
         }
-        if machine.keep_unit { Self::Current(own_unit()) } else { Self::Scope(scope(machine)) }
+        if machine.keep_unit { Self::Shared(own_unit()) } else { Self::Scope(scope(machine)) }
     }
 
     /// Returns the unit. `None` without systemd.
     pub(super) fn unit(&self) -> Option<&str> {
         match self {
-            Self::Current(unit) => unit.as_deref(),
+            Self::Current(unit) | Self::Shared(unit) => unit.as_deref(),
             Self::Scope(name) => Some(name),
             Self::Cgroup => None,
             Self::Kept(placement) => placement.unit.as_deref(),
@@ -132,11 +134,12 @@ impl Place {
     /// # Errors
     /// A scope that systemd does not start, or a cgroup that cannot be found.
     pub(super) fn enter(self, machine: &Machine) -> Result<Placement> {
-        if !machine.properties.is_empty() && matches!(self, Self::Current(_) | Self::Cgroup) {
+        if !machine.properties.is_empty() && matches!(self, Self::Current(_) | Self::Shared(_) | Self::Cgroup)
+        {
             log::warn!("--property= has no effect: the machine has no scope of its own");
         }
         match self {
-            Self::Current(unit) if machine.keep_unit => {
+            Self::Shared(unit) => {
                 let (cgroup, lock) = Cgroup::of_shared_unit(&machine.name)?;
                 Ok(Placement { unit, cgroup: Some(cgroup), lock })
             }
