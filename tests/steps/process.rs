@@ -37,7 +37,8 @@ fn the_environment_is_as_documented() {
         [
             ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
             ("container", "systemd-nspawn"),
-            ("TERM", "vt220"),
+            // Standard output is a pipe.
+            ("TERM", "dumb"),
             ("HOME", "/root"),
             ("USER", "root"),
             ("LOGNAME", "root"),
@@ -157,7 +158,7 @@ fn a_user_has_its_groups_and_no_capabilities() {
 fn pid_1_is_the_command_or_a_stub() {
     let lab = Lab::new();
     assert_eq!(lab.sh(&[], "echo $$; cat /proc/1/comm; :"), "1\nsh\n");
-    assert_eq!(lab.sh(&["-a"], "echo $$; cat /proc/1/comm; :"), "2\n(coracle-stub)\n");
+    assert_eq!(lab.sh(&["-a"], "echo $$; cat /proc/1/comm; :"), "2\n(sd-stubinit)\n");
     // The streams and the pidfd of the payload.
     assert_eq!(lab.sh_plain(&["-a"], "ls /proc/1/fd | wc -l"), "4\n");
     // The name of a login shell begins with a dash.
