@@ -284,7 +284,7 @@ mod tests {
             };
             let migrated = migration(&paths, &name, &unit, set()).unwrap();
             assert_eq!((&migrated.lost[..], &migrated.replaced[..]), (&[][..], &[][..]), "{file}");
-            // What systemd-nspawn(1) would run.
+            // As systemd-nspawn(1) would run it.
             let (settings, _) = super::super::nspawn::parse(&path, Trust::Trusted, file.as_bytes());
             let layer = settings.over(set().layer);
             let theirs = resolve::resolve(&paths, &name, layer, Profile::Nspawn).unwrap().machine;

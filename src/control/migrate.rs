@@ -30,7 +30,7 @@ pub(crate) type ParseOptions<'a> = &'a dyn Fn(&[OsString]) -> Result<Options>;
 /// The options of the template, if those of the unit have no equal.
 const TEMPLATE_OPTIONS: [&str; 4] = ["--boot", "--network-veth", "-U", "--settings=override"];
 
-/// What is done with a definition.
+/// Whether a definition is shown or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MigrateMode {
     /// It is shown.

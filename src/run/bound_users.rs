@@ -7,6 +7,7 @@ use crate::machine::bound_users::{BoundShell, IDS};
 use crate::machine::users::Users;
 use crate::plan::{self, BoundUser};
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 use std::process::{Command, Stdio};
 
 /// Finds the users.
@@ -14,16 +15,21 @@ use std::process::{Command, Stdio};
 /// # Errors
 /// A user that the host does not have, or that the tree has; no user namespace; no free id.
 pub(super) fn find(machine: &Machine, tree: &Tree) -> Result<Vec<BoundUser>> {
+    if machine.bound_users.names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let taken = tree.names();
     let mut found: Vec<BoundUser> = Vec::new();
     for name in &machine.bound_users.names {
         let doing = || format!("cannot bind user '{name}' of the host");
-        let user = bound(machine, tree, name, &found).map_err(|error| error.context(doing()))?;
+        let user = bound(machine, &taken, name, &found).map_err(|error| error.context(doing()))?;
         found.push(user);
     }
     Ok(found)
 }
 
-fn bound(machine: &Machine, tree: &Tree, name: &str, others: &[BoundUser]) -> Result<BoundUser> {
+/// Finds one user; `taken` are the names and numbers of the users and groups of the tree.
+fn bound(machine: &Machine, taken: &HashSet<String>, name: &str, others: &[BoundUser]) -> Result<BoundUser> {
     if machine.users == Users::Host {
         return Err(Error::new("this requires a user namespace").with_hint("set users.private = \"pick\""));
     }
@@ -38,11 +44,11 @@ fn bound(machine: &Machine, tree: &Tree, name: &str, others: &[BoundUser]) -> Re
     if outside.0 == 0 || outside.0 == 65534 {
         return Err(Error::new("root and nobody cannot be bound"));
     }
-    let is_known = |word: &str| tree.names(word);
-    if is_known(name) || others.iter().any(|other| other.name == name) {
+    if taken.contains(name) || others.iter().any(|other| other.name == name) {
         return Err(Error::new("the machine has a user or group of this name"));
     }
-    let is_free = |id: &u32| !is_known(&id.to_string()) && others.iter().all(|other| other.inside != *id);
+    let is_free =
+        |id: &u32| !taken.contains(&id.to_string()) && others.iter().all(|other| other.inside != *id);
     let inside = IDS.into_iter().find(is_free).ok_or_else(|| Error::new("no user id is free inside"))?;
     let shell = match &machine.bound_users.shell {
         BoundShell::Default => None,

@@ -142,7 +142,7 @@ fn machinectl_verbs(host: &Host) {
     host.ok(&["machinectl", "copy-to", "web", "/srv/file", "/root/file"]);
     host.ok(&["machinectl", "copy-from", "web", "/root/file", "/root/file"]);
     assert_eq!(host.read("/root/file"), "data\n");
-    // machinectl refuses this for machines with user ids of their own, whoever runs them.
+    // machinectl refuses this for machines with user ids of their own, of both programs.
     let bind = host.exec(&["machinectl", "bind", "web", "/srv", "/mnt"]);
     assert!(bind.status != 0 && bind.stderr.contains("user namespac"), "{bind}");
     host.ok(&["machinectl", "disable", "web"]);

@@ -3,6 +3,7 @@
 use super::Tree;
 use crate::error::{Error, Result};
 use crate::plan::User;
+use std::collections::HashSet;
 use std::path::Path;
 
 impl Tree {
@@ -62,16 +63,14 @@ impl Tree {
         Ok(User { groups: self.groups(&user.name), ..user })
     }
 
-    /// Returns whether a user or group of the tree has a name or number, in its passwd(5) or group(5).
-    pub(crate) fn names(&self, wanted: &str) -> bool {
-        ["/etc/passwd", "/etc/group"].iter().any(|file| {
-            let text = self.read_text(file).unwrap_or_default();
-            let is_it = |line: &str| {
-                let mut fields = line.split(':');
-                fields.next() == Some(wanted) || fields.nth(1) == Some(wanted)
-            };
-            text.lines().any(is_it)
-        })
+    /// Returns the names and numbers of all users and groups of the tree, in its passwd(5) and group(5).
+    pub(crate) fn names(&self) -> HashSet<String> {
+        let texts = ["/etc/passwd", "/etc/group"].map(|file| self.read_text(file).unwrap_or_default());
+        let of_line = |line: &str| {
+            let mut fields = line.split(':').map(str::to_owned);
+            [fields.next(), fields.nth(1)].into_iter().flatten()
+        };
+        texts.iter().flat_map(|text| text.lines().flat_map(of_line)).collect()
     }
 
     /// Looks up a group of the tree, by name or number.

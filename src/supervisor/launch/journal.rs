@@ -18,7 +18,7 @@ pub(crate) struct JournalPlan {
     pub(crate) link: JournalLink,
     /// The directory of the machine's journal on the host.
     pub(crate) directory: PathBuf,
-    /// The root of the machine. `None` if it is no directory of the host.
+    /// The root of the machine. `None` for a root that is not one directory of the host.
     pub(crate) tree: Option<PathBuf>,
     /// The owner of a directory on the host and its group. `None` for the host's root.
     pub(crate) owner: Option<(u32, u32)>,

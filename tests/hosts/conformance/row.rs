@@ -51,7 +51,7 @@ pub struct Row {
     during: String,
     #[serde(default)]
     after: String,
-    /// What must be seen: the exit status, the whole standard output, and parts of standard error.
+    /// The expected result: the exit status, the whole standard output, and parts of standard error.
     #[serde(default)]
     status: i32,
     stdout: Option<String>,
