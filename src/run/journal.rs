@@ -40,8 +40,8 @@ pub(super) fn find(
     }
     let directory = paths.join("/var/log/journal").join(machine_id.to_string());
     let tree_directory = machine.root.plain_directory().map(ToOwned::to_owned);
-    let host_group = std::fs::read_to_string(paths.join("/etc/group")).ok().and_then(|text| group(&text));
-    let guest_group = tree.read_text("/etc/group").and_then(|text| group(&text));
+    let host_group = Tree::open(&paths.join("/")).and_then(|host| host.group(GROUP)).ok();
+    let guest_group = tree.group(GROUP).ok();
     let groups = id_base.and(host_group.zip(guest_group));
     let plan = JournalPlan {
         link,
@@ -80,25 +80,4 @@ fn refusal(machine: &Machine, machine_id: Id128) -> Option<Error> {
     let is_guest = matches!(machine.journal.link, JournalLink::Guest(_));
     (is_guest && machine.root.plain_directory().is_none())
         .then(|| Error::new("the root of the machine is not a directory of the host"))
-}
-
-/// Returns the id of the group in a group(5) file.
-fn group(text: &str) -> Option<u32> {
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(GROUP)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_group_of_journals_is_found() {
-        let text = "root:x:0:\nsystemd-journal2:x:7:\nsystemd-journal:x:999:web\n";
-        assert_eq!(group(text), Some(999));
-        assert_eq!(group("systemd-journal:x:\n"), None);
-        assert_eq!(group(""), None);
-    }
 }

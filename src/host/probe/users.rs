@@ -101,3 +101,33 @@ impl Tree {
         group.lines().filter_map(of).take(1024).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_group_of_journals_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        let group = |text: &str| {
+            std::fs::write(root.path().join("etc/group"), text).unwrap();
+            Tree::open(root.path()).unwrap().group("systemd-journal").ok()
+        };
+        let text = "root:x:0:\nsystemd-journal2:x:7:\nsystemd-journal:x:999:web\n";
+        assert_eq!(group(text), Some(999));
+        assert_eq!(group("systemd-journal:x:\n"), None);
+        assert_eq!(group(""), None);
+    }
+
+    #[test]
+    fn names_and_numbers_of_users_and_groups_are_listed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "web:x:60514:7::/:/bin/sh\nbad\n").unwrap();
+        std::fs::write(root.path().join("etc/group"), "users:x:100:web\n").unwrap();
+        let mut names: Vec<String> = Tree::open(root.path()).unwrap().names().into_iter().collect();
+        names.sort();
+        assert_eq!(names, ["100", "60514", "bad", "users", "web"]);
+    }
+}
