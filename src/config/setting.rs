@@ -52,9 +52,10 @@ pub struct Sourced<T> {
     pub(crate) origin: Origin,
 }
 
-/// A setting with one value: the upper layer replaces the lower one.
+/// A setting with one value: the upper layer replaces the lower one. Most are not set: a layer is moved
+/// often, so such a setting is as small as an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Single<T>(Option<Sourced<T>>);
+pub struct Single<T>(Option<Box<Sourced<T>>>);
 
 /// A setting with a list of values: the upper layer is appended to the lower one, unless the upper layer
 /// resets the list first.
@@ -89,12 +90,12 @@ impl<T> Single<T> {
 
     /// Sets `value`, replacing the previous one.
     pub fn set(&mut self, value: T, origin: Origin) {
-        self.0 = Some(Sourced { value, origin });
+        self.0 = Some(Box::new(Sourced { value, origin }));
     }
 
     /// Sets the default if the setting is not set.
     pub(crate) fn fill(&mut self, default: impl FnOnce() -> T) {
-        self.0.get_or_insert_with(|| Sourced { value: default(), origin: Origin::Default });
+        self.0.get_or_insert_with(|| Box::new(Sourced { value: default(), origin: Origin::Default }));
     }
 
     /// Sets the default of `profile` if the setting is not set.
@@ -204,7 +205,7 @@ impl<T: Value> SettingCell for Single<T> {
     }
 
     fn lines(&self) -> Vec<Sourced<String>> {
-        self.0.iter().map(shown).collect()
+        self.0.iter().map(|sourced| shown(sourced)).collect()
     }
 }
 
