@@ -19,7 +19,9 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 coracle::entry_point!(coracle::run::protect_early, program);
 
-/// Runs the program. Returns its exit status.
+/// Runs the program. Returns its exit status. Apart from the entry point: a process that executes the program
+/// again at once needs no stack for it.
+#[inline(never)]
 fn program() -> u8 {
     if let Err(error) = entry::prepare() {
         return failed(&error);
@@ -46,7 +48,8 @@ fn program() -> u8 {
 }
 
 /// Runs under the name of systemd-nspawn(1). Every failure has the same exit status, and one of the command
-/// line is a single line.
+/// line is a single line. Its many options take stack, which no other verb needs.
+#[inline(never)]
 fn nspawn(arguments: &[OsString]) -> u8 {
     log_to(false);
     let outcome = match Nspawn::parse(arguments) {

@@ -93,6 +93,9 @@ impl Plan {
     }
 }
 
+/// More steps than most plans of a process have: their list is not moved when it grows.
+const MANY_STEPS: usize = 160;
+
 /// Plans a machine.
 ///
 /// # Errors
@@ -244,7 +247,7 @@ fn shows_full_procfs(machine: &Machine, init: Init) -> bool {
 
 /// Returns the steps before the mount tree: for the process of PID 1 and its namespaces.
 fn process_steps(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
-    let mut steps = Vec::new();
+    let mut steps = Vec::with_capacity(MANY_STEPS);
     if facts.user_namespace {
         // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
         steps.push(BuildStep::Join);
@@ -347,7 +350,7 @@ fn init_steps(
     capabilities: u64,
     tree: Vec<BuildStep>,
 ) -> Result<Vec<InitStep>> {
-    let mut steps = Vec::new();
+    let mut steps = Vec::with_capacity(MANY_STEPS);
     if facts.user_namespace {
         steps.push(InitStep::Sync(SyncPoint::Cloned));
     }

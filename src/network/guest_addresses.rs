@@ -47,6 +47,7 @@ pub(crate) fn subscribe(netns: BorrowedFd<'_>) -> Result<OwnedFd> {
 }
 
 /// Reads pending notifications.
+#[inline(never)]
 pub(crate) fn discard(socket: &OwnedFd) {
     let mut buffer = [0; LONGEST];
     for _ in 0..MOST {
@@ -62,6 +63,7 @@ pub(crate) fn discard(socket: &OwnedFd) {
 ///
 /// # Errors
 /// Any error of netlink; too many addresses.
+#[inline(never)]
 pub(crate) fn list(socket: &OwnedFd, host_id: Id128) -> Result<GuestAddresses> {
     let doing = || "cannot list the addresses of the machine";
     let to = SocketAddrNetlink::new(0, 0);

@@ -110,6 +110,7 @@ impl ControlSocket {
     }
 
     /// Reads from the client of an event. Closes the connection at its end or after an invalid message.
+    #[inline(never)]
     pub(crate) fn receive(&mut self, slot: usize) -> ClientEvent {
         let Some(Some(client)) = self.clients.get_mut(slot) else { return ClientEvent::Nothing };
         let mut buffer = [0u8; 1024];

@@ -137,7 +137,8 @@ impl FdName {
 pub(crate) struct Fds(Vec<(FdName, OwnedFd)>);
 
 impl Fds {
-    /// Adds a descriptor, if there is one. Only locks and layers may have the same name; another one is replaced.
+    /// Adds a descriptor, if there is one. Only locks and layers may have the same name; another one is
+    /// replaced.
     pub(crate) fn insert(&mut self, name: FdName, fd: impl Into<Option<OwnedFd>>) {
         let Some(fd) = fd.into() else { return };
         if !matches!(name, FdName::Lock | FdName::Layer) {
@@ -256,7 +257,13 @@ impl Running {
 /// # Errors
 /// An unreadable or invalid handover, or a descriptor that is not open.
 pub(crate) fn receive() -> Result<Option<Running>> {
-    let Some(number) = std::env::var_os(VARIABLE) else { return Ok(None) };
+    std::env::var_os(VARIABLE).map(|number| adopt(&number)).transpose()
+}
+
+/// Takes over the machine whose state is in the memfd of this number. Apart from the first start of a
+/// machine, which has no state to decode and needs no stack for it.
+#[inline(never)]
+fn adopt(number: &OsStr) -> Result<Running> {
     // The kernel names a process after the executed file, here '/proc/self/exe'.
     if let Err(error) = rustix::thread::set_name(entry::process_name()) {
         log::debug!("cannot name the process: {error}, ignoring");
@@ -268,7 +275,7 @@ pub(crate) fn receive() -> Result<Option<Running>> {
         .context(|| "cannot read the handover")?;
     let message: HandoverMessage = serde_json::from_slice(&bytes)
         .map_err(|error| Error::new(format!("invalid handover data: {error}")))?;
-    Ok(Some(Running { state: message.state, fds: Fds::adopt(message.fds)? }))
+    Ok(Running { state: message.state, fds: Fds::adopt(message.fds)? })
 }
 
 /// The state and descriptors carried from a machine to its next boot.

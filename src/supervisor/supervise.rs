@@ -272,7 +272,8 @@ impl Loop {
         Paths::below(&self.state.paths_root)
     }
 
-    /// Waits for events and handles them.
+    /// Waits for events and handles them. Functions with a buffer are not inlined: the frame of the loop
+    /// would contain all buffers, and an idle supervisor their pages.
     fn turn(&mut self) -> Result<Option<LoopExit>> {
         let mut events = [EpollEvent::empty(); 8];
         let timeout = self.do_due().map_or(EpollTimeout::NONE, |left| {

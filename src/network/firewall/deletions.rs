@@ -73,6 +73,7 @@ fn filter() -> Vec<Instruction> {
 
 /// Reads notifications, a bounded number of them. A notification longer than the buffer counts as deletions
 /// in both: an idle supervisor has no memory for a larger buffer.
+#[inline(never)]
 pub(crate) fn read(socket: impl AsFd) -> Deletions {
     const MOST: usize = 16;
     const LONGEST: usize = 4096;

@@ -119,6 +119,7 @@ impl GuestConsole {
     }
 
     /// Reads output of the guest and passes it on, also to `show`. Returns false at the end.
+    #[inline(never)]
     pub(crate) fn read(&mut self, show: &mut dyn FnMut(&[u8])) -> bool {
         let Some(master) = &self.master else { return false };
         let mut buffer = [0u8; 4096];
@@ -248,6 +249,7 @@ impl GuestConsole {
     }
 
     /// Reads standard input and passes it on. Recognises hotkeys.
+    #[inline(never)]
     pub(crate) fn typed(&mut self) -> Typed {
         let mut buffer = [0u8; 1024];
         match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {

@@ -19,6 +19,7 @@ pub enum Notification {
 const STATUS_LIMIT: usize = 200;
 
 /// Receives the pending notifications. Ignores those of other processes than the leader.
+#[inline(never)]
 pub(crate) fn receive(inbox: &mut Inbox, leader: u32) -> Vec<Notification> {
     let mut words = Vec::new();
     let mut buffer = [0u8; 4096];

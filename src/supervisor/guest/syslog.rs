@@ -69,6 +69,7 @@ impl Syslog {
     }
 
     /// Reads pending messages.
+    #[inline(never)]
     pub(crate) fn read(&mut self) {
         let mut buffer = [0u8; LONGEST];
         for _ in 0..TURN {

@@ -72,6 +72,7 @@ impl DhcpServer {
     }
 
     /// Reads pending requests and answers them.
+    #[inline(never)]
     pub(crate) fn read(&mut self) {
         let mut buffer = [0u8; LONGEST];
         for _ in 0..TURN {
