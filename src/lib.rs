@@ -109,8 +109,8 @@
 //!
 //! [`channel::SyncPoint`] declares the synchronisation points, in the order of the protocol; a test over all
 //! golden plans checks that both sides reach them in that order. The children report, the parent prints: a
-//! child never prints and never logs; its failure is a message with the step, the cause and the hint. Messages
-//! of a child are untrusted: bounded, decoded into a value or an error, never a panic.
+//! child never prints and never logs; its failure is a message with the step, the cause and the hint.
+//! Messages of a child are untrusted: bounded, decoded into a value or an error, never a panic.
 //!
 //! # Steps
 //!

@@ -1,9 +1,9 @@
 //! User namespaces for idmapped mounts (mount_setattr(2), MOUNT_ATTR_IDMAP). They have no processes.
 
 use crate::error::{Context, Result};
-use crate::sys::process::{self, Side};
-use crate::sys::{descriptor, pseudo_file};
-use rustix::fd::{AsFd, OwnedFd};
+use crate::sys::process::Holder;
+use crate::sys::pseudo_file;
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 
 /// A range of ids: the first on disk, the first seen by processes, and the count.
@@ -23,8 +23,8 @@ pub(crate) fn of_trees(disk: u32, base: u32, count: u32) -> Result<OwnedFd> {
 
 /// Creates the user namespace that maps ranges of users and groups. It is not the machine's own: a map of
 /// ranges from the ids of the host also maps the host's root, to an id without files, so that the host can
-/// create files there, for example the marks of an overlay, and tools inside the machine's mounts (`machinectl
-/// copy-to`); systemd-nspawn(1) does the same.
+/// create files there, for example the marks of an overlay, and tools inside the machine's mounts
+/// (`machinectl copy-to`); systemd-nspawn(1) does the same.
 ///
 /// # Errors
 /// Any error of clone3(2) and of writing the map files.
@@ -61,37 +61,19 @@ fn around((disk, seen, count): IdMapEntry, (group, place): (u32, u32)) -> Vec<Id
 /// # Errors
 /// Any error of clone3(2) or of writing the map files.
 pub fn namespace(users: &[IdMapEntry], groups: &[IdMapEntry]) -> Result<OwnedFd> {
-    let flags = rustix::pipe::PipeFlags::CLOEXEC;
-    let (wait_for, release) = rustix::pipe::pipe_with(flags).context(|| "cannot create a pipe")?;
-    match process::clone(u64::from(libc::CLONE_NEWUSER.cast_unsigned()), None)? {
-        // The child exists until its namespace is mapped and opened: the files of an ended process belong to
-        // root of the host, who does not exist in a host that is itself a machine. No signal ends it, which
-        // could fail and leave it with the locks that it has inherited.
-        Side::Child => {
-            descriptor::close_copy(release.as_fd());
-            descriptor::close_from(3, wait_for.as_fd());
-            let _ = rustix::io::read(&wait_for, &mut [0u8; 1]);
-            process::exit_now(0)
-        }
-        Side::Parent(child) => {
-            let path = format!("/proc/{}", child.pid.as_raw_nonzero());
-            let write = |file: &str, ranges: &[IdMapEntry]| {
-                let line = |(disk, seen, count): &IdMapEntry| format!("{disk} {seen} {count}\n");
-                pseudo_file::write(format!("{path}/{file}"), ranges.iter().map(line).collect::<String>())
-            };
-            let opened = write("uid_map", users)
-                .and_then(|()| write("gid_map", groups))
-                .context(|| "cannot map ids for a mount")
-                .and_then(|()| {
-                    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                    rustix::fs::open(format!("{path}/ns/user"), flags, Mode::empty())
-                        .context(|| "cannot open a mount's user namespace")
-                });
-            drop(release);
-            process::wait(child.pidfd.as_fd())?;
-            opened
-        }
-    }
+    // The child exists until its namespace is mapped and opened: the files of an ended process belong to root
+    // of the host, who does not exist in a host that is itself a machine.
+    let holder = Holder::new(u64::from(libc::CLONE_NEWUSER.cast_unsigned()))?;
+    let path = format!("/proc/{}", holder.pid().as_raw_nonzero());
+    let write = |file: &str, ranges: &[IdMapEntry]| {
+        let line = |(disk, seen, count): &IdMapEntry| format!("{disk} {seen} {count}\n");
+        pseudo_file::write(format!("{path}/{file}"), ranges.iter().map(line).collect::<String>())
+    };
+    write("uid_map", users)
+        .and_then(|()| write("gid_map", groups))
+        .context(|| "cannot map ids for a mount")?;
+    rustix::fs::open(format!("{path}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .context(|| "cannot open a mount's user namespace")
 }
 
 #[cfg(test)]

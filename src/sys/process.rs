@@ -4,16 +4,18 @@
 mod borrow;
 mod clone;
 mod credentials;
+mod hold;
 pub(crate) mod interrupt;
 mod lend;
 mod signals;
 mod title;
 
-pub(crate) use borrow::{clone_borrowing, run_child};
+pub(crate) use borrow::{clone_borrowing, clone_borrowing_as, run_child};
 pub use clone::{Child, Side, clone, clone_as, clone_owned_by, clone_sibling};
 pub(crate) use credentials::{
     as_effective, become_user, make_files_as, make_files_in_group_0, read_only, use_files_as,
 };
+pub(crate) use hold::Holder;
 pub(crate) use lend::{CAN_LEND, Loan, LoanEnd, LoanWait, clone_lending};
 pub(crate) use signals::SignalSet;
 pub(crate) use title::replace_title;

@@ -149,23 +149,33 @@ impl Launch<'_> {
         // The builder is cloned into the machine's pid namespace, which a new procfs shows.
         let own = namespace("pid")?;
         enter(leader, CloneFlags::CLONE_NEWPID, "cannot enter the machine's pid namespace")?;
-        let side = process::clone_as(BUILDER);
-        let cloned = match side {
-            // The child must never return into the supervisor's code.
-            Ok(Side::Child) => {
-                drop(ours);
-                let inputs = self.build_inputs(Some(leader));
-                payload::build(&self.request.plan.build, &theirs, inputs)
-            }
-            // Stored before the next step can fail: PID 1 does not end before the builder is reaped.
-            Ok(Side::Parent(child)) => {
-                self.builder = Some((child, ours));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
+        let child = self.clone_builder(&ours, &theirs);
+        // Stored before the next step can fail: PID 1 does not end before the builder is reaped.
+        let cloned = child.map(|child| self.builder = Some((child, ours)));
         enter(&own, CloneFlags::CLONE_NEWPID, "cannot leave the machine's pid namespace")?;
         cloned
+    }
+
+    /// Clones the builder. It returns in this process only.
+    fn clone_builder(&self, ours: &ParentEnd, theirs: &ChildEnd) -> Result<Child> {
+        let leader = self.leader()?.0.pidfd.as_fd();
+        let build = || -> Infallible {
+            // In a clone that borrows memory the parent still needs the value.
+            descriptor::close_copy(ours.as_fd());
+            payload::build(&self.request.plan.build, theirs, self.build_inputs(Some(leader)))
+        };
+        let mut steps = self.request.plan.host.iter().skip_while(|step| !matches!(step, HostStep::Build));
+        let works_meanwhile = !matches!(steps.nth(1), Some(HostStep::Built));
+        if !works_meanwhile {
+            let child = process::clone_borrowing_as(BUILDER, &build);
+            // The attribute is one of the memory, and changes with the ids that the builder makes files as.
+            process::set_dumpable(true);
+            return child;
+        }
+        match process::clone_as(BUILDER)? {
+            Side::Child => process::run_child(&build),
+            Side::Parent(child) => Ok(child),
+        }
     }
 
     pub(super) fn built(&mut self) -> Result<()> {

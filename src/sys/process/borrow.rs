@@ -26,13 +26,25 @@ pub(crate) fn clone_borrowing(
     cgroup: Option<BorrowedFd<'_>>,
     action: &dyn Fn() -> Infallible,
 ) -> Result<Child> {
+    clone_with(clone::arguments(namespaces, cgroup)?, action)
+}
+
+/// Clones this process, as above, into the pid namespace of its children, as process `pid` there.
+///
+/// # Errors
+/// As for [`clone_borrowing`].
+pub(crate) fn clone_borrowing_as(pid: u32, action: &dyn Fn() -> Infallible) -> Result<Child> {
+    clone_with(clone::arguments(0, None)?.with_pid(&pid), action)
+}
+
+fn clone_with(arguments: CloneArgs, action: &dyn Fn() -> Infallible) -> Result<Child> {
     let stack = Stack::new()?;
-    let flags = namespaces | u64::from((libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned());
-    let arguments = stack.give_to(clone::arguments(flags, cgroup)?);
+    let flags = u64::from((libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned());
+    let arguments = stack.give_to(arguments.with_flags(flags));
     let child = clone::with_pidfd(arguments, |arguments| {
         // SAFETY: the stack is new and lives until the child has left it. The kernel suspends this process,
         // of one thread, meanwhile, and the closure reference lives across the call.
-        unsafe { enter_on_stack(arguments, std::ptr::from_ref(&action).cast()) }
+        unsafe { enter_on_stack(arguments, run, std::ptr::from_ref(&action).cast()) }
     })?;
     child.ok_or_else(|| Error::new("the child has left its stack"))
 }
@@ -42,17 +54,20 @@ pub(crate) fn run_child(action: &dyn Fn() -> Infallible) -> ! {
     match action() {}
 }
 
+/// The first function of a child on a stack of its own.
+pub(super) type Entry = extern "C" fn(*const c_void) -> !;
+
 /// Runs the action in the child on its stack.
-extern "C" fn run(action: *const c_void) -> ! {
+pub(super) extern "C" fn run(action: *const c_void) -> ! {
     // SAFETY: the parent has passed the address of such a reference, and is suspended.
     let action = unsafe { *action.cast::<&dyn Fn() -> Infallible>() };
     run_child(action)
 }
 
-/// Calls clone3(2). In the child, calls `run` with the argument on the stack of the arguments. Returns the
+/// Calls clone3(2). In the child, calls `entry` with the argument on the stack of the arguments. Returns the
 /// child's id, or an error as a negative number.
 #[cfg(target_arch = "x86_64")]
-pub(super) unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_void) -> i64 {
+pub(super) unsafe fn enter_on_stack(arguments: &CloneArgs, entry: Entry, argument: *const c_void) -> i64 {
     let result: i64;
     // SAFETY: the kernel keeps all registers but these three. The child starts with an empty stack, aligned
     // to 16 bytes, and never leaves the call.
@@ -70,7 +85,7 @@ pub(super) unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_vo
             in("rdi") std::ptr::from_ref(arguments),
             in("rsi") std::mem::size_of::<CloneArgs>(),
             in("r12") argument,
-            in("r13") run as extern "C" fn(*const c_void) -> !,
+            in("r13") entry,
             lateout("rcx") _,
             lateout("r11") _,
         );
@@ -80,9 +95,9 @@ pub(super) unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_vo
 
 /// As above, on other processors: the child has a copy of the memory.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn enter_on_stack(arguments: &CloneArgs, argument: *const c_void) -> i64 {
+pub(super) unsafe fn enter_on_stack(arguments: &CloneArgs, entry: Entry, argument: *const c_void) -> i64 {
     match clone::call_copying(arguments) {
-        0 => run(argument),
+        0 => entry(argument),
         result => result,
     }
 }

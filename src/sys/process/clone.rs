@@ -88,8 +88,7 @@ pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
 /// # Errors
 /// As for [`clone`].
 pub fn clone_as(pid: u32) -> Result<Side> {
-    let set_tid = std::ptr::addr_of!(pid) as u64;
-    clone_unchecked(CloneArgs { set_tid, set_tid_size: 1, ..arguments(0, None)? })
+    clone_unchecked(arguments(0, None)?.with_pid(&pid))
 }
 
 /// Clones this process, itself a cloned child of one thread, as a child of its own parent.
@@ -120,6 +119,17 @@ pub(super) fn arguments(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Resu
 }
 
 impl CloneArgs {
+    /// Returns the arguments with further flags.
+    pub(super) fn with_flags(self, flags: u64) -> Self {
+        Self { flags: self.flags | flags, ..self }
+    }
+
+    /// Returns the arguments for this process id in the innermost pid namespace. The caller keeps the number
+    /// until the call.
+    pub(super) fn with_pid(self, pid: &u32) -> Self {
+        Self { set_tid: std::ptr::from_ref(pid) as u64, set_tid_size: 1, ..self }
+    }
+
     /// Returns the arguments with a stack, by its lowest address.
     pub(super) fn with_stack(self, stack: u64, stack_size: u64) -> Self {
         Self { stack, stack_size, ..self }

@@ -1,7 +1,7 @@
 //! Clones a child that borrows the memory of this process, as in `borrow`, while this process waits for the
 //! child, for signals and for a timeout: the files of a guest may never answer the child.
 
-use super::borrow::{Stack, enter_on_stack};
+use super::borrow::{self, Stack, enter_on_stack};
 use super::clone::{self, Child};
 use super::{send_signal, wait};
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ pub(crate) fn clone_lending(
         // SAFETY: the stack is new and lives until the child has left it, as do the closures: `await_end`
         // returns after the child has executed a program or ended, else this process ends. Meanwhile this
         // process, of one thread, makes system calls with values of its own stack only.
-        unsafe { enter_on_stack(arguments, std::ptr::from_ref(&action).cast()) }
+        unsafe { enter_on_stack(arguments, borrow::run, std::ptr::from_ref(&action).cast()) }
     })?;
     let Some(child) = child else { return Err(Error::new("the child has left its stack")) };
     // The owner of the descriptor is not dropped, see `LoanWait`.
