@@ -379,7 +379,8 @@ fn init_steps(
     let personality = machine.boot.personality.map(Personality::domain);
     steps.extend(exec::of_process(&machine.resources.cpu_affinity, personality));
     steps.push(InitStep::Capabilities(capabilities));
-    steps.extend(command::user(machine, facts));
+    let policy = filter_policy(machine, facts, capabilities);
+    steps.extend(command::user(machine, facts, &policy)?);
     let ambient = capabilities::ambient(&machine.security, capabilities)?;
     if ambient != 0 {
         // After the change of the user, which clears the set.
@@ -395,13 +396,6 @@ fn init_steps(
     let (ignored_signals, passed_descriptors) = (facts.ignored_signals, facts.passed_descriptors);
     steps.push(InitStep::CleanSlate { ignored_signals, passed_descriptors });
     // As late as possible: the steps before need calls that the filter denies.
-    let policy = filter::Policy {
-        capabilities,
-        allow: machine.security.syscalls_allow.clone(),
-        deny: machine.security.syscalls_deny.clone(),
-        socketcall: facts.socketcall,
-        suppress_sync: machine.boot.suppress_sync,
-    };
     if machine.switches.filter {
         steps.push(InitStep::Filter(filter::compile(&policy)?));
     }
@@ -410,6 +404,17 @@ fn init_steps(
     }
     steps.push(command::execute(machine, facts)?);
     Ok(steps)
+}
+
+/// Returns the policy of the system-call filter.
+fn filter_policy(machine: &Machine, facts: &Facts, capabilities: u64) -> filter::Policy {
+    filter::Policy {
+        capabilities,
+        allow: machine.security.syscalls_allow.clone(),
+        deny: machine.security.syscalls_deny.clone(),
+        socketcall: facts.socketcall,
+        suppress_sync: machine.boot.suppress_sync,
+    }
 }
 
 /// Writes the plan as text, one line per step: `--dry-run`.

@@ -126,6 +126,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         socketcall: false,
         has_systemd: true,
         user: root(),
+        finds_user: false,
         // All capabilities of Linux 6.
         bounding: (1 << 41) - 1,
         ignored_signals: 0,
@@ -203,6 +204,10 @@ fn change(facts: &mut Facts, machine: &Machine, words: &str) {
                 let (name, home) = ((*name).to_owned(), format!("/home/{name}"));
                 let groups = vec![100, uid];
                 facts.user = User { name, uid, gid: uid, groups, home, shell: "/bin/sh".into() };
+            }
+            ["looked-up", name] => {
+                facts.user = User { name: (*name).to_owned(), uid: u32::MAX, gid: u32::MAX, ..root() };
+                facts.finds_user = true;
             }
             other => panic!("no such fact: {other:?}"),
         }

@@ -295,6 +295,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
             home: "/root".into(),
             shell: "/bin/sh".into(),
         },
+        finds_user: false,
         bounding: (1 << 41) - 1,
         ignored_signals: 0,
         terminal: "dumb".into(),

@@ -2,10 +2,10 @@
 //! payload. Called by `payload`.
 
 use super::builder::{BuildInputs, Builder};
-use super::{rlimits, stub};
+use super::{rlimits, stub, user_lookup};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
-use crate::plan::step::InitStep;
+use crate::plan::step::{InitStep, User};
 use crate::sys::process::Loan;
 use crate::sys::{descriptor, filter, mount, process, pseudo_file, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -43,6 +43,8 @@ pub(crate) struct InitProcess<'a> {
     builder: Option<Builder<'a>>,
     /// Device and inode of Coracle's program, from the host's procfs.
     ourselves: Option<(u64, u64)>,
+    /// The payload's user, if it was looked up.
+    user: Option<User>,
     /// The memory of this process, if it is borrowed.
     loan: Option<&'a Loan>,
 }
@@ -59,7 +61,7 @@ impl<'a> InitProcess<'a> {
             }
             InitInputs::Joins(machine) => (Some(machine), None, process::own_program()),
         };
-        Self { machine, builder, ourselves, loan: None }
+        Self { machine, builder, ourselves, user: None, loan: None }
     }
 
     /// Marks in a loan when its memory is not used any more.
@@ -67,8 +69,18 @@ impl<'a> InitProcess<'a> {
         Self { loan: Some(loan), ..self }
     }
 
-    /// Carries out one step.
+    /// Carries out one step, for the user that was looked up, if any.
     pub(crate) fn run(&mut self, step: &InitStep, link: &ChildEnd) -> Result<()> {
+        match &self.user {
+            None => self.run_planned(step, link),
+            Some(user) => {
+                let step = step.with_user(user);
+                self.run_planned(&step, link)
+            }
+        }
+    }
+
+    fn run_planned(&mut self, step: &InitStep, link: &ChildEnd) -> Result<()> {
         match step {
             InitStep::Sync(sync) => link.sync(*sync),
             InitStep::Report(sync) => link.report(*sync),
@@ -98,6 +110,10 @@ impl<'a> InitProcess<'a> {
             InitStep::Ambient(raised) => ambient(*raised),
             InitStep::Confine(kept) => confine(*kept),
             InitStep::Replace => replace(link),
+            InitStep::FindUser(lookup) => {
+                self.user = Some(user_lookup::find(lookup, |program| self.refuse_ourselves(program))?);
+                Ok(())
+            }
             InitStep::CreateHome { path, uid, gid } => create_home(path, *uid, *gid),
             InitStep::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             InitStep::NoNewPrivileges => rustix::thread::set_no_new_privs(true).map_err(Error::from),

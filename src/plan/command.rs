@@ -1,7 +1,7 @@
 //! The payload: its working directory, its stub init and its program. Called by `plan`.
 
-use super::step::{InitStep, StubSettings};
-use super::{Facts, User, identity};
+use super::step::{InitStep, StubSettings, UserLookup};
+use super::{Facts, User, filter, identity};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
@@ -22,14 +22,26 @@ pub(super) fn stub(machine: &Machine, facts: &Facts, has_console: bool) -> StubS
 }
 
 /// Returns the steps to another user than root. systemd-nspawn(1) creates a missing home.
-pub(super) fn user(machine: &Machine, facts: &Facts) -> Vec<InitStep> {
+///
+/// # Errors
+/// A filter that cannot be compiled.
+pub(super) fn user(machine: &Machine, facts: &Facts, policy: &filter::Policy) -> Result<Vec<InitStep>> {
     let User { uid, gid, groups, home, .. } = facts.user.clone();
-    if uid == 0 || matches!(machine.command.payload, Payload::Boot { .. }) {
-        return Vec::new();
+    if uid == 0 && !facts.finds_user || matches!(machine.command.payload, Payload::Boot { .. }) {
+        return Ok(Vec::new());
     }
+    let is_filtered = facts.finds_user && machine.switches.filter;
+    let found = UserLookup {
+        name: facts.user.name.clone(),
+        listed: (uid != u32::MAX).then(|| facts.user.clone()),
+        keeps_home: machine.contract == Contract::Nspawn,
+        no_new_privileges: machine.security.no_new_privileges,
+        filter: is_filtered.then(|| filter::compile(policy)).transpose()?,
+    };
+    let found = facts.finds_user.then_some(InitStep::FindUser(found));
     let creates_home = machine.contract == Contract::Nspawn;
     let created = creates_home.then(|| InitStep::CreateHome { path: PathBuf::from(home), uid, gid });
-    created.into_iter().chain([InitStep::User { uid, gid, groups }]).collect()
+    Ok(found.into_iter().chain(created).chain([InitStep::User { uid, gid, groups }]).collect())
 }
 
 /// Returns the step to the working directory. A command of systemd-nspawn(1) starts in the root directory,
@@ -39,6 +51,7 @@ pub(super) fn working_directory(machine: &Machine, facts: &Facts) -> InitStep {
     match (&machine.command.directory, &machine.command.payload, machine.contract) {
         (Some(directory), ..) => InitStep::Directory(directory.clone()),
         (None, Payload::Command { argv, .. }, Contract::Nspawn) if argv.is_empty() => InitStep::Home(home()),
+        (None, Payload::Command { .. }, Contract::Coracle) if facts.finds_user => InitStep::Home(home()),
         (None, Payload::Command { .. }, Contract::Coracle) => InitStep::Directory(home()),
         (None, ..) => InitStep::Directory(PathBuf::from("/")),
     }
@@ -61,6 +74,10 @@ pub(super) fn execute(machine: &Machine, facts: &Facts) -> Result<InitStep> {
         Payload::Command { argv, .. } if argv.is_empty() && machine.contract == Contract::Nspawn => {
             is_login = true;
             (NSPAWN_SHELLS.map(PathBuf::from).into(), vec![OsString::from("-")])
+        }
+        Payload::Command { argv, .. } if argv.is_empty() && facts.finds_user => {
+            is_login = true;
+            (Vec::new(), vec![OsString::from("-")])
         }
         Payload::Command { argv, .. } if argv.is_empty() => {
             let shell = facts.user.shell.clone();

@@ -23,6 +23,20 @@ pub struct User {
     pub shell: String,
 }
 
+impl User {
+    /// Returns a user that is not in passwd(5) of the tree.
+    pub(crate) fn unlisted(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            uid: u32::MAX,
+            gid: u32::MAX,
+            groups: Vec::new(),
+            home: "/".into(),
+            shell: "/bin/sh".into(),
+        }
+    }
+}
+
 /// A device of the host for a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedDevice {
@@ -70,6 +84,9 @@ pub struct Facts {
     pub has_systemd: bool,
     /// The user of the payload.
     pub user: User,
+    /// Whether the user is looked up inside by getent(1). Then `user` is that of passwd(5), without a user id
+    /// (`u32::MAX`) if there is none.
+    pub finds_user: bool,
     /// The bounding set of this process, a mask of capability bits.
     pub bounding: u64,
     /// The signals that this process ignores, a mask: bit 0 is signal 1.

@@ -43,12 +43,14 @@ pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
         ("PATH", PATH.into()),
         ("container", manager(machine).into()),
         ("TERM", if on_terminal { facts.terminal.clone() } else { "dumb".into() }),
-        ("HOME", user.home.clone()),
         ("USER", user.name.clone()),
         ("LOGNAME", user.name.clone()),
         ("container_uuid", facts.machine_id.to_uuid()),
         ("NOTIFY_SOCKET", "/run/host/notify".into()),
     ];
+    if !facts.finds_user {
+        variables.insert(3, ("HOME", user.home.clone()));
+    }
     for (key, field) in [
         ("container_host_id", "ID"),
         ("container_host_version_id", "VERSION_ID"),

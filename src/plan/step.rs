@@ -6,9 +6,13 @@ mod guest_files;
 mod host_step;
 mod init_step;
 mod journal;
+mod user_lookup;
 
 pub use build_step::{BindSource, BuildStep, Device, IfMissing, OverlayUpper};
 pub use guest_files::{Credential, ResolvConfAction, TimezoneAction, ZONES};
 pub use host_step::HostStep;
 pub use init_step::{InitStep, LsmLabel, ResourceLimit, StubSettings};
 pub use journal::JournalDirectory;
+pub use user_lookup::UserLookup;
+
+pub(crate) use super::User;

@@ -22,7 +22,7 @@ use crate::network::hosts_file::Hosts;
 use crate::network::{networkd, resolv_conf};
 use crate::paths::Paths;
 use crate::plan::step::ResolvConfAction;
-use crate::plan::{self, BindOwners, Facts};
+use crate::plan::{self, BindOwners, Facts, User};
 use crate::supervisor::launch::{HostsFile, JournalPlan};
 use std::path::{Path, PathBuf};
 
@@ -53,11 +53,7 @@ pub(super) fn find(
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let socketcall = needs_socketcall(machine, tree, init.as_ref().map(|(path, _)| path.as_path()))
         || lsm::refuses_families(&machine.security);
-    let user = machine.command.user.as_deref().unwrap_or("root");
-    let user = match machine.contract {
-        Contract::Coracle => tree.user(user)?,
-        Contract::Nspawn => tree.listed_user(user)?,
-    };
+    let (user, finds_user) = user(machine, tree)?;
     let resolver = choice.link.as_ref().and_then(|plan| name_servers(paths, machine, plan));
     let lease = choice.link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
     let hosts = (choice.link.is_some() || booting).then(|| hosts_file(paths, machine, tree)).flatten();
@@ -83,6 +79,7 @@ pub(super) fn find(
         socketcall,
         has_systemd: units::is_running(),
         user,
+        finds_user,
         bounding: status.bounding,
         ignored_signals: status.ignored_signals,
         passed_descriptors: placement::passed_descriptors()?,
@@ -102,6 +99,24 @@ pub(super) fn find(
     };
     tree.check_reads()?;
     Ok(HostFacts { facts, lease, hosts, journal })
+}
+
+/// Returns the user of the payload, and whether getent(1) of the machine looks it up: for a command of another
+/// user than root that is given by name.
+fn user(machine: &Machine, tree: &Tree) -> Result<(User, bool)> {
+    let name = machine.command.user.as_deref().unwrap_or("root");
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+    let is_command = matches!(machine.command.payload, Payload::Command { .. });
+    let has_getent = || ["/usr/bin/getent", "/bin/getent"].iter().any(|path| tree.has(Path::new(path)));
+    let finds_user = is_command && name != "root" && !is_number && has_getent();
+    let listed = match machine.contract {
+        Contract::Coracle => tree.user(name),
+        Contract::Nspawn => tree.listed_user(name),
+    };
+    match listed {
+        Err(_) if finds_user => Ok((User::unlisted(name), true)),
+        listed => Ok((listed?, finds_user)),
+    }
 }
 
 /// Returns the owners of the bind mounts that map them. The owner of a missing target is root.

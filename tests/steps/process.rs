@@ -153,6 +153,91 @@ fn a_user_has_its_groups_and_no_capabilities() {
     assert_eq!(lab.sh(&["--uid=joe", "--chdir=/etc"], "pwd"), "/etc\n");
 }
 
+/// Replaces getent of the tree by a script for both databases, and its words for others.
+fn getent(lab: &Lab, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let file = lab.tree().join("usr/bin/getent");
+    let _ = std::fs::remove_file(&file);
+    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The entries of a user that is not in passwd(5) of the tree.
+const ENTRIES: &str =
+    "if [ $1 = passwd ]; then echo ann:x:3000:3001:Ann:/srv:/bin/sh; else echo ann 3002; fi";
+
+#[test]
+#[ignore = "needs root"]
+fn a_user_that_only_getent_knows_is_found() {
+    let lab = Lab::new();
+    getent(&lab, ENTRIES);
+    let script = "id -u; id -G; pwd; echo $HOME $USER";
+    assert_eq!(lab.sh(&["-u", "ann"], script), "3000\n3001 3002\n/\n/ ann\n");
+    std::fs::create_dir(lab.tree().join("srv")).unwrap();
+    assert_eq!(lab.sh(&["-u", "ann"], script), "3000\n3001 3002\n/srv\n/srv ann\n");
+    assert_eq!(lab.sh(&["-u", "ann", "-E", "HOME=/x"], script), "3000\n3001 3002\n/srv\n/x ann\n");
+    let shell = lab.run(&["-u", "ann"], &[]).success("the login shell");
+    assert_eq!(shell.stdout, "");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn getent_has_the_rights_of_the_payload_and_leaves_no_process() {
+    let lab = Lab::new();
+    std::fs::create_dir(lab.tree().join("srv")).unwrap();
+    let traces = "{ cat /proc/self/status; ls /proc/self/fd | wc -l; cat /proc/1/environ /proc/1/cmdline; readlink /proc/1/exe; } >/srv/own";
+    getent(&lab, &format!("{traces}; sleep 1000 & {ENTRIES}"));
+    for options in [&["-u", "ann"][..], &["-u", "ann", "--no-new-privileges=yes"]] {
+        for run in [Lab::sh, Lab::sh_plain] {
+            assert_eq!(run(&lab, options, "ps | grep -c '[s]leep' || :"), "0\n");
+            let own = std::fs::read_to_string(lab.tree().join("srv/own")).unwrap();
+            let found = status(&own);
+            let kept = u64::from_str_radix(&found["CapEff"], 16).unwrap();
+            assert_eq!(kept & !(DEFAULT | NET_ADMIN) | kept & 1 << 19, 0, "{own}");
+            let is_confined = options.len() > 2;
+            assert_eq!(found["NoNewPrivs"], if is_confined { "1" } else { "0" }, "{own}");
+            assert_eq!((found["Seccomp"].as_str(), found["Uid"].as_str()), ("2", "0\t0\t0\t0"), "{own}");
+            // The fourth descriptor of ls is the directory that it lists. Arguments and environment are gone.
+            let shown: String = own.chars().filter(|letter| *letter != '\0').collect();
+            assert!(shown.ends_with("\n4\n") || shown.ends_with("\n4\n(coracle)"), "{own}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_hostile_getent_is_an_error() {
+    let lab = Lab::new();
+    for (script, expected) in [
+        ("exit 2", "user 'ann' does not exist in the machine"),
+        ("exit 1", "'getent passwd' of the machine failed: exit status 1"),
+        ("kill -9 $$", "'getent passwd' of the machine failed: killed by signal 9"),
+        ("yes", "'getent passwd' of the machine failed: its output is longer than 65536 bytes"),
+        ("echo ann:x:0x1:1", "'getent passwd' of the machine returned an invalid entry"),
+        (":", "user 'ann' does not exist in the machine"),
+        (
+            "[ $1 = passwd ] && echo ann:x:7:8 || echo ann x",
+            "'getent initgroups' of the machine returned an invalid entry",
+        ),
+    ] {
+        getent(&lab, script);
+        let output = lab.run(&["-u", "ann"], &["true"]);
+        assert_eq!(output.status, 125, "{output}");
+        assert!(output.stderr.contains(expected), "{script}: {output}");
+    }
+    // The program of the host must not be executed (CVE-2019-5736).
+    let file = lab.tree().join("usr/bin/getent");
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/proc/self/exe", &file).unwrap();
+    std::fs::create_dir_all(lab.tree().join("proc/self")).unwrap();
+    std::fs::write(lab.tree().join("proc/self/exe"), "").unwrap();
+    let output = lab.run(&["-u", "joe"], &["true"]);
+    assert!(output.stderr.contains("'/usr/bin/getent' is the host's own program"), "{output}");
+    // Numbers and root are not looked up.
+    assert_eq!(lab.sh(&["-u", "1000"], "id -u"), "1000\n");
+    assert_eq!(lab.sh(&["-u", "root"], "id -u"), "0\n");
+}
+
 #[test]
 #[ignore = "needs root"]
 fn pid_1_is_the_command_or_a_stub() {

@@ -94,7 +94,7 @@ pub struct RunArgs {
     #[arg(short = 'E', long, value_name = "NAME[=VALUE]", help_heading = "Execution")]
     pub(crate) setenv: Vec<String>,
 
-    /// Run the command as this user of the machine
+    /// Run the command as this user of the machine, looked up inside by getent(1)
     #[arg(short, long, value_name = "USER", help_heading = "Execution")]
     pub(crate) uid: Option<String>,
 

@@ -1,6 +1,6 @@
 //! The steps of the machine's PID 1, and of a process that enters a running machine.
 
-use super::BuildStep;
+use super::{BuildStep, UserLookup};
 use crate::channel::SyncPoint;
 use crate::sys::filter::Instruction;
 use std::ffi::{CString, OsString};
@@ -98,6 +98,8 @@ pub enum InitStep {
     Confine(u64),
     /// Continues in a process cloned into the machine's pid namespace.
     Replace,
+    /// Looks up the payload's user: later steps are those of the found one.
+    FindUser(UserLookup),
     /// Creates a missing home directory of the payload's user.
     CreateHome {
         /// Its path.
@@ -183,6 +185,7 @@ impl InitStep {
             }
             Self::Confine(kept) => format!("drop all but {} capabilities ({kept:#x})", kept.count_ones()),
             Self::Replace => "continue in the machine's pid namespace".into(),
+            Self::FindUser(lookup) => format!("look up user '{}'", lookup.name.escape_debug()),
             Self::CreateHome { path, .. } => format!("create home directory '{}'", path.display()),
             Self::User { uid, gid, .. } => format!("become user {uid} of group {gid}"),
             Self::NoNewPrivileges => "set no-new-privileges".into(),
