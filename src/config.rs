@@ -4,6 +4,7 @@
 //! Each feature is one file with its rows of `settings!`, its value types, its defaults and a function
 //! `build`. A new setting is one row, one type and one default there.
 
+pub(crate) mod address_families;
 pub(crate) mod boot;
 pub(crate) mod bound_users;
 mod cdi;

@@ -1,6 +1,7 @@
 //! The description of a machine. Created by `config`, read by `plan`. It uses no other stage and does not
 //! access the host.
 
+pub(crate) mod address_families;
 pub mod bound_users;
 pub mod command;
 pub mod console;

@@ -414,6 +414,7 @@ fn filter_policy(machine: &Machine, facts: &Facts, capabilities: u64) -> filter:
         deny: machine.security.syscalls_deny.clone(),
         socketcall: facts.socketcall,
         suppress_sync: machine.boot.suppress_sync,
+        families: machine.security.address_families.clone(),
     }
 }
 

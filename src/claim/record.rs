@@ -48,6 +48,7 @@ pub(super) fn of(
         deny: machine.security.syscalls_deny.clone(),
         socketcall: record.syscalls.socketcall,
         suppress_sync: machine.boot.suppress_sync,
+        families: machine.security.address_families.clone(),
     };
     record.throwaway = match record.throwaway.take() {
         None if machine.has_temporary_directories() => Some(throwaway::choose(paths)),

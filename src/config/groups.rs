@@ -65,6 +65,7 @@ const GROUPS: &[Group] = &[
     (Replaced, &["users.bind-shell"]),
     (Replaced, &["boot.wait"]),
     (Restricting, &["security.syscalls.allow", "security.syscalls.deny"]),
+    (Restricting, &["security.address-families"]),
     (Replaced, &["identity.hostname"]),
     (Restricting, &["security.no-new-privileges"]),
     (Replaced, &["resources.oom-score-adjust"]),

@@ -1,5 +1,6 @@
 //! `[security]`: capabilities, system calls, devices, security labels and procfs.
 
+use super::address_families::{self, FamilyRule};
 use super::problem::Problem;
 use super::profile::Profile;
 use super::setting::{List, Origin, Single, Sourced, settings};
@@ -21,6 +22,8 @@ settings! {
         syscalls_allow: List<SyscallName> = List "security.syscalls.allow";
         /// Removed system calls.
         syscalls_deny: List<SyscallName> = List "security.syscalls.deny";
+        /// Allowed or forbidden address families.
+        address_families: List<FamilyRule> = List "security.address-families";
         /// Devices of the host that the machine gets.
         devices: List<DeviceName> = List "security.devices";
         /// The AppArmor profile of its processes.
@@ -52,6 +55,7 @@ impl SecuritySettings {
             capabilities_ambient: self.ambient(boots),
             syscalls_allow: allowed.chain(nested.iter().map(|name| (*name).to_owned())).collect(),
             syscalls_deny: self.syscalls_deny.values().map(|name| name.0.clone()).collect(),
+            address_families: address_families::build(self.address_families.values()),
             devices: self.devices.values().map(|device| device.0.clone().into()).collect(),
             optional_devices: optional.iter().map(PathBuf::from).collect(),
             apparmor_profile: self.apparmor_profile.value().cloned(),

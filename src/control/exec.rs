@@ -119,6 +119,7 @@ fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
             deny: record.syscalls.deny.clone(),
             socketcall: record.syscalls.socketcall,
             suppress_sync: record.syscalls.suppress_sync,
+            families: record.syscalls.families.clone(),
         },
         no_new_privileges: record.no_new_privileges,
         ignored_signals: probe::OwnStatus::read().ignored_signals,

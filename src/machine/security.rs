@@ -1,5 +1,6 @@
 //! Capabilities, system calls, devices and procfs of a machine.
 
+use super::address_families::AddressFamilies;
 use std::path::PathBuf;
 
 /// Every capability of linux/capability.h by its number, without `CAP_`.
@@ -87,6 +88,8 @@ pub struct Security {
     pub(crate) syscalls_allow: Vec<String>,
     /// System calls and `@groups` removed from the allow list; they take precedence over added ones.
     pub(crate) syscalls_deny: Vec<String>,
+    /// Address families of sockets that processes may create.
+    pub(crate) address_families: AddressFamilies,
     /// Devices of the host for the machine, by their paths below `/dev`.
     pub(crate) devices: Vec<PathBuf>,
     /// Devices for the machine if the host has them, of [`OPTIONAL_DEVICES`].

@@ -144,6 +144,7 @@ mod tests {
                 deny: Vec::new(),
                 socketcall: false,
                 suppress_sync: false,
+                families: crate::machine::address_families::AddressFamilies::All,
             },
             no_new_privileges: true,
             ignored_signals: 0,

@@ -22,6 +22,7 @@ mod program;
 mod reference;
 
 use crate::error::{Error, Result};
+use crate::machine::address_families::AddressFamilies;
 use calls::Abi;
 
 /// The system calls of a machine.
@@ -37,6 +38,8 @@ pub struct Policy {
     pub(crate) socketcall: bool,
     /// Whether calls that write files to the disk only pretend to do so.
     pub(crate) suppress_sync: bool,
+    /// The address families of sockets.
+    pub(crate) families: AddressFamilies,
 }
 
 pub(crate) use crate::sys::filter::Instruction;
@@ -59,7 +62,7 @@ pub fn compile(policy: &Policy) -> Result<Vec<Instruction>> {
     if NATIVE.is_empty() {
         return Err(Error::new(format!("no system call filter for '{}'", std::env::consts::ARCH)));
     }
-    Ok(program::assemble(NATIVE, &decide::decide(policy)?))
+    Ok(program::assemble(NATIVE, &decide::decide(policy)?, &policy.families))
 }
 
 #[cfg(test)]
@@ -79,20 +82,20 @@ mod tests {
     fn policy(capabilities: u64, allow: &[&str], deny: &[&str]) -> Policy {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let (allow, deny) = (words(allow), words(deny));
-        Policy { capabilities, allow, deny, socketcall: false, suppress_sync: false }
+        Policy { capabilities, allow, deny, ..Policy::default() }
     }
 
     /// Runs one call through a program that serves all interfaces.
     fn answer(policy: &Policy, abi: Abi, name: &str, args: [u64; 6]) -> u32 {
         let number = CALLS[calls::find(name).unwrap()].number(abi).unwrap();
-        let program = program::assemble(&ALL, &decide(policy).unwrap());
+        let program = program::assemble(&ALL, &decide(policy).unwrap(), &policy.families);
         run(&program, &SeccompData { number: u32::try_from(number).unwrap(), arch: abi.audit(), args })
     }
 
     /// Runs the program for every number on every interface and compares the answers with the decisions.
     fn compare(actions: &[SeccompAction; COUNT]) {
         for abis in [&ALL[..], &ALL[..2], &ALL[2..]] {
-            let program = program::assemble(abis, actions);
+            let program = program::assemble(abis, actions, &AddressFamilies::All);
             assert!(program.len() <= 4096, "{}", program.len());
             for (abi, number) in ALL.into_iter().flat_map(|abi| (0..600).map(move |number| (abi, number))) {
                 let row = CALLS.iter().position(|call| call.number(abi) == Some(number));
@@ -142,7 +145,11 @@ mod tests {
 
     #[test]
     fn numbers_beyond_the_tables_do_not_exist() {
-        let program = program::assemble(&ALL, &decide(&policy(u64::MAX, &["@known"], &[])).unwrap());
+        let program = program::assemble(
+            &ALL,
+            &decide(&policy(u64::MAX, &["@known"], &[])).unwrap(),
+            &AddressFamilies::All,
+        );
         let x32 = 0x4000_0000;
         for (number, abi) in [(x32, Abi::X86_64), (x32 + 1, Abi::X86_64), (x32 + 520, Abi::X86_64)]
             .into_iter()
@@ -179,6 +186,38 @@ mod tests {
         }
         let refused = policy(0, &[], &["socket"]);
         assert_eq!(answer(&refused, Abi::X86_64, "socket", [1, 1, 0, 0, 0, 0]), errno(libc::EPERM));
+    }
+
+    #[test]
+    fn sockets_of_restricted_families_are_not_supported() {
+        let [unix, inet, netlink, vsock] =
+            [libc::AF_UNIX, libc::AF_INET, libc::AF_NETLINK, libc::AF_VSOCK].map(|family| family as u16);
+        let other = 4711;
+        for (families, allowed) in [
+            (AddressFamilies::All, &[unix, inet, netlink, other][..]),
+            (AddressFamilies::Only(vec![]), &[]),
+            (AddressFamilies::Only(vec![netlink, vsock, unix]), &[unix, netlink]),
+            (AddressFamilies::Except(vec![inet, netlink]), &[unix, other]),
+            (AddressFamilies::Except(vec![]), &[unix, inet, netlink, other]),
+        ] {
+            let restricted = Policy { families, socketcall: true, ..policy(0, &[], &[]) };
+            for family in [unix, inet, netlink, vsock, other] {
+                let expected = if allowed.contains(&family) { ALLOW } else { errno(libc::EAFNOSUPPORT) };
+                for high in [0, 1 << 32] {
+                    for (abi, name) in ALL.into_iter().zip(["socket", "socketpair", "socket"]) {
+                        let args = [u64::from(family) | high, 2, 0, 0, 0, 0];
+                        assert_eq!(answer(&restricted, abi, name, args), expected, "{restricted:?} {family}");
+                    }
+                }
+            }
+            let audit = [u64::from(netlink), 3, 9, 0, 0, 0];
+            assert_eq!(answer(&restricted, Abi::X86_64, "socket", audit), errno(libc::EAFNOSUPPORT));
+            // Its families are in memory.
+            let is_free = restricted.families == AddressFamilies::All;
+            let expected = if is_free { ALLOW } else { errno(libc::ENOSYS) };
+            let call = [3, 0xffff_0000, 0, 0, 0, 0];
+            assert_eq!(answer(&restricted, Abi::I386, "socketcall", call), expected, "{restricted:?}");
+        }
     }
 
     #[test]

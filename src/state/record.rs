@@ -5,6 +5,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::cgroup::PAYLOAD;
 use crate::host::executable::Executable;
 use crate::host::procfs::start_time;
+use crate::machine::address_families::AddressFamilies;
 use crate::machine::id128::Id128;
 use crate::machine::init::PayloadKind;
 use crate::machine::name::Name;
@@ -56,6 +57,8 @@ pub(crate) struct Syscalls {
     pub(crate) socketcall: bool,
     /// Whether calls that write files to the disk only pretend to do so.
     pub(crate) suppress_sync: bool,
+    /// The address families of sockets.
+    pub(crate) families: AddressFamilies,
 }
 
 /// The state of a running machine. Unknown fields are ignored, and missing ones except the name have a

@@ -246,6 +246,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "[~]LIST", help_heading = "Security")]
     pub(crate) system_call_filter: Vec<String>,
 
+    /// Allow sockets of these address families only, of all others with a leading ~, or of none
+    #[arg(long, value_name = "[~]LIST|none", help_heading = "Security")]
+    pub(crate) restrict_address_families: Vec<String>,
+
     /// Options for resources.
     #[command(flatten)]
     pub(crate) resources: ResourceOptions,
@@ -329,6 +333,7 @@ impl RunArgs {
             long("selinux-context", Slot::Text(&mut self.selinux_context)).or_short(b'Z'),
             long("selinux-apifs-context", Slot::Text(&mut self.selinux_apifs_context)).or_short(b'L'),
             long("system-call-filter", Slot::Texts(&mut self.system_call_filter)),
+            long("restrict-address-families", Slot::Texts(&mut self.restrict_address_families)),
             long("console", Slot::Text(&mut self.console)).in_group("console"),
             long("pipe", Slot::Flag(&mut self.pipe)).or_short(b'P').in_group("console"),
         ];

@@ -3,6 +3,7 @@
 
 use super::table::Row;
 use super::{Assignment, NspawnReader, Refusal, Trust, truth};
+use crate::config::address_families;
 use crate::config::layer::{Layer, Origin};
 use crate::config::mounts::{self, MountEntry};
 use crate::config::problem::Problem;
@@ -117,6 +118,24 @@ pub(super) fn system_call_filter(
         match SyscallName::read(&RawValue::Text(name)) {
             Ok(name) if is_denied => reader.layer.security.syscalls_deny.push(name, origin.clone()),
             Ok(name) => reader.layer.security.syscalls_allow.push(name, origin.clone()),
+            Err(error) => reader.check(row, origin, Err(error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// `RestrictAddressFamilies=`. An empty value removes those of earlier lines, and an invalid name is ignored alone.
+pub(super) fn address_families(
+    reader: &mut NspawnReader,
+    row: &Row,
+    Assignment { value, origin, .. }: &Assignment,
+) -> Result<(), Refusal> {
+    if value.is_empty() {
+        return reader.set("security.address-families", &RawValue::Text(""), origin);
+    }
+    for rule in address_families::rules(value) {
+        match rule {
+            Ok(rule) => reader.layer.security.address_families.push(rule, origin.clone()),
             Err(error) => reader.check(row, origin, Err(error.into())),
         }
     }

@@ -96,7 +96,7 @@ const ROWS: &[Row] = &[
     exec("PrivateUsersDelegate", Unsupported(&["", "0"])).privileged().required(),
     exec("NotifyReady", Special(special::notify_ready)),
     exec("SystemCallFilter", Special(special::system_call_filter)),
-    exec("RestrictAddressFamilies", Unsupported(&[""])).required(),
+    exec("RestrictAddressFamilies", Special(special::address_families)),
     limit("LimitCPU"),
     limit("LimitFSIZE"),
     limit("LimitDATA"),

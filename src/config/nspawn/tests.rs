@@ -114,12 +114,11 @@ fn untrusted_files_lower_rights_only() {
                 "Environment" => "A=B",
                 "Personality" => "x86-64",
                 "PivotRoot" => "/srv:/old",
-                "RestrictAddressFamilies" => "",
+                "RestrictAddressFamilies" => "AF_UNIX",
                 _ => "yes",
             };
-            let lines = keys;
             std::iter::once(format!("[{section}]"))
-                .chain(lines.map(move |(_, key)| format!("{key}={}", value(key))))
+                .chain(keys.map(move |(_, key)| format!("{key}={}", value(key))))
         })
         .collect::<Vec<_>>()
         .join("\n");
@@ -139,6 +138,7 @@ fn untrusted_files_lower_rights_only() {
             "network.resolv-conf",
             "security.capabilities.drop",
             "security.syscalls.deny",
+            "security.address-families",
             "security.no-new-privileges",
             "environment",
             "boot",
@@ -164,7 +164,7 @@ fn problems_are_warnings_unless_a_setting_is_required() {
     let (settings, problems) = parsed(
         Trust::Trusted,
         "[Exec]\nBoot=maybe\nCapability=CAP_X net_raw\nKilSignal=TERM\nX-Other=1\nTimezone=off\nLinkJournal=host\n\
-         Environment='A=B\nRestrictAddressFamilies=AF_INET\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n[Files]\nBindUserShell=x\n",
+         Environment='A=B\nPrivateUsersDelegate=1\n[Network]\nMACVLAN=eth1 a/b\nPort=x\nPort=80\nPort=80:80\n[Files]\nBindUserShell=x\n",
     );
     assert_eq!(
         settings,
@@ -184,7 +184,7 @@ fn problems_are_warnings_unless_a_setting_is_required() {
             "web.nspawn:3: warning: 'Capability=': unknown capability \"CAP_X\", ignoring\n  hint: see capabilities(7) for the list",
             "web.nspawn:4: warning: unknown key 'KilSignal' in [Exec], ignoring\n  hint: did you mean 'KillSignal'?",
             "web.nspawn:8: warning: 'Environment=': a quote in ''A=B' does not end, ignoring",
-            "web.nspawn:9: 'RestrictAddressFamilies=' is not supported\n  hint: remove the line to start the machine without it",
+            "web.nspawn:9: 'PrivateUsersDelegate=' is not supported\n  hint: remove the line to start the machine without it",
             "web.nspawn:11: 'MACVLAN=': \"a/b\" is not the name of an interface\n  hint: list the interfaces of the host \
          with 'ip link'; a name has at most 15 characters",
             "web.nspawn:12: warning: 'Port=': \"x\" is not a port to forward, ignoring\n  hint: write [ADDRESS:]HOST[:GUEST][/udp], \
@@ -197,12 +197,10 @@ fn problems_are_warnings_unless_a_setting_is_required() {
 
 #[test]
 fn the_errors_of_a_bad_file_are_reported_first() {
-    let (_, problems) = parsed(
-        Trust::Trusted,
-        &format!("[Exec]\n{}RestrictAddressFamilies=AF_INET\n", "Wrong=1\n".repeat(10_000)),
-    );
+    let (_, problems) =
+        parsed(Trust::Trusted, &format!("[Exec]\n{}PrivateUsersDelegate=1\n", "Wrong=1\n".repeat(10_000)));
     assert_eq!(problems.len(), MAX_PROBLEMS);
-    assert!(problems[0].starts_with("web.nspawn:10002: 'RestrictAddressFamilies='"), "{}", problems[0]);
+    assert!(problems[0].starts_with("web.nspawn:10002: 'PrivateUsersDelegate='"), "{}", problems[0]);
 }
 
 #[test]
@@ -226,6 +224,19 @@ fn settings_of_processes_are_read() {
             "identity.timezone=\"auto\"@9",
         ]
     );
+}
+
+#[test]
+fn address_families_are_allowed_or_forbidden() {
+    let lines = "[Exec]\nRestrictAddressFamilies=AF_UNIX\nRestrictAddressFamilies=\nRestrictAddressFamilies=~AF_INET AF_X AF_KEY";
+    for trust in [Trust::Trusted, Trust::Untrusted] {
+        let (settings, problems) = parsed(trust, lines);
+        let expected =
+            ["security.address-families=\"~AF_INET\"@4", "security.address-families=\"~AF_KEY\"@4"];
+        assert_eq!(settings, expected);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].contains("unknown address family \"~AF_X\", ignoring"), "{problems:?}");
+    }
 }
 
 #[test]

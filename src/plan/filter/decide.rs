@@ -5,6 +5,7 @@ use super::Policy;
 use super::calls::{CALLS, COUNT, find};
 use super::{defaults, groups, multiplexer};
 use crate::error::{Error, Result, nearest};
+use crate::machine::address_families::AddressFamilies;
 use rustix::thread::CapabilitySet;
 
 /// The decision about a call.
@@ -48,7 +49,7 @@ pub(crate) fn decide(policy: &Policy) -> Result<[SeccompAction; COUNT]> {
     }
     let named = policy.allow.iter().any(|word| word == multiplexer::SOCKETCALL.name);
     if let Some(row) = find(multiplexer::SOCKETCALL.name).filter(|row| actions[*row] == SeccompAction::Allow)
-        && !policy.socketcall
+        && (!policy.socketcall || policy.families != AddressFamilies::All)
         && !named
     {
         actions[row] = SeccompAction::Absent;

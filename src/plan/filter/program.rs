@@ -10,6 +10,7 @@ use super::Instruction;
 use super::calls::{Abi, CALLS, COUNT, find};
 use super::decide::SeccompAction;
 use super::multiplexer::{IPC, Multiplexer, SOCKETCALL};
+use crate::machine::address_families::AddressFamilies;
 
 /// The target of a jump: the instruction's distance from the end of the program.
 type JumpTarget = usize;
@@ -30,10 +31,14 @@ const SECOND_ARGUMENT: u32 = 24;
 const THIRD_ARGUMENT: u32 = 32;
 
 /// Returns the program that answers calls by these interfaces with the actions of [`CALLS`], and all other
-/// calls with ENOSYS.
-pub(crate) fn assemble(abis: &[Abi], actions: &[SeccompAction; COUNT]) -> Vec<Instruction> {
+/// calls with ENOSYS. Sockets are of these families.
+pub(crate) fn assemble(
+    abis: &[Abi],
+    actions: &[SeccompAction; COUNT],
+    families: &AddressFamilies,
+) -> Vec<Instruction> {
     let mut program = Backwards { code: Vec::with_capacity(512) };
-    let leaves = program.leaves(actions);
+    let leaves = program.leaves(actions, families);
     let mut ranges = Vec::with_capacity(128);
     let mut next = leaves.absent;
     // The last one tested is the first one written: the host's own interface is tested first.
@@ -151,11 +156,11 @@ impl Backwards {
     }
 
     /// Writes the leaves of all trees, at the end of the program, with the rules on arguments.
-    fn leaves(&mut self, actions: &[SeccompAction; COUNT]) -> Leaves {
+    fn leaves(&mut self, actions: &[SeccompAction; COUNT], families: &AddressFamilies) -> Leaves {
         let allow = self.answer(libc::SECCOMP_RET_ALLOW);
         let refuse = self.fail(libc::EPERM);
         let absent = self.fail(libc::ENOSYS);
-        let socket = self.socket(allow);
+        let socket = self.socket(allow, families);
         let ioctl = self.ioctl(allow, refuse);
         let answers = |action| match action {
             SeccompAction::Refuse => Some(refuse),
@@ -204,12 +209,23 @@ impl Backwards {
 
     /// Writes the rules of socket(2). Auditing has no namespaces, and programs interpret this error as a
     /// kernel without it; vsock(7) reaches the hypervisor or its guests from any network namespace; AF_ALG
-    /// exposes much of the kernel for little use.
-    fn socket(&mut self, allow: JumpTarget) -> JumpTarget {
+    /// exposes much of the kernel for little use. The machine may restrict the others.
+    fn socket(&mut self, allow: JumpTarget, families: &AddressFamilies) -> JumpTarget {
         let unsupported = self.fail(libc::EAFNOSUPPORT);
         let audit = self.equal(libc::NETLINK_AUDIT.cast_unsigned(), unsupported, allow);
         let netlink = self.load(THIRD_ARGUMENT, audit);
-        let family = self.equal(libc::AF_NETLINK.cast_unsigned(), netlink, allow);
+        const NETLINK: u32 = libc::AF_NETLINK.cast_unsigned();
+        let family = match families {
+            AddressFamilies::All => self.equal(NETLINK, netlink, allow),
+            AddressFamilies::Except(forbidden) => {
+                let others = self.equal(NETLINK, netlink, allow);
+                forbidden.iter().fold(others, |next, one| self.equal((*one).into(), unsupported, next))
+            }
+            AddressFamilies::Only(allowed) => allowed.iter().fold(unsupported, |next, one| {
+                let answer = if u32::from(*one) == NETLINK { netlink } else { allow };
+                self.equal((*one).into(), answer, next)
+            }),
+        };
         let family = self.equal(libc::AF_ALG.cast_unsigned(), unsupported, family);
         let family = self.equal(libc::AF_VSOCK.cast_unsigned(), unsupported, family);
         self.load(FIRST_ARGUMENT, family)

@@ -6,6 +6,7 @@ use super::calls::{Abi, CALLS};
 use super::decide::{SeccompAction, decide};
 use super::interpreter::{SeccompData, run};
 use super::{Instruction, Policy, program};
+use crate::machine::address_families::AddressFamilies;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -100,9 +101,10 @@ fn every_number_is_answered_as_by_libseccomp() {
             deny: words(deny),
             socketcall: true,
             suppress_sync: false,
+            families: AddressFamilies::All,
         };
         let reference = reference(&policy);
-        let ours = program::assemble(&ALL, &decide(&policy).unwrap());
+        let ours = program::assemble(&ALL, &decide(&policy).unwrap(), &AddressFamilies::All);
         let mut compared = 0;
         for (abi, number) in ALL.into_iter().flat_map(|abi| (0..1024).map(move |number| (abi, number))) {
             let named = CALLS.iter().find(|call| call.number(abi) == Some(number));

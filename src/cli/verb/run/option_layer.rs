@@ -1,6 +1,7 @@
 //! Translates the options of `coracle run` to a [`Layer`] of settings.
 
 use super::{RunArgs, variables};
+use crate::config::address_families;
 use crate::config::command::{Argument, Variable};
 use crate::config::layer::{Layer, Origin, Setting};
 use crate::config::mounts::{self, MountEntry};
@@ -195,6 +196,7 @@ impl Flags {
         self.credentials(run);
         self.environment(run);
         self.system_calls(run);
+        self.address_families(run);
         self.console(run);
     }
 
@@ -272,6 +274,17 @@ impl Flags {
                     &mut self.layer.security.syscalls_allow
                 };
                 into.push(name, Origin::Flag(FLAG));
+            }
+        }
+    }
+
+    fn address_families(&mut self, run: &RunArgs) {
+        const FLAG: &str = "--restrict-address-families=";
+        for text in &run.restrict_address_families {
+            for rule in address_families::rules(text) {
+                if let Some(rule) = self.check(FLAG, text, rule) {
+                    self.layer.security.address_families.push(rule, Origin::Flag(FLAG));
+                }
             }
         }
     }
