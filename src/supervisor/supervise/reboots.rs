@@ -2,6 +2,7 @@
 //! Part of the loop, which handles other events during the pause.
 
 use super::{Loop, LoopExit};
+use crate::machine::contract::Contract;
 use crate::supervisor::exit::Exit;
 use crate::supervisor::registration;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,7 +45,8 @@ fn next(lived: &mut Vec<u64>, last: Duration) -> Next {
 impl Loop {
     /// Handles the end of PID 1. `None` if a reboot has to wait.
     pub(super) fn after_end(&mut self, exit: Exit) -> Option<LoopExit> {
-        if exit != Exit::Reboot || self.stop.is_some() {
+        // systemd-nspawn(1) has neither a pause nor a limit.
+        if exit != Exit::Reboot || self.stop.is_some() || self.state.contract == Contract::Nspawn {
             return Some(LoopExit::Ended(exit));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
