@@ -185,11 +185,13 @@ struct Host {
 
 fn look(request: &ClaimRequest<'_>, before: Option<&Record>) -> Result<Host> {
     let machine = request.machine;
-    let interfaces = ExtraInterface::all(&machine.name, &machine.network, probe::host_id());
-    if before.is_none() {
+    let mut interfaces = ExtraInterface::all(&machine.name, &machine.network, probe::host_id());
+    if let Some(before) = before {
+        interfaces.iter_mut().for_each(|interface| interface.use_name_of(&before.interfaces));
+    } else {
         ports::refuse_listening(request.paths, machine)?;
         if !interfaces.is_empty() {
-            runtime()?.block_on(interfaces::check(&interfaces))?;
+            runtime()?.block_on(interfaces::check(&mut interfaces))?;
         }
     }
     Ok(Host { prefixes: addresses::prefixes_of_host(machine)?, interfaces })

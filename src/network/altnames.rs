@@ -7,6 +7,14 @@ use rtnetlink::Handle;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, Prop};
 use rustix::io::Errno;
 
+/// Returns the name of a link.
+pub(super) fn main_name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
 /// Returns the alternative names of a link.
 pub(super) fn of(link: &LinkMessage) -> Vec<String> {
     let lists = link.attributes.iter().filter_map(|attribute| match attribute {

@@ -134,6 +134,23 @@ impl ExtraInterface {
         self.creates_bridge
     }
 
+    /// Uses the name of an interface of the host instead of an alternative one: this is the name inside too, if
+    /// no other is defined.
+    fn use_name(&mut self, name: &str) {
+        if self.inside == self.host {
+            name.clone_into(&mut self.inside);
+        }
+        name.clone_into(&mut self.host);
+    }
+
+    /// Uses the name that the interface had at the boot before, if the definition has an alternative one.
+    pub(crate) fn use_name_of(&mut self, before: &[Self]) {
+        let is_same = |old: &&Self| old.kind == self.kind && old.altnames.contains(&self.host);
+        if let Some(old) = before.iter().find(is_same) {
+            self.use_name(&old.host);
+        }
+    }
+
     /// Forgets the index, before a move to another network namespace.
     pub(crate) fn forget_index(&mut self) {
         self.index = None;
@@ -162,11 +179,11 @@ impl std::fmt::Display for ExtraInterface {
     }
 }
 
-/// Checks the interfaces before any is created.
+/// Checks the interfaces before any is created, and finds the names of those with an alternative one.
 ///
 /// # Errors
 /// A missing interface of the host, or a name in use.
-pub(crate) async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
+pub(crate) async fn check(interfaces: &mut [ExtraInterface]) -> Result<()> {
     let handle = connect()?;
     for interface in interfaces {
         let name = &interface.host;
@@ -180,6 +197,11 @@ pub(crate) async fn check(interfaces: &[ExtraInterface]) -> Result<()> {
             }
             (InterfaceKind::Moved, Some(link)) if link.header.index == LOOPBACK => {
                 return Err(Error::new("the loopback interface of the host cannot be moved"));
+            }
+            (InterfaceKind::Moved, Some(link)) => {
+                if let Some(name) = altnames::main_name(&link) {
+                    interface.use_name(name);
+                }
             }
             (InterfaceKind::Veth, _) | (_, Some(_)) => {}
             (_, None) => {
