@@ -337,6 +337,11 @@ fn warn(resolved: &Resolved) {
     if !resolved.machine.switches.filter {
         log::warn!("SYSTEMD_SECCOMP=0: no filter restricts the system calls of the machine");
     }
+    if resolved.machine.switches.writable_api {
+        log::warn!(
+            "SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes: root inside can change settings of the host's kernel"
+        );
+    }
     for problem in resolved.ignored.iter().chain(&resolved.warnings) {
         log::warn!("{problem}");
     }

@@ -77,7 +77,8 @@ fn work_directories(machine: &Machine) -> Vec<PathBuf> {
     upper.filter_map(|upper| Some(upper.with_file_name(work_directory(upper.file_name()?)))).collect()
 }
 
-/// Returns the words for namespaces that the machine shares with the host.
+/// Returns the words for namespaces that the machine shares with the host, and for writable settings of its
+/// kernel.
 fn unconfined(machine: &Machine) -> Vec<String> {
     let mut words = Vec::new();
     if !machine.users.are_separate() {
@@ -85,6 +86,9 @@ fn unconfined(machine: &Machine) -> Vec<String> {
     }
     if !machine.network.mode.is_private() {
         words.push("network".to_owned());
+    }
+    if machine.switches.writable_api {
+        words.push("kernel".to_owned());
     }
     words
 }

@@ -16,6 +16,8 @@ settings! {
         filter: Single<bool> = FlagOnly "filter";
         /// Whether settings of the network are writable inside.
         network_settings: Single<bool> = FlagOnly "network-settings";
+        /// Whether `/proc` and `/sys` are writable.
+        writable_api: Single<bool> = FlagOnly "writable-api";
         /// The name of the manager.
         service: Single<String> = FlagOnly "container-service";
     }
@@ -31,6 +33,7 @@ impl SwitchesSettings {
             check_os_release: is_on(&self.check_os_release),
             filter: is_on(&self.filter),
             network_settings: self.network_settings.value() == Some(&true),
+            writable_api: self.writable_api.value() == Some(&true),
             service: self.service.value().cloned(),
         }
     }

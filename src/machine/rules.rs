@@ -21,7 +21,7 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
         errors.push(Error::new(format!("the user id range {base}:{count} exceeds 32 bits")));
     }
     errors.extend(ownership(parts));
-    errors.extend(network_settings(parts));
+    errors.extend(writable_api(parts));
     if parts.security.nesting && matches!(parts.users, Users::Identity | Users::OfRoot) {
         // Root inside would have the rights of root of the host in the procfs and sysfs without masks.
         errors.push(
@@ -122,8 +122,14 @@ fn ownership(parts: &Parts) -> Vec<Error> {
     errors
 }
 
-/// Refuses writable settings of the network of the host.
-fn network_settings(parts: &Parts) -> Option<Error> {
+/// Refuses writable file systems of the kernel that the ids or the network of the machine contradict.
+fn writable_api(parts: &Parts) -> Option<Error> {
+    if parts.switches.writable_api && parts.users != Users::Host {
+        return Some(
+            Error::new("SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes and private users exclude each other")
+                .with_hint("add --private-users=no"),
+        );
+    }
     let is_refused = parts.switches.network_settings && !parts.network.mode.is_private();
     is_refused.then(|| {
         Error::new("SYSTEMD_NSPAWN_API_VFS_WRITABLE=network requires a private network")

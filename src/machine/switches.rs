@@ -13,6 +13,8 @@ pub struct Switches {
     pub(crate) filter: bool,
     /// Whether the caller expects settings of its network to be writable inside.
     pub(crate) network_settings: bool,
+    /// Whether `/proc` and `/sys` are writable and without masks.
+    pub(crate) writable_api: bool,
     /// The name of the manager in the registration and in the variable `container`. `None` for the default.
     pub(crate) service: Option<String>,
 }
@@ -25,6 +27,7 @@ impl Default for Switches {
             check_os_release: true,
             filter: true,
             network_settings: false,
+            writable_api: false,
             service: None,
         }
     }

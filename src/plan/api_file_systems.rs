@@ -97,8 +97,12 @@ pub(crate) fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<Bu
     steps.extend(devices(machine, facts));
     steps.push(tmpfs("/run", "755", "20%", "800k", PLAIN));
     steps.extend(run_host(machine, facts, procfs_full));
-    steps.extend(sysfs(machine));
-    steps.extend(proc(machine));
+    if machine.switches.writable_api {
+        steps.extend(writable());
+    } else {
+        steps.extend(sysfs(machine));
+        steps.extend(proc(machine));
+    }
     if let Some(context) = &machine.security.selinux_apifs_context {
         steps.iter_mut().for_each(|step| label(step, context));
     }
@@ -307,6 +311,30 @@ fn sysfs(machine: &Machine) -> Vec<BuildStep> {
     steps
 }
 
+/// Returns the steps for `/sys` and `/proc` without masks, which root inside can write to. The files of the
+/// container manager are bound over those of the host.
+fn writable() -> Vec<BuildStep> {
+    let whole = |(kind, target): (&'static str, &str)| BuildStep::Mount {
+        kind,
+        options: Vec::new(),
+        attributes: MountAttributes::INERT,
+        target: target.into(),
+    };
+    let kinds = [("sysfs", "/sys"), ("cgroup2", "/sys/fs/cgroup"), ("proc", "/proc")];
+    kinds.into_iter().map(whole).chain(manager_files()).collect()
+}
+
+/// Returns the steps for files in `/proc` that the container manager replaces.
+fn manager_files() -> [BuildStep; 2] {
+    let [boot_id, log] =
+        ["proc-sys-kernel-random-boot-id", "proc-kmsg"].map(|name| format!("/run/host/{name}"));
+    let read_only = MountAttributes::INERT.read_only();
+    [
+        bind_inside(&boot_id, "/proc/sys/kernel/random/boot_id".into(), read_only),
+        bind_inside(&log, "/proc/kmsg".into(), MountAttributes::default()),
+    ]
+}
+
 /// Returns the steps for `/proc`. Parts that describe or affect the host are masked or read-only.
 fn proc(machine: &Machine) -> Vec<BuildStep> {
     let read_only = MountAttributes::INERT.read_only();
@@ -322,22 +350,15 @@ fn proc(machine: &Machine) -> Vec<BuildStep> {
         // could write them without any capability.
         steps.push(seal("/proc/sys/net".into(), MountAttributes::default()));
     }
-    steps.extend([
-        BuildStep::Bind {
-            source: BindSource::Inside("/proc/sys".into()),
-            target: "/proc/sys".into(),
-            attributes: read_only,
-            depth: Depth::Tree,
-            ids: None,
-            missing: IfMissing::Error,
-        },
-        bind_inside(
-            "/run/host/proc-sys-kernel-random-boot-id",
-            "/proc/sys/kernel/random/boot_id".into(),
-            read_only,
-        ),
-        bind_inside("/run/host/proc-kmsg", "/proc/kmsg".into(), MountAttributes::default()),
-    ]);
+    steps.push(BuildStep::Bind {
+        source: BindSource::Inside("/proc/sys".into()),
+        target: "/proc/sys".into(),
+        attributes: read_only,
+        depth: Depth::Tree,
+        ids: None,
+        missing: IfMissing::Error,
+    });
+    steps.extend(manager_files());
     steps.extend(MASKED_PROC.map(|name| mask(format!("/proc/{name}").into())));
     steps.extend(READ_ONLY_PROC.map(|name| seal(format!("/proc/{name}"), read_only)));
     steps

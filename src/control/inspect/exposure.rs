@@ -145,6 +145,11 @@ fn trees(found: &Inspection) -> Vec<Reason> {
 
 /// Returns the visibility of procfs and sysfs.
 fn procfs(found: &Inspection) -> Reason {
+    if found.unconfined.iter().any(|word| word == "kernel") {
+        let message = "/proc and /sys are writable: root inside can change settings of the host's kernel";
+        let hint = "start it without SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes";
+        return Reason { message: message.into(), weight: 20, hint: Some(hint) };
+    }
     if found.can_mount_procfs() {
         let message =
             "procfs is masked, but root inside can remove the masks and mount a fresh procfs and sysfs";

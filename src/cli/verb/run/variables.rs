@@ -13,6 +13,8 @@ enum Effect {
     Switch(&'static str),
     /// It sets this setting, a text.
     Text(&'static str),
+    /// It sets this setting, a boolean, or is `network`: settings of a private network are always writable.
+    SwitchOrNetwork(&'static str),
     /// Only this value is possible: Coracle has no such option.
     Only(bool),
 }
@@ -30,7 +32,7 @@ const VARIABLES: &[(&str, Effect)] = &[
     ("SYSTEMD_NSPAWN_SHARE_NS_PID", Effect::Only(false)),
     ("SYSTEMD_NSPAWN_SHARE_NS_UTS", Effect::Only(false)),
     ("SYSTEMD_NSPAWN_SHARE_SYSTEM", Effect::Only(false)),
-    ("SYSTEMD_NSPAWN_API_VFS_WRITABLE", Effect::Only(false)),
+    ("SYSTEMD_NSPAWN_API_VFS_WRITABLE", Effect::SwitchOrNetwork("writable-api")),
     ("SYSTEMD_NSPAWN_NETWORK_MAC", Effect::Text("network-mac")),
 ];
 
@@ -58,11 +60,8 @@ fn set(name: &'static str, effect: &Effect, text: &OsStr, layer: &mut Layer) -> 
     let text = text.to_str().ok_or_else(|| Error::new("the value is not UTF-8"))?;
     let truth = || systemd_boolean(text).ok_or_else(|| Error::new("expected yes or no"));
     let (key, raw) = match effect {
-        // They are always writable in a private network.
-        Effect::Only(_) if name.ends_with("API_VFS_WRITABLE") && text == "network" => {
-            ("network-settings", RawValue::Boolean(true))
-        }
-        Effect::Switch(key) => (*key, RawValue::Boolean(truth()?)),
+        Effect::SwitchOrNetwork(_) if text == "network" => ("network-settings", RawValue::Boolean(true)),
+        Effect::Switch(key) | Effect::SwitchOrNetwork(key) => (*key, RawValue::Boolean(truth()?)),
         Effect::Text(key) => (*key, RawValue::Text(text)),
         Effect::Only(possible) if truth().ok() == Some(*possible) => return Ok(()),
         Effect::Only(_) => return Err(Error::new("the variable is not supported")),
@@ -94,7 +93,7 @@ mod tests {
         let value = |wanted: &str| (wanted == name).then(|| OsString::from(text));
         read(value, &mut layer, |error| problems.push(error.to_string()));
         let keys = VARIABLES.iter().filter_map(|(_, effect)| match effect {
-            Effect::Switch(key) | Effect::Text(key) => Some(*key),
+            Effect::Switch(key) | Effect::SwitchOrNetwork(key) | Effect::Text(key) => Some(*key),
             Effect::Only(_) => None,
         });
         let lines = keys.flat_map(|key| layer.lines(Setting::find(key).unwrap()));
@@ -106,6 +105,7 @@ mod tests {
         for (name, text, expected) in [
             ("SYSTEMD_NSPAWN_TMPFS_TMP", "0", "SYSTEMD_NSPAWN_TMPFS_TMP false"),
             ("SYSTEMD_NSPAWN_LOCK", "no", "SYSTEMD_NSPAWN_LOCK false"),
+            ("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "yes", "SYSTEMD_NSPAWN_API_VFS_WRITABLE true"),
             ("SYSTEMD_SECCOMP", "1", "SYSTEMD_SECCOMP true"),
             ("SYSTEMD_NSPAWN_CONTAINER_SERVICE", "x", "SYSTEMD_NSPAWN_CONTAINER_SERVICE \"x\""),
             ("SYSTEMD_NSPAWN_NETWORK_MAC", "2-0-0-0-0-a", "SYSTEMD_NSPAWN_NETWORK_MAC \"02:00:00:00:00:0a\""),
@@ -132,11 +132,7 @@ mod tests {
                 "{name}: {problems:?}"
             );
         }
-        for (name, text) in [
-            ("SYSTEMD_NSPAWN_USE_CGNS", "0"),
-            ("SYSTEMD_NSPAWN_SHARE_NS_PID", "1"),
-            ("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "yes"),
-        ] {
+        for (name, text) in [("SYSTEMD_NSPAWN_USE_CGNS", "0"), ("SYSTEMD_NSPAWN_SHARE_NS_PID", "1")] {
             let problem = format!("'{name}={text}': the variable is not supported");
             assert_eq!(read_one(name, text), (Vec::new(), vec![problem]));
         }
