@@ -6,12 +6,14 @@ mod arguments;
 mod fast_path;
 pub mod manual;
 pub mod nspawn;
+mod other_tools;
 pub(crate) mod output;
+mod usage;
 pub(crate) mod verb;
 
 pub use verb::{Failures, Verb, VerbResult};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use clap::error::ErrorKind;
 use clap::{Args, Parser};
 use std::ffi::OsString;
@@ -61,44 +63,29 @@ pub fn parse(arguments: &[OsString]) -> Result<Option<Cli>> {
     if let Some(cli) = fast_path::parse(arguments) {
         return Ok(Some(cli));
     }
-    match Cli::try_parse_from(arguments) {
+    let replaced = as_option(arguments);
+    match Cli::try_parse_from(replaced.as_deref().unwrap_or(arguments)) {
         Ok(cli) => Ok(Some(cli)),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             output::text(&error.render().to_string())?;
             Ok(None)
         }
-        Err(error) => Err(usage(&error)),
+        Err(error) => Err(usage::error(&error)),
     }
 }
 
-/// Converts an error of clap: its first paragraph is the message, its tip the hint.
-fn usage(error_of_clap: &clap::Error) -> Error {
-    let text = error_of_clap.render().to_string();
-    if error_of_clap.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Error::usage("a verb is required").with_hint("list the verbs with 'coracle --help'");
-    }
-    let (message, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
-    let (message, rest) = (message.replace("subcommand", "verb"), rest.replace("subcommand", "verb"));
-    let message: Vec<&str> = message.trim_start_matches("error: ").lines().map(str::trim).collect();
-    let tip = rest.lines().find_map(|line| line.trim().strip_prefix("tip: "));
-    let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
-    let error = Error::usage(message.join(" "));
-    // That of the parser of the value.
-    let source = std::error::Error::source(error_of_clap).and_then(|source| source.downcast_ref::<Error>());
-    if let Some(hint) = source.and_then(Error::hint) {
-        return error.with_hint(hint);
-    }
-    match (tip, usage) {
-        // A misspelled option is rarely meant as a value.
-        (Some(tip), Some(usage)) if tip.starts_with("to pass ") => {
-            let words: Vec<&str> =
-                usage.split(' ').take_while(|word| !word.starts_with(['[', '<'])).collect();
-            error.with_hint(format!("show the options with '{} --help'", words.join(" ")))
-        }
-        (Some(tip), _) => error.with_hint(tip),
-        (None, Some(usage)) => error.with_hint(format!("usage: {usage}")),
-        (None, None) => error.with_hint("show the options of a verb with 'coracle VERB --help'"),
-    }
+/// Replaces `help`, `help VERB` and `version` by the options. `None` for all other verbs.
+fn as_option(arguments: &[OsString]) -> Option<Vec<OsString>> {
+    let ([program, verb], words) = arguments.split_first_chunk()?;
+    let option = if verb == "help" {
+        "--help"
+    } else if verb == "version" {
+        "--version"
+    } else {
+        return None;
+    };
+    let option = OsString::from(option);
+    Some(std::iter::once(program).chain(words).chain([&option]).cloned().collect())
 }
 
 #[cfg(test)]

@@ -80,6 +80,15 @@ impl NspawnArgs {
     }
 }
 
+/// Returns whether a typed option is one of systemd-nspawn(1), by its long name or its letter.
+pub(super) fn is_nspawn_option(option: &str) -> bool {
+    match (option.strip_prefix("--"), option.as_bytes()) {
+        (Some(name), _) => reference::has(name),
+        (None, [b'-', letter]) => reference::LETTERS.contains(letter),
+        _ => false,
+    }
+}
+
 /// The modes of the console that systemd-nspawn(1) does not have.
 const OWN_CONSOLES: [&str; 2] = ["auto", "journal"];
 
