@@ -68,15 +68,36 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
             .with_hint(format!("remove '{}', the link to '/dev/null'", link.display())));
     }
     if files.is_empty() && !has_image(paths, name)? {
-        return Err(Error::new(format!("machine '{name}' does not exist")).with_hint(format!(
-            "create '{}' or a root file system in '{}'",
-            paths.definitions()[0].join(format!("{name}.toml")).display(),
-            paths.images().join(name).display()
-        )));
+        return Err(missing(paths, name));
     }
     let context = format!("cannot use the definition of '{name}'");
     let (options, settings, profile) = (Layer::default(), SettingsMode::Override, Profile::Unit);
     resolve(Sources { paths, name, options, files: &files, settings, profile }, name, &context)
+}
+
+/// Returns whether a machine has a definition or an image, or that cannot be determined.
+pub(crate) fn exists(paths: &Paths, name: &Name) -> bool {
+    Files::of(paths, name).is_ok_and(|files| !files.is_empty()) || has_image(paths, name).unwrap_or(true)
+}
+
+/// Returns the error for a machine that does not exist.
+pub(crate) fn missing(paths: &Paths, name: &Name) -> Error {
+    Error::new(format!("machine '{name}' does not exist")).with_hint(format!(
+        "create '{}' or a root file system in '{}', or list the machines with 'coracle list -a'",
+        paths.definitions()[0].join(format!("{name}.toml")).display(),
+        paths.images().join(name).display()
+    ))
+}
+
+/// Returns the settings of a definition with their origins, also if the definition has problems.
+///
+/// # Errors
+/// A directory of files cannot be read, or a .nspawn file cannot be opened.
+pub(crate) fn settings(paths: &Paths, name: &Name) -> Result<Layer> {
+    let files = Files::of(paths, name)?;
+    let (options, settings, profile) = (Layer::default(), SettingsMode::Override, Profile::Unit);
+    let merged = Sources { paths, name, options, files: &files, settings, profile }.merge()?;
+    Ok(resolve::with_defaults(paths, name, merged.layer, profile))
 }
 
 /// Returns the template of a machine's service, as far as its definition can be read.

@@ -23,6 +23,7 @@ pub(crate) mod migrate;
 pub(crate) mod network;
 pub(crate) mod network_update;
 mod on_demand;
+pub(crate) mod preflight;
 pub(crate) mod progress;
 pub(crate) mod prune;
 pub(crate) mod remove;
@@ -61,10 +62,11 @@ pub(crate) fn require_root() -> Result<()> {
 /// Returns the record of a running machine.
 ///
 /// # Errors
-/// A machine that is not running, or a record that cannot be read.
+/// A machine that does not exist or is not running, or a record that cannot be read.
 pub(crate) fn running(paths: &Paths, name: &Name) -> Result<Record> {
     match Record::read(paths, name)? {
         Some(record) if record.is_alive() => Ok(record),
+        None if !config::exists(paths, name) => Err(config::missing(paths, name)),
         _ => Err(Error::new(format!("machine '{name}' is not running"))
             .with_hint(format!("start it with 'coracle start {name}', or see 'coracle status {name}'"))),
     }

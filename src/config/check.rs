@@ -23,6 +23,8 @@ pub(crate) struct Checked {
     pub(crate) files: usize,
     /// The problems, file by file.
     pub(crate) problems: Vec<Problem>,
+    /// The machines of the definitions without errors, with their file if there is one.
+    pub(crate) machines: Vec<(Option<PathBuf>, Resolved)>,
 }
 
 /// Checks every definition and every .nspawn file of the host.
@@ -34,36 +36,60 @@ pub(crate) fn all(paths: &Paths) -> Result<Checked> {
     let (of_nspawn, more) = nspawn::names(paths)?;
     names.extend(of_nspawn);
     problems.extend(more);
-    let mut checked = Checked { files: problems.len(), problems };
-    let mut machines: Vec<(PathBuf, Resolved)> = Vec::new();
+    let mut checked = Checked { files: problems.len(), problems, machines: Vec::new() };
     for name in names {
-        let files = Files::of(paths, &name)?;
-        if files.mask().is_some() {
-            checked.files += files.all().count();
-            continue;
-        }
-        let (options, settings, profile) = (Layer::default(), SettingsMode::Override, Profile::Unit);
-        let sources = Sources { paths, name: &name, options, files: &files, settings, profile };
-        let merged = sources.merge()?;
-        let readable = merged.errors.is_empty();
-        checked.files += merged.files;
-        let mut problems = [merged.errors, merged.ignored].concat();
-        problems.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
-        checked.problems.extend(problems);
-        let resolved = resolved(&mut checked, paths, &name, merged.main.as_deref(), merged.layer);
-        if let (Some(resolved), Some(file), true) = (resolved, merged.main, readable) {
-            machines.push((file, resolved));
-        }
+        machine(&mut checked, paths, &name)?;
     }
-    shared_roots(&mut checked, &machines);
+    let shared = shared_roots(&checked.machines);
+    checked.problems.extend(shared);
     Ok(checked)
 }
 
-/// Checks the named files separately: a definition or .nspawn file as the machine of its name, a drop-in for
+/// Checks all files of one machine.
+fn machine(checked: &mut Checked, paths: &Paths, name: &Name) -> Result<()> {
+    let files = Files::of(paths, name)?;
+    if files.mask().is_some() {
+        checked.files += files.all().count();
+        return Ok(());
+    }
+    let (options, settings, profile) = (Layer::default(), SettingsMode::Override, Profile::Unit);
+    let sources = Sources { paths, name, options, files: &files, settings, profile };
+    let merged = sources.merge()?;
+    let readable = merged.errors.is_empty();
+    checked.files += merged.files;
+    let mut problems = [merged.errors, merged.ignored].concat();
+    problems.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
+    checked.problems.extend(problems);
+    let resolved = resolved(checked, paths, name, merged.main.as_deref(), merged.layer);
+    if let (Some(resolved), true) = (resolved, readable) {
+        checked.machines.push((merged.main, resolved));
+    }
+    Ok(())
+}
+
+/// Returns the machine that a word names: one without a directory and without the suffix of a definition.
+fn machine_named(word: &Path) -> Option<Name> {
+    let is_file = word.components().count() > 1
+        || word.is_absolute()
+        || word.extension().is_some_and(|suffix| suffix == "toml" || suffix == "nspawn");
+    if is_file { None } else { Name::new(word.to_str()?).ok() }
+}
+
+/// Checks the named machines with all their files, and the named files separately: a definition or .nspawn file as the machine of its name, a drop-in for
 /// its syntax and values only.
-pub(crate) fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
+///
+/// # Errors
+/// A machine does not exist, or its files cannot be found.
+pub(crate) fn files(paths: &Paths, named: &[PathBuf]) -> Result<Checked> {
     let mut checked = Checked::default();
     for file in named {
+        if let Some(name) = machine_named(file) {
+            if !super::exists(paths, &name) {
+                return Err(super::missing(paths, &name));
+            }
+            machine(&mut checked, paths, &name)?;
+            continue;
+        }
         checked.files += 1;
         let (layer, problems) = if file.extension().is_some_and(|suffix| suffix == "nspawn") {
             read_nspawn(paths, file)
@@ -77,11 +103,14 @@ pub(crate) fn files(paths: &Paths, named: &[PathBuf]) -> Checked {
         }
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         match Name::new(&stem) {
-            Ok(name) => drop(resolved(&mut checked, paths, &name, Some(file), layer)),
+            Ok(name) => {
+                let resolved = resolved(&mut checked, paths, &name, Some(file), layer);
+                checked.machines.extend(resolved.map(|resolved| (Some(file.clone()), resolved)));
+            }
             Err(error) => checked.problems.push(Problem::new(Some(file), &error)),
         }
     }
-    checked
+    Ok(checked)
 }
 
 /// Reads a .nspawn file for a unit.
@@ -166,15 +195,19 @@ fn hidden_images(paths: &Paths, name: &Name, resolved: &Resolved) -> impl Iterat
     })
 }
 
-/// Adds warnings for machines with the same root, which cannot run at the same time.
-fn shared_roots(checked: &mut Checked, machines: &[(PathBuf, Resolved)]) {
+/// Returns warnings for defined machines with the same root, which cannot run at the same time.
+fn shared_roots(machines: &[(Option<PathBuf>, Resolved)]) -> Vec<Problem> {
+    let defined = machines.iter().filter_map(|(file, resolved)| Some((file.as_ref()?, resolved)));
+    let machines: Vec<(&PathBuf, &Resolved)> = defined.collect();
+    let mut problems = Vec::new();
     for (at, (file, resolved)) in machines.iter().enumerate() {
         let root = &resolved.machine.root;
         let excludes = |other: &Root| other.path() == root.path() && !(other.is_shared() && root.is_shared());
         if let Some((other, _)) = machines[..at].iter().find(|(_, other)| excludes(&other.machine.root)) {
             let error = Error::new(format!("'{}' has the same root", other.display()))
                 .with_hint("run at most one of the machines at a time, or set another root");
-            checked.problems.push(Problem::new(Some(file), &error).into_warning());
+            problems.push(Problem::new(Some(file), &error).into_warning());
         }
     }
+    problems
 }

@@ -37,3 +37,18 @@ pub(crate) fn lines(settings: &Layer) -> Vec<SettingLine> {
     }
     lines
 }
+
+/// Returns the keys of all settings.
+pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+    all_settings().map(|setting| setting.key)
+}
+
+/// Returns the first file and line of each setting of `keys` that a file sets.
+pub(super) fn origins(settings: &Layer, keys: &[&str]) -> Vec<(&'static str, Origin)> {
+    let named = all_settings().filter(|setting| keys.contains(&setting.key));
+    let set = |setting: &'static super::layer::Setting| {
+        let mut origins = settings.lines(setting).into_iter().map(|line| line.origin);
+        Some((setting.key, origins.find(|origin| matches!(origin, Origin::File { .. }))?))
+    };
+    named.filter_map(set).collect()
+}

@@ -1,6 +1,7 @@
 //! Resolves layers to a machine: sets the defaults, then builds each part. Called by `config` and `check`; of
 //! the host it reads only the CDI files that describe devices.
 
+use super::explain;
 use super::layer::Layer;
 use super::problem::Problem;
 use super::profile::Profile;
@@ -45,7 +46,32 @@ pub(super) fn resolve(
     super::cdi::expand(paths, &mut settings)?;
     let parts = build(paths, name, &settings, profile).map_err(|error| vec![error])?;
     let warnings = warnings(&settings);
-    Machine::new(parts).map(|machine| Resolved { machine, warnings, ignored: Vec::new(), settings })
+    match Machine::new(parts) {
+        Ok(machine) => Ok(Resolved { machine, warnings, ignored: Vec::new(), settings }),
+        Err(errors) => Err(errors.into_iter().map(|error| with_origins(error, &settings)).collect()),
+    }
+}
+
+/// Adds the file and line of each setting that a broken rule names.
+fn with_origins(error: Error, settings: &Layer) -> Error {
+    let message = error.to_string();
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '.';
+    let names = |key: &str| message.split(|letter| !is_part(letter)).any(|word| word == key);
+    let named: Vec<&str> = explain::keys().filter(|key| names(key)).collect();
+    let mut origins = explain::origins(settings, &named);
+    if named.contains(&"network.mode") && origins.iter().all(|(key, _)| *key != "network.mode") {
+        // These settings imply the mode.
+        origins.extend(explain::origins(settings, &["network.zone", "network.bridge", "network.namespace"]));
+    }
+    if origins.is_empty() {
+        return error;
+    }
+    let origins: Vec<String> = origins.iter().map(|(key, origin)| format!("{key}: {origin}")).collect();
+    let located = Error::new(format!("{message} ({})", origins.join("; ")));
+    match error.hint() {
+        Some(hint) => located.with_hint(hint),
+        None => located,
+    }
 }
 
 /// Sets the defaults of `profile`. Those that depend on other settings come before or after the defaults of

@@ -54,7 +54,9 @@ pub(crate) enum SetResult {
 pub(crate) fn set(paths: &Paths, name: &Name, changes: &[String], keep: Persistence) -> Result<SetResult> {
     let changes = changes.iter().map(|text| drop_in::change(text)).collect::<Result<Vec<_>>>()?;
     let changes = drop_in::merge(changes)?;
-    config::machine(paths, name)?;
+    if !config::exists(paths, name) {
+        return Err(config::missing(paths, name));
+    }
     let previous = drop_in::write_changes(paths, name, &changes, keep)?;
     if !Record::read(paths, name)?.is_some_and(|record| record.is_alive()) {
         return Ok(SetResult::Stored(drop_in::file(paths, name, keep)));

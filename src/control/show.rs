@@ -1,6 +1,6 @@
 //! `coracle show`: all properties of a machine for programs, as `KEY=VALUE` lines or JSON.
 
-use super::list::MachineSummary;
+use super::list::{self, Include, MachineSummary};
 use super::running;
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
@@ -17,20 +17,34 @@ pub(crate) struct Properties(Vec<(String, Value)>);
 const PRIVATE: [&str; 7] =
     ["files", "firewall", "interfaces", "hosts", "cgroup-is-ours", "supervisor-start", "program"];
 
-/// Returns the properties of a running machine, restricted to `only` unless that is empty.
+/// Returns the properties of a machine, restricted to `only` unless that is empty. A stopped machine has its
+/// name, state and unit.
 ///
 /// # Errors
-/// The machine is not running, or a property is unknown.
+/// The machine does not exist, or a property is unknown.
 pub(crate) fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<Properties> {
-    select(&running(paths, name)?, only)
+    let error = match running(paths, name) {
+        Ok(record) => return select(of_record(&record)?, only),
+        Err(error) => error,
+    };
+    let row = list::rows(paths, Include::Defined)?.into_iter().find(|row| row.name == name.as_str());
+    let mut all = of_record(&Record::new(name.clone()))?;
+    all.values_mut().for_each(|value| *value = Value::Null);
+    all.extend(as_map(&row.ok_or(error)?)?);
+    select(all, only)
 }
 
-/// Selects properties of a record and its row.
-fn select(record: &Record, only: &[String]) -> Result<Properties> {
+/// Returns the properties of a record and its row.
+fn of_record(record: &Record) -> Result<Map<String, Value>> {
     let mut all = as_map(record)?;
     let ports = record.ports().iter().map(|port| Value::String(port.to_string()));
     all.insert("ports".to_owned(), ports.collect());
     all.extend(as_map(&MachineSummary::of_record(record))?);
+    Ok(all)
+}
+
+/// Selects properties without the internal ones.
+fn select(mut all: Map<String, Value>, only: &[String]) -> Result<Properties> {
     all.retain(|key, _| !PRIVATE.contains(&key.as_str()));
     if only.is_empty() {
         return Ok(Properties(all.into_iter().collect()));
@@ -92,7 +106,7 @@ mod tests {
         let text = |only: &[&str]| {
             let only: Vec<String> = only.iter().map(|key| (*key).to_owned()).collect();
             let mut out = Vec::new();
-            select(&record, &only).unwrap().write(&mut out).unwrap();
+            select(of_record(&record).unwrap(), &only).unwrap().write(&mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
@@ -100,9 +114,9 @@ mod tests {
             "name=web\naddresses=10.177.0.2 fd00::2\nleader=\n"
         );
         assert!(text(&[]).contains("state=dead\n") && !text(&[]).contains("files="));
-        let error = select(&record, &["nonsense".into()]).unwrap_err();
+        let error = select(of_record(&record).unwrap(), &["nonsense".into()]).unwrap_err();
         assert_eq!(error.exit_status(), 2);
         assert!(error.hint().unwrap().contains("machine-id"));
-        assert_eq!(select(&record, &[]).unwrap().to_json()["name"], "web");
+        assert_eq!(select(of_record(&record).unwrap(), &[]).unwrap().to_json()["name"], "web");
     }
 }

@@ -1,6 +1,7 @@
 //! `start`, `stop`, `restart`, `enable` and `disable`: through units, waiting for their jobs. Machines
 //! outside of their unit are stopped through their supervisor.
 
+use super::preflight;
 use super::progress::Progress;
 use super::status::waiting_for;
 use super::{BatchResult, block_on, defined, each, service, signal};
@@ -60,10 +61,14 @@ pub(crate) fn restart(
 /// Shuts down machines cleanly and waits until they have stopped. A stopped machine is not an error.
 ///
 /// # Errors
-/// One per machine that failed to stop.
+/// One per machine that does not exist or failed to stop.
 pub(crate) fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> BatchResult {
-    let (others, units): (Vec<Name>, Vec<Name>) =
-        names.iter().cloned().partition(|name| runs_without_service(paths, name) || !units::is_running());
+    let known = each(names, |name| require_known(paths, name));
+    let (others, units): (Vec<Name>, Vec<Name>) = names
+        .iter()
+        .filter(|name| is_known(paths, name))
+        .cloned()
+        .partition(|name| runs_without_service(paths, name) || !units::is_running());
     let through_units = if units.is_empty() {
         Ok(())
     } else {
@@ -75,7 +80,23 @@ pub(crate) fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -
         progress.show(name.as_str(), "stopping");
         signal::stop_and_wait(&record)
     });
-    merge(through_units, directly)
+    merge(known, merge(through_units, directly))
+}
+
+/// Returns whether a machine has a definition, an image, a record or an active unit.
+fn is_known(paths: &Paths, name: &Name) -> bool {
+    let has_unit = || {
+        let status = block_on(units::unit_properties(&service(paths, name))).and_then(|status| status);
+        status.is_ok_and(|status| status.active_state != "inactive")
+    };
+    config::exists(paths, name)
+        || Record::read(paths, name).ok().flatten().is_some()
+        || (units::is_running() && has_unit())
+}
+
+/// Refuses a machine that does not exist.
+fn require_known(paths: &Paths, name: &Name) -> Result<()> {
+    if is_known(paths, name) { Ok(()) } else { Err(config::missing(paths, name)) }
 }
 
 /// Enables the start of machines at boot. Returns the changes, one line each.
@@ -98,15 +119,21 @@ pub(crate) fn enable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
     block_on(units::enable(&units))?
 }
 
-/// Disables the start of machines at boot. Returns the changes, one line each.
+/// Disables the start of machines at boot, also of deleted ones. Returns the changes, one line each, and the
+/// errors of machines that neither exist nor were enabled.
 ///
 /// # Errors
 /// A host without systemd, or a refusal by systemd.
-pub(crate) fn disable(paths: &Paths, names: &[Name]) -> Result<Vec<String>> {
+pub(crate) fn disable(paths: &Paths, names: &[Name]) -> Result<(Vec<String>, BatchResult)> {
     require_systemd()?;
     let service = |name: &Name| config::service_template(paths, name).service(name);
     let units: Vec<String> = names.iter().map(service).collect();
-    block_on(units::disable(&units))?
+    let changes = block_on(units::disable(&units))??;
+    let known = each(names, |name| match changes.iter().any(|change| change.contains(&service(name))) {
+        true => Ok(()),
+        false => require_known(paths, name),
+    });
+    Ok((changes, known))
 }
 
 /// Starts or restarts machines.
@@ -132,7 +159,7 @@ fn up(
                 return Err(Error::new(message).with_hint(format!("stop it first: coracle stop {name}")));
             }
         }
-        let Resolved { machine, ignored, .. } = config::machine(paths, name)?;
+        let Resolved { machine, ignored, .. } = startable(action, paths, name)?;
         ignored.iter().for_each(|problem| log::warn!("{problem}"));
         services.push(machine.service());
         if !generator::is_current(paths, &machine) {
@@ -167,6 +194,22 @@ fn up(
     let ready = each(&good, |name| until_ready(paths, name, progress));
     progress.clear();
     merge(before, ready)
+}
+
+/// Returns the machine of a definition. Before a running machine is stopped, the requirements of its next start
+/// are checked.
+fn startable(action: JobAction, paths: &Paths, name: &Name) -> Result<Resolved> {
+    let is_stopped_first = action == JobAction::Restart && running_unit(paths, name).is_some();
+    let resolved = config::machine(paths, name).and_then(|resolved| {
+        if is_stopped_first {
+            preflight::refuse_missing(paths, &resolved.machine)?;
+        }
+        Ok(resolved)
+    });
+    resolved.map_err(|error| match is_stopped_first {
+        true => error.context(format!("machine '{name}' was left running")),
+        false => error,
+    })
 }
 
 /// Waits until the guest of an active unit reports that it is ready. A guest with an init that never reports
@@ -295,7 +338,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         if !units::is_running() {
             let names = [Name::new("web").unwrap()];
-            assert_eq!(stop(&Paths::below(root.path()), &names, &mut Progress::silent()), Ok(()));
+            let stop = || stop(&Paths::below(root.path()), &names, &mut Progress::silent());
+            assert!(stop().is_err());
+            std::fs::create_dir_all(root.path().join("var/lib/machines/web/usr")).unwrap();
+            assert_eq!(stop(), Ok(()));
         }
     }
 }

@@ -33,7 +33,7 @@ fn streams_are_separate_and_the_status_is_exact() {
     }
     let absent = host.exec(&["coracle", "exec", "no-such-name", "--", "true"]);
     assert_eq!(absent.status, 125);
-    assert!(absent.stderr.contains("is not running"), "{}", absent.stderr);
+    assert!(absent.stderr.contains("does not exist"), "{}", absent.stderr);
 }
 
 #[test]

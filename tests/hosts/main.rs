@@ -30,6 +30,7 @@ mod exec;
 mod exhaustion;
 mod faults;
 mod firewall;
+mod first_hour;
 mod foreground;
 mod guests;
 mod host;

@@ -2,7 +2,8 @@
 
 use super::VerbResult;
 use crate::cli::output;
-use crate::config::{Problem, ProblemSeverity, check};
+use crate::config::{Problem, ProblemSeverity};
+use crate::control::preflight;
 use crate::error::Error;
 use crate::paths::Paths;
 use clap::Args;
@@ -10,10 +11,12 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Check definitions, and report all problems with their position
+///
+/// Missing requirements of a start (root, sources of mounts, devices, interfaces, free ports) are warnings.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The definitions and drop-ins; all of this host by default
-    #[arg(value_name = "FILE")]
+    /// Machines, or definitions and drop-ins with a '/' or the suffix .toml; all of this host by default
+    #[arg(value_name = "NAME|FILE")]
     files: Vec<PathBuf>,
 
     /// Print JSON
@@ -23,8 +26,11 @@ pub struct CheckArgs {
 
 impl CheckArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let checked =
-            if self.files.is_empty() { check::all(paths)? } else { check::files(paths, &self.files) };
+        let checked = if self.files.is_empty() {
+            preflight::check_all(paths)?
+        } else {
+            preflight::check_named(paths, &self.files)?
+        };
         if self.json {
             output::json(&checked.problems.iter().map(as_json).collect::<Vec<_>>())?;
         } else {

@@ -28,7 +28,14 @@ pub struct ConfigArgs {
 
 impl ConfigArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let resolved = config::machine(paths, &self.name)?;
+        let resolved = match config::machine(paths, &self.name) {
+            // The origins lead to the mistake.
+            Err(error) if self.explain && !self.json && config::exists(paths, &self.name) => {
+                output::text(&explained(&lines(&config::settings(paths, &self.name)?)))?;
+                return Err(error.into());
+            }
+            resolved => resolved?,
+        };
         resolved.ignored.iter().for_each(|problem| log::warn!("{problem}"));
         let lines = lines(&resolved.settings);
         match (self.json, self.explain) {

@@ -17,12 +17,14 @@ pub struct DisableArgs {
 impl DisableArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let names = &self.enable.names;
-        for change in start::disable(paths, names)? {
+        let (changes, known) = start::disable(paths, names)?;
+        for change in changes {
             output::line(&change)?;
         }
         if self.enable.now {
             with_progress(|progress| start::stop(paths, names, progress))?;
         }
+        known?;
         Ok(0)
     }
 }
