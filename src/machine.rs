@@ -27,6 +27,7 @@ pub(crate) mod unit_name;
 pub mod users;
 
 use crate::error::Error;
+use mounts::Mount;
 
 /// The parts of a machine, each valid separately.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +154,9 @@ impl Machine {
     ///
     /// # Errors
     /// All broken rules, each as one error.
-    pub(crate) fn new(parts: Parts) -> std::result::Result<Self, Vec<Error>> {
+    pub(crate) fn new(mut parts: Parts) -> std::result::Result<Self, Vec<Error>> {
+        // A mount on '/' replaces the root: nothing is written to the one below.
+        parts.root.read_only |= parts.mounts.iter().any(Mount::is_on_root);
         let broken = rules::broken(&parts);
         if broken.is_empty() { Ok(Self(parts)) } else { Err(broken) }
     }

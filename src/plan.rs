@@ -291,6 +291,8 @@ fn build_steps(
             steps.extend([root, BuildStep::MountNamespace, BuildStep::Attach { at }]);
         }
     }
+    // Before all mounts below, which belong to the root that the machine sees.
+    steps.extend(mounts::on_root(machine, facts, maps));
     steps.extend(api_file_systems::api(machine, facts, shows_full_procfs(machine, init)));
     // After `/run`, the target of most links.
     steps.extend(guest_files(machine, facts, maps));

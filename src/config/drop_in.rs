@@ -2,7 +2,7 @@
 //! before a file is written, and reverted if it makes the definition of the machine invalid.
 
 use super::layer::{Layer, Origin, Setting, Shape, definition_settings};
-use super::mounts::MountEntry;
+use super::mounts::{MountEntry, not_root};
 use super::values::{RawValue, Value};
 use crate::error::{Context, Error, Result, nearest};
 use crate::machine::name::Name;
@@ -101,6 +101,7 @@ fn bind(setting: &'static Setting, text: &str) -> Result<DropInSetting> {
     }
     let (text, read_only) = text.strip_suffix(":ro").map_or((text, false), |text| (text, true));
     let bind = super::mounts::bind(text, read_only).map_err(|error| error.context("'mount'"))?;
+    not_root(bind.target.clone().unwrap_or_default()).map_err(|error| error.context("'mount'"))?;
     // As in definitions, setuid programs of a mount take effect only with an explicit setting.
     let bind = MountEntry { setuid: None, ..bind };
     Ok(DropInSetting { key: setting.key, value: Some(format!("[{}]", bind.show())) })

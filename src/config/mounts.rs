@@ -141,17 +141,13 @@ pub(super) const KEYS: &[MountKey] = &[
         show: |entry| entry.lower.as_ref().map(Layers::show),
     },
     key!("upper", upper, Value::read, [Overlay]),
-    key!("target", target, target, [Bind, Tmpfs, Overlay, Inaccessible]),
+    key!("target", target, Value::read, [Bind, Tmpfs, Overlay, Inaccessible]),
     key!("read-only", read_only, Value::read, [Bind, Overlay]),
     key!("recursive", recursive, Value::read, [Bind]),
     key!("map-ids", map_ids, Value::read, [Bind, Overlay]),
     key!("setuid", setuid, Value::read, [Bind, Overlay]),
     key!("options", options, Value::read, [Tmpfs]),
 ];
-
-fn target(raw: &RawValue) -> Result<PathBuf> {
-    PathBuf::read(raw).and_then(not_root)
-}
 
 /// Returns the target of a bind mount that names none.
 ///
@@ -167,11 +163,12 @@ pub(super) fn target_of(source: &BindPath) -> Result<PathBuf> {
 /// Returns `target`, unless it is the root directory.
 ///
 /// # Errors
-/// The mount would hide the whole root.
-pub(super) fn not_root(target: PathBuf) -> Result<PathBuf> {
+/// It is.
+pub(in crate::config) fn not_root(target: PathBuf) -> Result<PathBuf> {
     if target == Path::new("/") {
-        return Err(Error::new("cannot mount on '/', the root of the machine")
-            .with_hint("write the path of a directory below it"));
+        return Err(
+            Error::new("'/' is the root of the machine").with_hint("write the path of a directory below it")
+        );
     }
     Ok(target)
 }
@@ -272,6 +269,7 @@ fn build(
     let missing = |key: &str| Error::new(format!("a mount requires '{key}'"));
     let target = entry.target.as_ref().ok_or_else(|| missing("target"))?;
     let kind = match entry.kind {
+        MountType::Inaccessible => not_root(target.clone()).map(|_| MountKind::Inaccessible)?,
         MountType::Bind => MountKind::Bind {
             source: match entry.source.clone().ok_or_else(|| missing("source"))? {
                 BindPath::Host(path) => BindPath::Host(origin.host_path(paths, path)),
@@ -288,7 +286,6 @@ fn build(
         },
         MountType::Overlay => layers::build(paths, entry, origin, users)?,
         MountType::Tmpfs => MountKind::Tmpfs { options: entry.options.clone().unwrap_or_default() },
-        MountType::Inaccessible => MountKind::Inaccessible,
     };
     Ok(Mount { target: target.clone(), kind })
 }

@@ -184,7 +184,8 @@ fn bind_added(
         let target = snapshot::mount_target(text);
         let mut defined = resolved.machine.mounts.iter();
         let Some(mount) = defined.find(|mount| Some(&mount.target) == target.as_ref()) else { continue };
-        let MountKind::Bind { source: BindPath::Host(source), read_only, ids, setuid, .. } = &mount.kind
+        let kind = Some(&mount.kind).filter(|_| !mount.is_on_root());
+        let Some(MountKind::Bind { source: BindPath::Host(source), read_only, ids, setuid, .. }) = kind
         else {
             changes.push(mount_change(Effect::Restart, "-", text));
             continue;

@@ -69,6 +69,13 @@ pub(crate) enum MountKind {
     Inaccessible,
 }
 
+impl Mount {
+    /// Returns whether it replaces the root of the machine.
+    pub(crate) fn is_on_root(&self) -> bool {
+        self.target == Path::new("/")
+    }
+}
+
 /// Returns the name of the temporary directory of a mount, by its number in the machine.
 pub(crate) fn temporary_directory(number: usize) -> String {
     format!("mount-{number}")

@@ -79,9 +79,14 @@ impl TreePaths {
         self.root.as_fd()
     }
 
-    /// Adds a new file system, mounted by the builder. A tmpfs is empty, others have files of the kernel.
+    /// Adds a new file system, mounted by the builder. A tmpfs is empty, others have files of the kernel. One on
+    /// `/` becomes the root.
     pub(crate) fn keep(&mut self, target: &Path, root: OwnedFd, attributes: MountAttributes, kind: &str) {
         self.forget(target);
+        if target == Path::new("/") {
+            self.root = root;
+            return;
+        }
         let files = match kind {
             "tmpfs" => Files::Ours,
             "proc" => Files::Procfs,
@@ -91,11 +96,13 @@ impl TreePaths {
     }
 
     /// Adds a bind mount with foreign files: the builder's mounts below it are not visible any more. A mount
-    /// at the same target is replaced.
+    /// at the same target is replaced, and one on `/` becomes the root.
     pub(crate) fn cover(&mut self, target: &Path, root: OwnedFd) {
         let replaces = self.mounted.iter().any(|mounted| mounted.target == target);
         self.forget(target);
-        if replaces {
+        if target == Path::new("/") {
+            self.root = root;
+        } else if replaces {
             let attributes = MountAttributes::default();
             let files = Files::Foreign;
             self.mounted.push(Mounted { target: target.to_owned(), root, attributes, files });

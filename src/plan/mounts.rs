@@ -21,10 +21,24 @@ pub(super) fn old_root(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -
     })
 }
 
-/// Returns the steps for mounts, in the order of the definition.
+/// Returns the steps for mounts that replace the root.
+pub(super) fn on_root(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<BuildStep> {
+    steps(machine, facts, maps, Mount::is_on_root)
+}
+
+/// Returns the steps for all other mounts, in the order of the definition.
 pub(super) fn custom(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<BuildStep> {
-    let step = |(number, mount): (usize, &Mount)| step(number, mount, facts, machine.id_count(), maps);
-    machine.mounts.iter().enumerate().map(step).collect()
+    steps(machine, facts, maps, |mount| !mount.is_on_root())
+}
+
+fn steps(
+    machine: &Machine,
+    facts: &Facts,
+    maps: &mut MountMaps,
+    is_wanted: impl Fn(&Mount) -> bool,
+) -> Vec<BuildStep> {
+    let wanted = machine.mounts.iter().enumerate().filter(|(_, mount)| is_wanted(mount));
+    wanted.map(|(number, mount)| step(number, mount, facts, machine.id_count(), maps)).collect()
 }
 
 fn step(number: usize, mount: &Mount, facts: &Facts, count: u32, maps: &mut MountMaps) -> BuildStep {

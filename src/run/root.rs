@@ -9,6 +9,7 @@ use crate::image::stack::Stack;
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::contract::Contract;
+use crate::machine::mounts::{LayerPath, Mount, MountKind};
 use crate::machine::root::RootSource;
 use crate::paths::access::refuse_open;
 use crate::state::id_ranges::RangeRetention;
@@ -62,6 +63,15 @@ pub(super) fn open(machine: &Machine) -> Result<OpenedRoot> {
     }
 }
 
+/// Returns the lowest layer of an overlay that replaces the root: the other ones change it.
+fn lowest_layer(machine: &Machine, mount: &Mount) -> Option<PathBuf> {
+    let MountKind::Overlay { lower, .. } = &mount.kind else { return None };
+    match lower.first().filter(|_| mount.is_on_root())? {
+        LayerPath::Host(path) => Some(path.clone()),
+        LayerPath::Inside(path) => Some(machine.root.top().join(path.strip_prefix("/").unwrap_or(path))),
+    }
+}
+
 /// A root before it is attached.
 #[derive(Debug)]
 pub(super) struct OpenedRoot {
@@ -89,7 +99,11 @@ pub(super) fn attach(
             Tree::of_mounts(attached.root.as_fd(), machine.root.path(), further)?
         }
     };
-    let mounts = machine.mounts.iter().map(|mount| (mount.target.as_path(), mount.source()));
+    let lowest: Vec<Option<PathBuf>> =
+        machine.mounts.iter().map(|mount| lowest_layer(machine, mount)).collect();
+    let mounts = machine.mounts.iter().zip(&lowest);
+    let mounts =
+        mounts.map(|(mount, lowest)| (mount.target.as_path(), lowest.as_deref().or_else(|| mount.source())));
     let tree = root.with_mounts(mounts)?;
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     tree.check_is_root(booting && machine.switches.check_os_release)?;

@@ -6,6 +6,31 @@ use crate::lab::Lab;
 
 #[test]
 #[ignore = "needs root"]
+fn a_mount_on_the_root_replaces_it() {
+    let lab = Lab::new();
+    let other = lab.path("/srv/other");
+    std::fs::create_dir_all(lab.path("/srv/upper")).unwrap();
+    let copied = std::process::Command::new("cp").arg("-a").arg(lab.tree()).arg(&other).status().unwrap();
+    assert!(copied.success());
+    std::fs::write(other.join("which"), "other\n").unwrap();
+    let script = "cat /which 2>/dev/null || :; ls -d /usr /proc/self >/dev/null; : >/new; ls /new";
+    let of = |path: &str| lab.path(path).to_str().unwrap().to_owned();
+    let bind = format!("--bind={}:/", of("/srv/other"));
+    let overlay = format!("--overlay={}:{}:/", lab.tree().display(), of("/srv/upper"));
+    let usr = format!("--bind-ro={}/usr:/usr", lab.tree().display());
+    for (run, map) in [(Lab::sh_plain as fn(&Lab, &[&str], &str) -> String, ""), (Lab::sh, ":idmap")] {
+        assert_eq!(run(&lab, &[&format!("{bind}{map}")], script), "other\n/new\n");
+        assert!(other.join("new").exists());
+        std::fs::remove_file(other.join("new")).unwrap();
+        assert_eq!(run(&lab, &[&overlay], script), "/new\n");
+        assert!(lab.path("/srv/upper/new").exists() && !lab.tree().join("new").exists());
+        let empty = run(&lab, &["--tmpfs=/", &usr, "--setenv=PATH=/usr/bin"], "echo /* | tr ' ' '\\n'");
+        assert!(empty.contains("/usr\n") && !empty.contains("/etc\n"), "{empty}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_read_only_root_stays_so() {
     let lab = Lab::new();
     lab.sh(&[], "true");

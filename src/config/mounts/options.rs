@@ -28,7 +28,7 @@ pub(crate) fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
         path => BindPath::Host(of_host(path)?),
     };
     let target = match target {
-        Some(target) => PathBuf::read(&RawValue::Text(target)).and_then(not_root)?,
+        Some(target) => PathBuf::read(&RawValue::Text(target))?,
         None => target_of(&source)?,
     };
     let mut mount = MountEntry {
@@ -82,7 +82,7 @@ pub(crate) fn tmpfs(text: &str) -> Result<MountEntry> {
     if let Some(options) = &options {
         String::read(&RawValue::Text(options))?;
     }
-    let target = PathBuf::read(&RawValue::Text(target)).and_then(not_root)?;
+    let target = PathBuf::read(&RawValue::Text(target))?;
     Ok(MountEntry { kind: MountType::Tmpfs, target: Some(target), options, ..MountEntry::default() })
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn overlay(text: &str, read_only: bool) -> Result<MountEntry> {
     };
     let mut mount = MountEntry {
         kind: MountType::Overlay,
-        target: Some(PathBuf::read(&RawValue::Text(target)).and_then(not_root)?),
+        target: Some(PathBuf::read(&RawValue::Text(target))?),
         read_only: Some(read_only),
         // As in systemd-nspawn(1).
         setuid: Some(true),
@@ -191,7 +191,7 @@ mod tests {
             assert_eq!(bind(&format!("/a:/b:{option}"), false).unwrap().map_ids, Some(ids));
         }
         for bad in
-            ["", "a", ":", "+", "+a", "/a:b", "/a:/b:nonsense", "/a:/b:idmap:x", "/a\\", "/a:/", "/a:/../b"]
+            ["", "a", ":", "+", "+a", "/a:b", "/a:/b:nonsense", "/a:/b:idmap:x", "/a\\", "/", "/a:/../b"]
         {
             assert!(bind(bad, false).is_err(), "{bad}");
         }
@@ -209,10 +209,15 @@ mod tests {
         assert_eq!((mount.lower.unwrap().show(), mount.target), ("[\"/a\"]".into(), Some("/b".into())));
         let mount = overlay("/a:/b:/c", true).unwrap();
         assert_eq!((mount.lower.unwrap().show(), mount.upper), ("[\"/a\", \"/b\"]".into(), None));
-        for bad in
-            ["", "/a", "a:/b:/c", "/a:b:/c", "/a:/b:/", "::/c", "/a:+/b", "/a:/b:c", "/a:+:/c", "/a:+/:/c"]
-        {
+        for bad in ["", "/a", "a:/b:/c", "/a:b:/c", "::/c", "/a:+/b", "/a:/b:c", "/a:+:/c", "/a:+/:/c"] {
             assert!(overlay(bad, false).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mounts_can_replace_the_root() {
+        for mount in [bind("/a:/", false), overlay("/a:/b:/", false), tmpfs("/")] {
+            assert_eq!(mount.unwrap().target, Some("/".into()));
         }
     }
 

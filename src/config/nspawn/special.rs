@@ -243,15 +243,13 @@ pub(super) fn inaccessible(
     add_mount(reader, assignment, mounts::inaccessible(&assignment.value))
 }
 
-/// Adds a mount. Those on `/` have no support.
+/// Adds a mount.
 fn add_mount(
     reader: &mut NspawnReader,
-    Assignment { value, origin, .. }: &Assignment,
+    Assignment { origin, .. }: &Assignment,
     mount: ConfigResult<MountEntry>,
 ) -> Result<(), Refusal> {
-    let is_on_root = value.split(':').any(|path| path == "/");
-    let unusable = if is_on_root { Refusal::Unsupported } else { Refusal::Invalid };
-    reader.layer.mounts.entries.push(mount.map_err(unusable)?, origin.clone());
+    reader.layer.mounts.entries.push(mount?, origin.clone());
     Ok(())
 }
 

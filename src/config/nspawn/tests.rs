@@ -85,9 +85,7 @@ fn users_and_ownership_imply_each_other() {
         users("[Files]\nPrivateUsersOwnership=chown"),
         "users.private=\"no\"@2 users.ownership=\"off\"@2"
     );
-    for unsupported in
-        ["[Exec]\nPrivateUsers=1000:10", "[Files]\nBind=/a:/", "[Files]\nTemporaryFileSystem=/"]
-    {
+    for unsupported in ["[Exec]\nPrivateUsers=1000:10", "[Exec]\nPrivateUsersDelegate=2"] {
         let (settings, problems) = parsed(Trust::Trusted, unsupported);
         assert!(settings.is_empty() && problems.len() == 1, "{unsupported}: {settings:?}, {problems:?}");
         assert!(problems[0].starts_with("web.nspawn:2: '"), "{problems:?}");
