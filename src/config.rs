@@ -142,6 +142,11 @@ pub fn run(paths: &Paths, options: Options, kept: Option<&Name>) -> Result<Resol
             .map_err(|error| Error::from(error).context("cannot determine the current directory"))?;
         options.root.directory.set(here, Origin::Flag("current directory"));
     }
+    if let Some(directory) = options.root.directory.value().cloned() {
+        // Before the name of the machine, which is that of the version.
+        let version = find::newest_version(&directory).map_err(|error| error.with_kind(Kind::Launch))?;
+        options.root.directory.set(version, options.root.directory.origin());
+    }
     let root = || options.root.directory.value().or(options.root.stack.value());
     let (name, is_derived) = match options.identity.name.value() {
         Some(name) => (name.clone(), false),

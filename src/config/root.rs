@@ -122,7 +122,8 @@ impl RootSettings {
     pub(super) fn build(&self, paths: &Paths) -> Result<Root> {
         let path =
             |setting: &Single<PathBuf>| Some(setting.origin().host_path(paths, setting.value()?.clone()));
-        let source = match (path(&self.directory), path(&self.stack)) {
+        let newest = |path: Option<PathBuf>| path.map(|path| find::newest_version(&path)).transpose();
+        let source = match (newest(path(&self.directory))?, newest(path(&self.stack))?) {
             (Some(_), Some(_)) => {
                 return Err(Error::new("root.directory and root.stack exclude each other")
                     .with_hint("remove one of them"));

@@ -20,6 +20,14 @@ pub(crate) fn by_name(paths: &Paths, name: &Name) -> Option<RootSource> {
     all_of(paths, name).next()
 }
 
+/// Returns the newest version if a path stands for one (systemd.v(7)), else the path.
+///
+/// # Errors
+/// There is no version for this host.
+pub(crate) fn newest_version(path: &Path) -> Result<PathBuf> {
+    version::of_path(path)
+}
+
 /// Returns the image of a name for a verb that changes it.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Versions: their order, and the choice of an entry in a directory `NAME.v` (systemd.v(7)). Called by `find`.
 //! It renames no entry: counters of boot attempts are only read.
 
+use crate::error::{Error, Result};
 use std::cmp::Ordering;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -84,7 +85,7 @@ fn architectures() -> &'static [&'static str] {
 }
 
 /// All architectures of a suffix `_ARCHITECTURE`: an unknown word is a part of the version.
-const ARCHITECTURES: [&str; 15] = [
+const ARCHITECTURES: [&str; 33] = [
     "x86-64",
     "x86",
     "arm64",
@@ -95,11 +96,29 @@ const ARCHITECTURES: [&str; 15] = [
     "riscv32",
     "ppc64-le",
     "ppc64",
+    "ppc-le",
     "ppc",
     "s390x",
     "s390",
     "loongarch64",
     "mips64-le",
+    "mips64",
+    "mips-le",
+    "mips",
+    "sparc64",
+    "sparc",
+    "alpha",
+    "ia64",
+    "parisc64",
+    "parisc",
+    "sh64",
+    "sh",
+    "m68k",
+    "tilegx",
+    "cris",
+    "arc-be",
+    "arc",
+    "nios2",
 ];
 
 /// An entry of a versioned directory.
@@ -165,6 +184,28 @@ pub(super) fn newest(directory: &Path, name: &str, suffix: &str) -> Option<PathB
     let names = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.file_name());
     let entries = names.filter_map(|file: OsString| Entry::parse(file.to_str()?, name, suffix));
     entries.max_by(Entry::compare).map(|entry| directory.join(entry.name))
+}
+
+/// Returns the newest version that a path stands for: a directory `NAME.v`, or `NAME.v/NAME___SUFFIX`. All other
+/// paths stand for themselves, and so does a tree in a directory `NAME.v`.
+///
+/// # Errors
+/// There is no version for this host.
+pub(super) fn of_path(path: &Path) -> Result<PathBuf> {
+    let base = |path: &Path| Some(path.file_name()?.to_str()?.strip_suffix(".v")?.to_owned());
+    let pattern = path.file_name().and_then(|file| file.to_str()?.split_once("___"));
+    let found = match (base(path), pattern, path.parent()) {
+        (Some(base), ..) if !path.join("usr").exists() => {
+            let name = base.strip_suffix(".mstack");
+            newest(path, name.unwrap_or(&base), if name.is_some() { ".mstack" } else { "" })
+        }
+        (None, Some((name, suffix)), Some(above)) if base(above).is_some() => newest(above, name, suffix),
+        _ => return Ok(path.to_owned()),
+    };
+    found.ok_or_else(|| {
+        Error::new(format!("there is no version for this host in '{}'", path.display()))
+            .with_hint("create a directory NAME_VERSION in NAME.v (systemd.v(7))")
+    })
 }
 
 #[cfg(test)]
@@ -233,5 +274,30 @@ mod tests {
         assert_eq!(newest(&["web_1+0-3", "web_2+0"]).as_deref(), Some("web_2+0"));
         assert_eq!(newest(&["web_1", "web_2+0-3"]).as_deref(), Some("web_1"));
         assert_eq!(newest(&["web_2+1-2", "web_2+3-0"]).as_deref(), Some("web_2+3-0"));
+    }
+
+    #[test]
+    fn a_path_can_stand_for_its_newest_version() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        for path in ["a.v/a_9", "a.v/a_10", "a.v/a_11_sparc", "b.mstack.v/b_1.mstack", "tree.v/usr", "c/c_1"]
+        {
+            std::fs::create_dir_all(at(path)).unwrap();
+        }
+        for (path, expected) in [
+            ("a.v", "a.v/a_10"),
+            ("a.v/", "a.v/a_10"),
+            ("a.v/a___", "a.v/a_10"),
+            ("a.v/a_9", "a.v/a_9"),
+            ("b.mstack.v", "b.mstack.v/b_1.mstack"),
+            ("tree.v", "tree.v"),
+            ("c/c___", "c/c___"),
+            ("c", "c"),
+        ] {
+            assert_eq!(of_path(&at(path)).unwrap(), at(expected), "{path}");
+        }
+        for path in ["missing.v", "a.v/other___", "a.v/a___.mstack"] {
+            assert!(of_path(&at(path)).is_err(), "{path}");
+        }
     }
 }
