@@ -96,6 +96,16 @@ impl From<Refusal> for Error {
 }
 
 impl StepFailure {
+    /// Returns whether the last step failed, which executes the payload.
+    pub(crate) fn is_last(&self) -> bool {
+        self.step == self.of
+    }
+
+    /// Returns the cause in one line.
+    pub(crate) fn cause(&self) -> String {
+        shorten(&self.cause)
+    }
+
     /// Returns the failed step and its cause in one line, for a warning.
     pub(crate) fn in_short(&self) -> String {
         format!("cannot {}: {}", shorten(&self.doing), shorten(&self.cause))

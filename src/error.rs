@@ -13,6 +13,10 @@ pub(crate) enum Kind {
     Usage,
     /// A machine did not reach its payload: exit status 125.
     Launch,
+    /// The command in a machine cannot be executed: exit status 126, as with sh(1).
+    NotExecutable,
+    /// The command does not exist in a machine: exit status 127, as with sh(1).
+    NoCommand,
     /// Anything else: exit status 1.
     Failure,
 }
@@ -47,6 +51,11 @@ impl Error {
         Self { kind, ..self }
     }
 
+    /// Replaces the kind, unless a cause has set another one than [`Kind::Failure`].
+    pub(crate) fn with_kind_of_failure(self, kind: Kind) -> Self {
+        if self.kind == Kind::Failure { self.with_kind(kind) } else { self }
+    }
+
     /// Adds the failed action in front of the cause.
     pub fn context(mut self, action: impl Into<String>) -> Self {
         self.chain.insert(0, action.into());
@@ -76,6 +85,8 @@ impl Kind {
         match self {
             Self::Usage => 2,
             Self::Launch => LAUNCH_STATUS,
+            Self::NotExecutable => 126,
+            Self::NoCommand => 127,
             Self::Failure => 1,
         }
     }

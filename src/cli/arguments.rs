@@ -1,7 +1,7 @@
 //! Arguments shared by several verbs.
 
 use super::argument_table::{ArgumentRow, Slot, long};
-use crate::control::copy::{self, Replace};
+use crate::control::copy::{self, LinkMode, Replace};
 use crate::control::{exec, start};
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
@@ -85,7 +85,7 @@ pub(crate) struct EnableOptions {
 #[derive(Debug, Args)]
 pub(crate) struct CopyOptions {
     /// The machine
-    #[arg(value_name = "NAME", value_parser = Name::new)]
+    #[arg(value_name = "NAME", value_parser = copied_machine)]
     name: Name,
 
     /// The file or directory to copy
@@ -99,6 +99,21 @@ pub(crate) struct CopyOptions {
     /// Replace existing files
     #[arg(long)]
     force: bool,
+
+    /// Copy a symbolic link SRC as a link, instead of the file that it leads to
+    #[arg(short = 'P', long)]
+    no_dereference: bool,
+}
+
+/// Parses the machine of a copy. The order of the arguments is not that of scp(1).
+fn copied_machine(text: &str) -> Result<Name> {
+    Name::new(text).map_err(|error| match text.contains(['/', ':']) {
+        true => Error::usage("the machine is the first argument").with_hint(
+            "write 'coracle copy-to NAME SRC DST' with SRC on the host, or 'coracle copy-from NAME SRC DST' with \
+             DST on the host",
+        ),
+        false => error,
+    })
 }
 
 impl CopyOptions {
@@ -109,6 +124,7 @@ impl CopyOptions {
             source: &self.source,
             destination: self.destination.as_ref().unwrap_or(&self.source),
             replace: if self.force { Replace::Yes } else { Replace::No },
+            links: if self.no_dereference { LinkMode::Keep } else { LinkMode::Follow },
         }
     }
 }

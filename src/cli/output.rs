@@ -31,6 +31,11 @@ pub(crate) fn finish() -> Result<()> {
     text("")
 }
 
+/// Returns whether standard output is a terminal.
+pub(crate) fn is_terminal() -> bool {
+    termios::isatty(rustix::stdio::stdout())
+}
+
 /// Returns the columns of standard output. `None` if it is not a terminal.
 pub(crate) fn columns() -> Option<usize> {
     let out = rustix::stdio::stdout();

@@ -25,17 +25,39 @@ pub(crate) struct DropInSetting {
     pub(crate) key: &'static str,
     /// The value as written in a definition; `None` to remove the setting from the drop-in.
     pub(crate) value: Option<String>,
+    /// The values of a list in the drop-in that the new ones replace.
+    pub(crate) replaced: Vec<String>,
 }
 
-/// Parses `KEY=VALUE`; the key may be its last part only.
+impl DropInSetting {
+    fn new(key: &'static str, value: Option<String>) -> Self {
+        Self { key, value, replaced: Vec::new() }
+    }
+}
+
+/// The effect of a change on the values of a list in the drop-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ListChange {
+    Replace,
+    Add,
+    Remove,
+}
+
+/// Parses `KEY=VALUE`, and for lists `KEY+=VALUE` and `KEY-=VALUE`, which change the values in the layer
+/// `current` of the drop-in; the key may be its last part only.
 ///
 /// # Errors
 /// The key is unknown or a list without support here, or the value is invalid.
-pub(crate) fn change(text: &str) -> Result<DropInSetting> {
+pub(crate) fn change(text: &str, current: &Layer) -> Result<DropInSetting> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
         Error::usage(format!("'{text}' is not a change"))
             .with_hint("write KEY=VALUE, for example memory-max=512M")
     })?;
+    let (key, how) = match (key.strip_suffix('+'), key.strip_suffix('-')) {
+        (Some(key), _) => (key, ListChange::Add),
+        (_, Some(key)) => (key, ListChange::Remove),
+        _ => (key, ListChange::Replace),
+    };
     let has_key = |setting: &&Setting| setting.key == key || setting.name() == key;
     let setting = definition_settings().find(has_key).ok_or_else(|| {
         let error = Error::usage(format!("unknown setting '{key}'"));
@@ -44,8 +66,11 @@ pub(crate) fn change(text: &str) -> Result<DropInSetting> {
             None => error.with_hint("see coracle.toml(5) for all settings"),
         }
     })?;
-    if setting.shape == Shape::SingleOrList || matches!(setting.key, "network.ports" | "network.on-demand") {
-        return list(setting, key, value);
+    if matches!(setting.shape, Shape::SingleOrList | Shape::List) {
+        return list(setting, key, value, how, current);
+    }
+    if how != ListChange::Replace {
+        return Err(Error::usage(format!("'{key}' is not a list")).with_hint(format!("write {key}=VALUE")));
     }
     if setting.shape == Shape::Tables {
         return bind(setting, value);
@@ -55,7 +80,7 @@ pub(crate) fn change(text: &str) -> Result<DropInSetting> {
             .with_hint("edit the definition, then run 'coracle apply'"));
     }
     if value.is_empty() {
-        return Ok(DropInSetting { key: setting.key, value: None });
+        return Ok(DropInSetting::new(setting.key, None));
     }
     let mut layer = Layer::default();
     let origin = Origin::Flag("set");
@@ -73,38 +98,62 @@ pub(crate) fn change(text: &str) -> Result<DropInSetting> {
         })
         .map_err(|error| error.context(format!("'{key}'")))?;
     let value = layer.lines(setting).into_iter().next().map(|line| line.value);
-    Ok(DropInSetting { key: setting.key, value })
+    Ok(DropInSetting::new(setting.key, value))
 }
 
 /// Parses a list separated by commas. It is appended to the list of the definition; a single word of a
-/// setting with
-/// [`Shape::SingleOrList`] replaces it.
-fn list(setting: &'static Setting, key: &str, value: &str) -> Result<DropInSetting> {
+/// setting with [`Shape::SingleOrList`] replaces it.
+fn list(
+    setting: &'static Setting,
+    key: &str,
+    value: &str,
+    how: ListChange,
+    current: &Layer,
+) -> Result<DropInSetting> {
     let mut layer = Layer::default();
     for item in value.split(',').filter(|item| !item.is_empty()) {
         let result = layer.set(setting, &RawValue::Text(item.trim()), Origin::Flag("set"));
         result.map_err(|error| error.context(format!("'{key}'")))?;
     }
-    let shown: Vec<String> = layer.lines(setting).into_iter().map(|line| line.value).collect();
+    let values =
+        |layer: &Layer| -> Vec<String> { layer.lines(setting).into_iter().map(|line| line.value).collect() };
+    let (named, stored) = (values(&layer), values(current));
+    let shown: Vec<String> = match how {
+        ListChange::Replace => named,
+        ListChange::Add => {
+            let added = named.into_iter().filter(|value| !stored.contains(value));
+            stored.iter().cloned().chain(added.collect::<Vec<_>>()).collect()
+        }
+        ListChange::Remove => {
+            if let Some(absent) = named.iter().find(|value| !stored.contains(value)) {
+                return Err(Error::new(format!("'{key}' has no value {absent} that 'set' has written"))
+                    .with_hint("see 'coracle config NAME --explain' for the file of each value"));
+            }
+            stored.into_iter().filter(|value| !named.contains(value)).collect()
+        }
+    };
+    let is_replaced =
+        |value: &String| how == ListChange::Replace && !shown.is_empty() && !shown.contains(value);
+    let replaced = values(current).into_iter().filter(is_replaced).collect();
     let value = match shown.as_slice() {
         [] => None,
         [word] if setting.shape == Shape::SingleOrList => Some(word.clone()),
         all => Some(format!("[{}]", all.join(", "))),
     };
-    Ok(DropInSetting { key: setting.key, value })
+    Ok(DropInSetting { key: setting.key, value, replaced })
 }
 
 /// Parses a bind mount, `SOURCE[:TARGET[:OPTIONS]][:ro]`. It is appended to the mounts of the definition.
 fn bind(setting: &'static Setting, text: &str) -> Result<DropInSetting> {
     if text.is_empty() {
-        return Ok(DropInSetting { key: setting.key, value: None });
+        return Ok(DropInSetting::new(setting.key, None));
     }
     let (text, read_only) = text.strip_suffix(":ro").map_or((text, false), |text| (text, true));
     let bind = super::mounts::bind(text, read_only).map_err(|error| error.context("'mount'"))?;
     not_root(bind.target.clone().unwrap_or_default()).map_err(|error| error.context("'mount'"))?;
     // As in definitions, setuid programs of a mount take effect only with an explicit setting.
     let bind = MountEntry { setuid: None, ..bind };
-    Ok(DropInSetting { key: setting.key, value: Some(format!("[{}]", bind.show())) })
+    Ok(DropInSetting::new(setting.key, Some(format!("[{}]", bind.show()))))
 }
 
 /// Merges changes of the same key: further mounts are appended to the first one.
@@ -140,6 +189,37 @@ pub(crate) fn file(paths: &Paths, name: &Name, keep: Persistence) -> PathBuf {
         Persistence::UntilReboot => ("/run/coracle/machines.d", "95-set.toml"),
     };
     paths.join(directory).join(format!("{name}.toml.d")).join(file)
+}
+
+/// Returns the settings of the drop-in of a lifetime; none if it does not exist.
+pub(crate) fn current(paths: &Paths, name: &Name, keep: Persistence) -> Layer {
+    let file = file(paths, name, keep);
+    if file.exists() { super::definition_files::read(&file).0 } else { Layer::default() }
+}
+
+/// Refuses to remove a setting that is in another file than the drop-ins.
+///
+/// # Errors
+/// The setting with its file and line.
+pub(crate) fn refuse_foreign(paths: &Paths, name: &Name, change: &DropInSetting) -> Result<()> {
+    let Some(setting) = definition_settings().find(|setting| setting.key == change.key) else {
+        return Ok(());
+    };
+    let is_own = [Persistence::Always, Persistence::UntilReboot]
+        .into_iter()
+        .any(|keep| !current(paths, name, keep).lines(setting).is_empty());
+    if is_own || change.value.is_some() {
+        return Ok(());
+    }
+    let lines = super::settings(paths, name)?.lines(setting);
+    match lines.into_iter().map(|line| line.origin).find(|origin| matches!(origin, Origin::File { .. })) {
+        Some(origin) => {
+            let message =
+                format!("{} is set in {origin}: 'set' removes only what 'set' has written", change.key);
+            Err(Error::new(message).with_hint("edit that file, then run 'coracle apply'"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The previous contents of the files that a change replaced.
@@ -270,19 +350,32 @@ mod tests {
 
     #[test]
     fn changes_are_parsed_like_definitions() {
-        let shown = |text: &str| change(text).unwrap().value;
-        assert_eq!(change("memory-max=512M").unwrap().key, "resources.memory-max");
+        let shown = |text: &str| change(text, &Layer::default()).unwrap().value;
+        assert_eq!(change("memory-max=512M", &Layer::default()).unwrap().key, "resources.memory-max");
         assert_eq!(shown("resources.tasks-max=64").as_deref(), Some("64"));
         assert_eq!(shown("cpu-quota=150%").as_deref(), Some("\"150%\""));
         assert_eq!(shown("no-new-privileges=yes").as_deref(), Some("true"));
         assert_eq!(shown("memory-max="), None);
-        let mounts = [change("mount=/a:/b:ro").unwrap(), change("mount=/c").unwrap()].to_vec();
+        let mounts = [
+            change("mount=/a:/b:ro", &Layer::default()).unwrap(),
+            change("mount=/c", &Layer::default()).unwrap(),
+        ]
+        .to_vec();
         let both = merge(mounts).unwrap();
         let table: toml::Table = format!("mount = {}", both[0].value.as_deref().unwrap()).parse().unwrap();
         assert_eq!(table["mount"][0]["target"].as_str(), Some("/b"));
         assert_eq!(table["mount"][0]["read-only"].as_bool(), Some(true));
         assert_eq!(table["mount"][1]["source"].as_str(), Some("/c"));
-        assert!(merge([change("tasks-max=1").unwrap(), change("tasks-max=2").unwrap()].to_vec()).is_err());
+        assert!(
+            merge(
+                [
+                    change("tasks-max=1", &Layer::default()).unwrap(),
+                    change("tasks-max=2", &Layer::default()).unwrap()
+                ]
+                .to_vec()
+            )
+            .is_err()
+        );
         for bad in [
             "memory-max",
             "memroy-max=1",
@@ -291,10 +384,26 @@ mod tests {
             "mount=/a:/",
             "mount=/a:/b:nonsense",
             "name=y",
+            "memory-max+=1M",
         ] {
-            assert!(change(bad).is_err(), "{bad}");
+            assert!(change(bad, &Layer::default()).is_err(), "{bad}");
         }
-        assert!(change("memroy-max=1").unwrap_err().hint().unwrap().contains("memory-max"));
+        assert!(
+            change("memroy-max=1", &Layer::default()).unwrap_err().hint().unwrap().contains("memory-max")
+        );
+    }
+
+    #[test]
+    fn values_are_added_to_and_removed_from_the_list_of_the_drop_in() {
+        let file = Path::new("/set.toml");
+        let (current, _) = super::super::toml::read(file, "network.ports = [\"8080:80\", \"81:81\"]");
+        let shown = |text: &str| change(text, &current).unwrap().value;
+        assert_eq!(shown("ports+=8082:82").as_deref(), Some("[\"8080:80\", \"81:81\", \"8082:82\"]"));
+        assert_eq!(shown("ports+=81:81").as_deref(), Some("[\"8080:80\", \"81:81\"]"));
+        assert_eq!(shown("ports-=8080:80").as_deref(), Some("[\"81:81\"]"));
+        assert_eq!(shown("ports-=8080:80,81:81"), None);
+        assert!(change("ports-=9:9", &current).unwrap_err().hint().unwrap().contains("--explain"));
+        assert_eq!(shown("boot.arguments=a,b").as_deref(), Some("[\"a\", \"b\"]"));
     }
 
     #[test]
@@ -303,7 +412,9 @@ mod tests {
         let paths = Paths::below(root.path());
         let name = Name::new("web").unwrap();
         std::fs::create_dir_all(paths.images().join("web")).unwrap();
-        let set = |text: &str, lifetime| write_changes(&paths, &name, &[change(text).unwrap()], lifetime);
+        let set = |text: &str, lifetime| {
+            write_changes(&paths, &name, &[change(text, &Layer::default()).unwrap()], lifetime)
+        };
         let memory =
             || *crate::config::machine(&paths, &name).unwrap().machine.resources.memory_max.as_ref().unwrap();
         set("memory-max=1M", Persistence::Always).unwrap();

@@ -52,10 +52,16 @@ pub(crate) enum SetResult {
 /// # Errors
 /// An invalid change, a definition that is invalid with it, or a failure to apply it.
 pub(crate) fn set(paths: &Paths, name: &Name, changes: &[String], keep: Persistence) -> Result<SetResult> {
-    let changes = changes.iter().map(|text| drop_in::change(text)).collect::<Result<Vec<_>>>()?;
+    let current = drop_in::current(paths, name, keep);
+    let changes = changes.iter().map(|text| drop_in::change(text, &current)).collect::<Result<Vec<_>>>()?;
     let changes = drop_in::merge(changes)?;
     if !config::exists(paths, name) {
         return Err(config::missing(paths, name));
+    }
+    changes.iter().try_for_each(|change| drop_in::refuse_foreign(paths, name, change))?;
+    for change in changes.iter().filter(|change| !change.replaced.is_empty()) {
+        let word = change.key.rsplit('.').next().unwrap_or(change.key);
+        log::info!("{} replaces {}; '{word}+=' adds values", change.key, change.replaced.join(", "));
     }
     let previous = drop_in::write_changes(paths, name, &changes, keep)?;
     if !Record::read(paths, name)?.is_some_and(|record| record.is_alive()) {

@@ -50,6 +50,17 @@ pub(crate) struct CopyRequest<'a> {
     pub(crate) destination: &'a Path,
     /// Whether to replace an existing destination.
     pub(crate) replace: Replace,
+    /// The handling of a source that is a symbolic link.
+    pub(crate) links: LinkMode,
+}
+
+/// The handling of a source that is a symbolic link. Links below the source are copied as links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkMode {
+    /// Copy the file that it leads to, inside the same tree.
+    Follow,
+    /// Copy the link.
+    Keep,
 }
 
 /// Copies from the host into a machine.
@@ -64,7 +75,7 @@ pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progre
         None
     } else {
         let path = absolute(request.source)?;
-        Some((open_source(&GuestRoot::of_caller()?, &path)?, path))
+        Some((open_source(&GuestRoot::of_caller()?, &path, request.links)?, path))
     };
     let interrupted = interrupted::take(paths, request.name, TreeSide::Guest);
     let record_file = RecordFile::write(paths, request.name, TreeSide::Guest, request.destination)?;
@@ -145,7 +156,7 @@ pub(crate) fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Prog
         Side::Child => {
             drop(ours);
             guest.work(&theirs, |root, state| {
-                let from = open_source(root, request.source)?;
+                let from = open_source(root, request.source, request.links)?;
                 Walk::run(&from, TreeSide::Guest, guest.ids, &mut &theirs, state)
             })
         }
@@ -222,9 +233,13 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf> {
     std::path::absolute(path).context(|| format!("cannot resolve '{}'", path.display()))
 }
 
-/// Opens the source; of a symbolic link the link itself.
-fn open_source(root: &GuestRoot, path: &Path) -> Result<OwnedFd> {
-    root.find_link(path).context(|| format!("cannot open '{}'", path.display()))
+/// Opens the source for reference.
+fn open_source(root: &GuestRoot, path: &Path, links: LinkMode) -> Result<OwnedFd> {
+    let found = match links {
+        LinkMode::Follow => root.find(path),
+        LinkMode::Keep => root.find_link(path),
+    };
+    found.context(|| format!("cannot open '{}'", path.display()))
 }
 
 /// Returns the directory of a destination and the name in it. An existing directory takes the source under

@@ -7,7 +7,7 @@ pub(super) mod forward;
 mod stdio;
 
 use super::{freezer, require_root, running, signal};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::lsm;
 use crate::host::probe;
 use crate::host::rlimits;
@@ -59,9 +59,11 @@ pub(crate) struct ExecRequest<'a> {
 /// Runs a command in a machine and waits until it exits.
 ///
 /// # Errors
-/// The reason why the command was not executed, of kind [`Kind::Launch`].
+/// The reason why the command was not executed, of kind [`Kind::Launch`], or of a kind of its own for a command
+/// that is missing or not executable.
 pub(crate) fn exec(paths: &Paths, request: &ExecRequest<'_>) -> Result<u8> {
-    prepare_and_enter(paths, request).map_err(|error| error.with_kind(Kind::Launch))?.run()
+    let of_launch = |error: Error| error.with_kind_of_failure(Kind::Launch);
+    prepare_and_enter(paths, request).map_err(of_launch)?.run()
 }
 
 /// Prepares and clones the command; returns once it is executed.

@@ -34,6 +34,10 @@ pub(crate) struct LogQuery<'a> {
     pub(crate) follow: bool,
     /// The number of last lines.
     pub(crate) lines: Option<u32>,
+    /// The units of the guest with the selected entries; all entries if empty.
+    pub(crate) units: &'a [String],
+    /// The order of entries.
+    pub(crate) order: Order,
     /// One boot of the machine: `0` the last, `-1` the one before, `1` the first, or a boot id.
     pub(crate) boot: Option<&'a str>,
     /// The selected entries.
@@ -41,6 +45,8 @@ pub(crate) struct LogQuery<'a> {
     /// The output format.
     pub(crate) format: Format,
 }
+
+pub(crate) use crate::host::systemd::journal::Order;
 
 /// A selection of entries, with the arguments of journalctl(1).
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,6 +85,8 @@ impl LogQuery<'_> {
             until: owned(filter.until),
             priority: owned(filter.priority),
             grep: owned(filter.grep),
+            units: self.units.to_vec(),
+            order: self.order,
             fields: if self.format == Format::Json { Fields::All } else { Fields::Shown },
             ..Query::default()
         }
@@ -93,8 +101,12 @@ impl LogQuery<'_> {
 pub(crate) fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<()> {
     let definition = defined(paths, query.name);
     let root = definition.as_ref().ok().map(|machine| machine.root.path().to_owned());
-    let journals = journals(paths, query.name, root.as_deref())?;
+    let mut journals = journals(paths, query.name, root.as_deref())?;
     let boot = query.boot.map(|boot| find_boot(&journals[0], query.name, boot)).transpose()?;
+    if !query.units.is_empty() {
+        // The units of the host have the same names.
+        journals.retain(|journal| matches!(journal, Journal::Guest(_)));
+    }
     let lines = if query.follow { Some(query.lines.unwrap_or(BEFORE_FOLLOWING)) } else { query.lines };
     let Some(lines) = lines else {
         let queries = queries(&journals, boot.as_deref(), |_| query.query());
@@ -139,7 +151,9 @@ fn known(paths: &Paths, name: &Name, definition: Result<Machine>) -> Result<()> 
 /// No journalctl.
 pub(crate) fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Result<Vec<String>> {
     let (filter, format) = (Filter::default(), Format::default());
-    let query = LogQuery { name, follow: false, lines: Some(lines), boot: None, filter, format };
+    let (units, order): (&[String], _) = (&[], Order::OldestFirst);
+    let query =
+        LogQuery { name, follow: false, lines: Some(lines), units, order, boot: None, filter, format };
     let last = last(&journals(paths, name, root)?, &query, None, lines)?;
     Ok(last.entries.iter().map(|entry| line(entry, format)).collect())
 }
@@ -155,11 +169,20 @@ struct Last {
 /// Reads the last `lines` entries.
 fn last(journals: &[Journal], query: &LogQuery<'_>, boot: Option<&str>, lines: u32) -> Result<Last> {
     let mut last = Last { entries: VecDeque::new(), cursors: vec![None; journals.len()] };
-    let query = |_| Query { lines: Some(lines), ..query.query() };
+    // journalctl reverses the order of a pattern with a number of lines.
+    let (limit, order) = (query.filter.grep.is_none().then_some(lines), query.order);
+    let query = |_| Query { lines: limit, ..query.query() };
     journal::read(&queries(journals, boot, query), &mut |at, entry| {
+        let is_full = last.entries.len() >= lines as usize;
+        if order == Order::NewestFirst {
+            if !is_full {
+                last.entries.push_back(entry);
+            }
+            return Ok(ControlFlow::Continue(()));
+        }
         last.cursors[at].clone_from(&entry.cursor);
         last.entries.push_back(entry);
-        if last.entries.len() > lines as usize {
+        if is_full {
             last.entries.pop_front();
         }
         Ok(ControlFlow::Continue(()))
@@ -260,19 +283,55 @@ fn matches(paths: &Paths, name: &Name) -> Vec<String> {
     matches
 }
 
+/// Writes a line for each boot of a machine: its number for `--boot`, its id, and the times of its first and last
+/// entry.
+///
+/// # Errors
+/// A machine that does not exist, no journalctl, or `out` that cannot be written.
+pub(crate) fn list_boots(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<()> {
+    let journals = journals(paths, query.name, None)?;
+    let boots = boots(&journals[0])?;
+    if boots.is_empty() {
+        return known(paths, query.name, defined(paths, query.name));
+    }
+    for (at, boot) in boots.iter().enumerate() {
+        let number = at as isize + 1 - boots.len() as isize;
+        writeln!(out, "{number:>3} {} {} {}", boot.id, when(boot.first), when(boot.last))
+            .context(|| "cannot write the boots".to_owned())?;
+    }
+    Ok(())
+}
+
+/// A boot of a machine in the host's journal.
+struct Boot {
+    id: String,
+    /// The times of its first and last entry, microseconds since the epoch.
+    first: u64,
+    last: u64,
+}
+
+/// Returns the boots of a machine, the first one first.
+fn boots(host: &Journal) -> Result<Vec<Boot>> {
+    let mut boots: Vec<Boot> = Vec::new();
+    journal::read(&[(host, Query::default())], &mut |_, entry| {
+        let time = entry.time;
+        match entry.boot.map(|id| (boots.iter().position(|boot| boot.id == id), id)) {
+            Some((Some(at), _)) => boots[at].last = time,
+            Some((None, id)) => boots.push(Boot { id, first: time, last: time }),
+            None => {}
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(boots)
+}
+
 /// Returns the id of a boot that the user names by number or id.
 fn find_boot(host: &Journal, name: &Name, wanted: &str) -> Result<String> {
     let wanted_id = wanted.replace('-', "").to_ascii_lowercase();
     if wanted_id.len() == 32 && wanted_id.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(wanted_id);
     }
-    let mut boots: Vec<String> = Vec::new();
-    journal::read(&[(host, Query::default())], &mut |_, entry| {
-        if let Some(boot) = entry.boot.filter(|boot| !boots.contains(boot)) {
-            boots.push(boot);
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
+    let boots: Vec<String> = boots(host)?.into_iter().map(|boot| boot.id).collect();
     nth_boot(&boots, wanted).cloned().ok_or_else(|| {
         Error::new(format!("boot '{wanted}' of machine '{name}' is not in the journal")).with_hint(format!(
             "the journal has {} boots; give 0 (the last), -1, -2, …, or a boot id",

@@ -61,14 +61,8 @@ pub(crate) fn terminate(paths: &Paths, names: &[Name]) -> BatchResult {
         let supervisor = supervisor(&record)?;
         // The first SIGTERM starts a shutdown, the second one ends it at once. Two pending SIGTERMs are
         // delivered as one: the second one is sent after the first has taken effect.
-        send(supervisor.as_fd(), libc::SIGTERM, name)?;
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE && !has_ended(supervisor.as_fd(), Duration::from_millis(10))? {
-            let phase = Record::read(paths, name).ok().flatten().map(|record| record.phase);
-            if phase == Some(Phase::Stopping) {
-                send(supervisor.as_fd(), libc::SIGTERM, name)?;
-                break;
-            }
+        if begin_stop(paths, name, supervisor.as_fd())? {
+            send(supervisor.as_fd(), libc::SIGTERM, name)?;
         }
         if has_ended(supervisor.as_fd(), PATIENCE)? {
             return Ok(());
@@ -78,6 +72,19 @@ pub(crate) fn terminate(paths: &Paths, names: &[Name]) -> BatchResult {
     })
 }
 
+/// Requests a supervisor to shut down its guest, and waits until it does. Returns false if it has ended instead.
+fn begin_stop(paths: &Paths, name: &Name, supervisor: BorrowedFd<'_>) -> Result<bool> {
+    send(supervisor, libc::SIGTERM, name)?;
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE && !has_ended(supervisor, Duration::from_millis(10))? {
+        let phase = Record::read(paths, name).ok().flatten().map(|record| record.phase);
+        if phase == Some(Phase::Stopping) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Sends a signal, by number, to processes in machines.
 ///
 /// # Errors
@@ -85,6 +92,13 @@ pub(crate) fn terminate(paths: &Paths, names: &[Name]) -> BatchResult {
 pub(crate) fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> BatchResult {
     each(names, |name| {
         let record = running(paths, name)?;
+        if signal == libc::SIGKILL && record.unit.is_some() {
+            // The end is requested: the unit does not fail.
+            let supervisor = supervisor(&record)?;
+            if !begin_stop(paths, name, supervisor.as_fd())? {
+                return Ok(());
+            }
+        }
         match target {
             KillTarget::Leader => send(leader(&record)?.as_fd(), signal, name),
             KillTarget::All => kill_all(&record, signal, name),

@@ -62,6 +62,8 @@ const HALT: i32 = *REAL_TIME_SIGNALS.start() + 3;
 #[derive(Debug)]
 pub(crate) struct Stop {
     stage: Stage,
+    /// Whether a kill was requested.
+    is_forced: bool,
     deadline: Option<Instant>,
     /// How the guest is asked.
     mode: StopMode,
@@ -89,6 +91,7 @@ impl Stop {
     ) -> Self {
         let mut stop = Self {
             stage: Stage::Requested,
+            is_forced: false,
             deadline: limit.and_then(|limit| Instant::now().checked_add(limit)),
             mode,
             actions: mode.actions(init),
@@ -138,8 +141,14 @@ impl Stop {
         self.stage == Stage::Killed
     }
 
-    /// Makes the next call of [`Self::escalate`] kill the guest.
+    /// Returns whether a kill was requested, not the end of a timeout.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.is_forced
+    }
+
+    /// Makes the next call of [`Self::escalate`] kill the guest, as requested.
     pub(crate) fn kill_now(&mut self) {
+        self.is_forced = true;
         if self.stage == Stage::Requested {
             self.stage = Stage::Terminated;
         }

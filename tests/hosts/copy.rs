@@ -119,7 +119,12 @@ fn names_are_resolved_inside_and_kept() {
     host.ok(&["coracle", "copy-to", "trixie", "/tmp/one", "/srv/out/canary"]);
     assert_eq!(host.ok(&["coracle", "exec", "trixie", "--", "cat", "/etc/canary"]), "one\n");
     host.sh_ok("[ ! -e /etc/canary ]");
-    host.ok(&["coracle", "copy-from", "trixie", "/srv/up", "/tmp/up"]);
+    host.ok(&["coracle", "copy-from", "trixie", "/srv/up", "/tmp/followed"]);
+    assert_eq!(
+        host.read("/tmp/followed"),
+        host.ok(&["coracle", "exec", "trixie", "--", "cat", "/etc/machine-id"])
+    );
+    host.ok(&["coracle", "copy-from", "-P", "trixie", "/srv/up", "/tmp/up"]);
     assert_eq!(host.ok(&["readlink", "/tmp/up"]), "../../../../../etc/machine-id\n");
     host.stop();
 }

@@ -28,8 +28,8 @@ fn streams_are_separate_and_the_status_is_exact() {
             "{guest}"
         );
         let missing = host.exec(&["coracle", "exec", guest, "--", "/no/such"]);
-        assert_eq!(missing.status, 125, "{guest}");
-        assert!(missing.stderr.contains("cannot execute '/no/such'"), "{}", missing.stderr);
+        assert_eq!(missing.status, 127, "{guest}");
+        assert!(missing.stderr.contains("no such command in machine"), "{}", missing.stderr);
     }
     let absent = host.exec(&["coracle", "exec", "no-such-name", "--", "true"]);
     assert_eq!(absent.status, 125);

@@ -4,13 +4,22 @@
 use crate::support::{Host, LONG};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// What holds, and its test.
+type Row = (&'static str, fn(&Host));
+
 /// The rows, in the order of their run.
-const ROWS: &[(&str, fn(&Host))] = &[
+const ROWS: &[Row] = &[
     ("a broken rule names its settings, and 'set' cures it", broken_rules),
     ("a machine that does not exist is an error", unknown_machines),
     ("errors of journalctl are passed on", bad_queries_of_logs),
     ("restart leaves a machine running whose next start would fail", restarts_that_would_fail),
     ("check takes names of machines", checks_by_name),
+    ("commands have the exit statuses of a shell", exit_statuses_of_commands),
+    ("a requested kill is no failure", requested_kills),
+    ("lists are changed by value, and 'set' removes its own changes only", changes_of_lists),
+    ("a source that is a link is followed, and the order of scp is explained", copies),
+    ("logs select units, order and boots", selections_of_logs),
+    ("list tells of machines that it does not show", lists_on_a_terminal),
 ];
 
 /// The properties of a row's command: its status, and parts of its output.
@@ -31,9 +40,7 @@ fn first_hour_rows_hold() {
     let host =
         Host::builder().guest_as("trixie", "web").guest_as("busybox", "bb").guest_as("trixie", "db").start();
     host.coracle(&["start", "web", "bb"]);
-    let failed = |(name, row): &(&'static str, fn(&Host))| {
-        catch_unwind(AssertUnwindSafe(|| row(&host))).is_err().then_some(*name)
-    };
+    let failed = |(name, row): &Row| catch_unwind(AssertUnwindSafe(|| row(&host))).is_err().then_some(*name);
     let failed: Vec<&str> = ROWS.iter().filter_map(failed).collect();
     assert!(failed.is_empty(), "rows that do not hold: {failed:#?}");
     host.coracle(&["stop", "web", "bb"]);
@@ -144,4 +151,128 @@ fn checks_by_name(host: &Host) {
         &["db.toml:1:2: unknown key 'netwrk'"],
     );
     host.sh_ok("rm /etc/coracle/machines.d/db.toml");
+}
+
+fn exit_statuses_of_commands(host: &Host) {
+    for machine in ["web", "bb"] {
+        let missing = format!("coracle: no such command in machine '{machine}': nosuchcmd\nhint: ");
+        expect(host, &format!("coracle exec {machine} -- nosuchcmd"), 127, &[&missing]);
+        expect(host, &format!("coracle exec {machine} -- /no/such"), 127, &["': /no/such\n"]);
+        for file in ["/etc/passwd", "/etc"] {
+            let refused =
+                format!("coracle: in machine '{machine}': cannot execute '{file}': permission denied\n");
+            expect(host, &format!("coracle exec {machine} -- {file}"), 126, &[&refused]);
+        }
+        expect(host, &format!("coracle exec {machine} -- sh -c nosuchcmd"), 127, &[]);
+        expect(
+            host,
+            &format!("coracle exec -u nosuch {machine} -- id"),
+            125,
+            &["user 'nosuch' does not exist"],
+        );
+    }
+    expect(host, "coracle exec -u 1234 web -- id -u", 0, &["1234\n"]);
+    expect(host, "coracle exec -u 1234:5 web -- id -g", 0, &["5\n"]);
+}
+
+fn requested_kills(host: &Host) {
+    for command in ["terminate bb", "kill -s KILL bb", "kill -s KILL --kill-whom=leader bb"] {
+        expect(host, &format!("coracle {command}"), 0, &[]);
+        host.wait_for_unit("bb", "inactive");
+        expect(host, "systemctl is-failed coracle@bb", 1, &["inactive"]);
+        expect(host, "coracle show bb -p state", 0, &["state=stopped\n"]);
+        host.coracle(&["start", "bb"]);
+    }
+    // An end that was not requested is a failure.
+    host.sh_ok(&format!("kill -KILL {}", host.machine_leader("bb")));
+    host.wait_for_unit("bb", "failed");
+    host.coracle(&["start", "bb"]);
+}
+
+fn changes_of_lists(host: &Host) {
+    expect(host, "coracle set web ports=8080:80", 0, &[]);
+    expect(host, "coracle set web ports+=8081:81", 0, &["\"8080:80\"", "\"8080:80\", \"8081:81\""]);
+    expect(host, "coracle set web ports-=8080:80", 0, &[]);
+    expect(host, "coracle show web -p ports", 0, &["ports=8081:81\n"]);
+    let replaced = "coracle: network.ports replaces \"8081:81\"; 'ports+=' adds values\n";
+    expect(host, "coracle set web ports=8082:82", 0, &[replaced]);
+    expect(host, "coracle set web ports-=9:9", 1, &["'ports' has no value \"9:9\" that 'set' has written"]);
+    expect(host, "coracle set web memory-max+=1G", 2, &["'memory-max' is not a list"]);
+    expect(host, "coracle set db boot.arguments=x", 0, &[]);
+    expect(host, "coracle set db boot.arguments= && coracle set web ports=", 0, &[]);
+    host.define("db", "[network]\nzone = \"lan\"\n");
+    let foreign = "network.zone is set in /etc/coracle/machines.d/db.toml:2: 'set' removes only what";
+    expect(host, "coracle set db zone=", 1, &[foreign, "\nhint: "]);
+    host.sh_ok("rm /etc/coracle/machines.d/db.toml; ! ls /etc/coracle/machines.d/*.d");
+}
+
+fn copies(host: &Host) {
+    host.sh_ok("mkdir /root/copies");
+    expect(host, "cd /root/copies && coracle copy-from web /etc/os-release x && grep Debian x", 0, &[]);
+    expect(
+        host,
+        "cd /root/copies && coracle copy-from -P web /etc/os-release y && readlink y",
+        0,
+        &["os-release"],
+    );
+    host.sh_ok("ln -s /etc/os-release /root/copies/link");
+    expect(
+        host,
+        "coracle copy-to web /root/copies/link /root/name && coracle exec web -- cat /root/name",
+        0,
+        &["Debian"],
+    );
+    for command in ["copy-to /etc/hostname web:/root/", "copy-from web:/etc/hostname ."] {
+        let order = "coracle: invalid value";
+        expect(
+            host,
+            &format!("coracle {command}"),
+            2,
+            &[order, "the machine is the first argument\nhint: write 'coracle copy-to NAME SRC DST'"],
+        );
+    }
+    host.sh_ok("rm -r /root/copies");
+}
+
+fn selections_of_logs(host: &Host) {
+    host.wait_until(LONG, "coracle logs web -u dbus.service | grep 'Started dbus.service'");
+    let units = expect(host, "coracle logs web -u dbus.service", 0, &[]);
+    assert!(!units.contains("systemd-logind.service"), "{units}");
+    let forward =
+        expect(host, "coracle logs web -u systemd-logind -u dbus.service -o short-unix", 0, &["logind"]);
+    let backward = expect(host, "coracle logs web -u systemd-logind -u dbus -r -o short-unix", 0, &[]);
+    let mut lines: Vec<&str> = backward.lines().collect();
+    let times = |lines: &[&str]| {
+        lines.iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(times(&lines).is_sorted_by(|one, next| one >= next), "{backward}");
+    lines.reverse();
+    assert_eq!(times(&lines), times(&forward.lines().collect::<Vec<_>>()));
+    let last = expect(host, "coracle logs web -r -n 1 -u dbus --no-pager", 0, &[]);
+    assert_eq!(last.lines().count(), 1, "{last}");
+    let found = expect(host, "coracle logs web -g Started -n 2 -o short-unix", 0, &[]);
+    let found: Vec<&str> = found.lines().collect();
+    assert!(found.len() == 2 && times(&found).is_sorted(), "{found:?}");
+    let boots = expect(host, "coracle logs bb --list-boots", 0, &["\n  0 "]);
+    assert!(boots.lines().all(|line| line.split_whitespace().count() == 4), "{boots}");
+    expect(host, "coracle logs nosuch --list-boots", 1, &["machine 'nosuch' does not exist"]);
+    host.sh_ok("id joe || useradd joe");
+    let refused = "hint: run it with sudo(8), or add the user to the group systemd-journal";
+    expect(host, "runuser -u joe -- coracle logs web", 1, &["insufficient permissions", refused]);
+}
+
+fn lists_on_a_terminal(host: &Host) {
+    let list = |line: &str| host.exec_on_tty(LONG, line).stdout;
+    host.define("db", "[[mount]]\nsource = \"/srv/missing\"\n");
+    host.exec(&["coracle", "start", "db"]);
+    let shown = list("coracle list");
+    assert!(
+        shown.ends_with("2 more machines, 1 failed: coracle list -a\r\n")
+            || shown.ends_with("1 more machine, 1 failed: coracle list -a\r\n"),
+        "{shown}"
+    );
+    assert!(!host.ok(&["coracle", "list"]).contains("more"), "not on a terminal");
+    host.sh_ok("rm /etc/coracle/machines.d/db.toml; systemctl reset-failed coracle@db; coracle stop web bb");
+    assert_eq!(list("coracle list"), "no running machines, 3 stopped: coracle list -a\r\n");
+    host.coracle(&["start", "web", "bb"]);
 }

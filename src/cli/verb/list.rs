@@ -7,6 +7,9 @@ use crate::paths::Paths;
 use clap::Args;
 
 /// List running machines
+///
+/// LEADER is the process id of PID 1 on the host, UPTIME the time since the start, and UNCONFINED names the parts
+/// in which the machine is not separated from the host, for example its users, network or devices.
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Also list machines that are not running
@@ -50,13 +53,37 @@ impl ListArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let include = if self.all { Include::Defined } else { Include::Recorded };
         let rows = list::rows(paths, include)?;
+        let is_shown = !self.json && !self.no_legend && output::is_terminal();
         if self.json {
             output::json(&rows)?;
         } else {
             let legend = if self.no_legend { Legend::Hidden } else { Legend::Shown };
-            output::text(&fitted(&rows, legend, output::columns()))?;
+            if !rows.is_empty() || !is_shown {
+                output::text(&fitted(&rows, legend, output::columns()))?;
+            }
+            if is_shown && !self.all {
+                output::line(&others(&rows, &list::rows(paths, Include::Defined)?))?;
+            }
         }
         Ok(0)
+    }
+}
+
+/// Returns the last line on a terminal: the number of machines that the table does not list. An empty table is
+/// replaced by it.
+fn others(listed: &[MachineSummary], all: &[MachineSummary]) -> String {
+    let missing: Vec<&MachineSummary> =
+        all.iter().filter(|row| listed.iter().all(|listed| listed.name != row.name)).collect();
+    let failed = missing.iter().filter(|row| row.state == "failed").count();
+    let more = if listed.is_empty() { "" } else { " more" };
+    let machines = if missing.len() == 1 { "machine" } else { "machines" };
+    let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    match (listed.len(), missing.len()) {
+        (0, 0) => "no machines".to_owned(),
+        (1, 0) => "1 machine".to_owned(),
+        (count, 0) => format!("{count} machines"),
+        (0, _) => format!("no running machines, {} stopped{failed}: coracle list -a", missing.len()),
+        (_, count) => format!("{count}{more} {machines}{failed}: coracle list -a"),
     }
 }
 

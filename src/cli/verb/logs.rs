@@ -22,6 +22,22 @@ pub struct LogsArgs {
     #[arg(short = 'n', long, value_name = "COUNT", allow_hyphen_values = true, value_parser = count)]
     lines: Option<u32>,
 
+    /// Show entries of this unit of the guest only, from the guest's journal; may be repeated
+    #[arg(short, long, value_name = "UNIT")]
+    unit: Vec<String>,
+
+    /// Show the newest entries first
+    #[arg(short, long, conflicts_with = "follow")]
+    reverse: bool,
+
+    /// List the boots of the machine in the host's journal
+    #[arg(long)]
+    list_boots: bool,
+
+    /// Accepted without effect: entries are written to standard output
+    #[arg(long)]
+    no_pager: bool,
+
     /// Show one boot only: 0 is the last boot, -1 the boot before, or a boot id
     #[arg(short, long, value_name = "BOOT", allow_hyphen_values = true)]
     boot: Option<String>,
@@ -71,6 +87,8 @@ impl LogsArgs {
             name: &self.name,
             follow: self.follow,
             lines: self.lines,
+            units: &self.unit,
+            order: if self.reverse { logs::Order::NewestFirst } else { logs::Order::OldestFirst },
             boot: self.boot.as_deref(),
             filter: logs::Filter {
                 since: self.since.as_deref(),
@@ -85,7 +103,11 @@ impl LogsArgs {
                 LogFormat::Json => logs::Format::Json,
             },
         };
-        logs::show(paths, &query, &mut output::Stream)?;
+        if self.list_boots {
+            logs::list_boots(paths, &query, &mut output::Stream)?;
+        } else {
+            logs::show(paths, &query, &mut output::Stream)?;
+        }
         output::finish()?;
         Ok(0)
     }

@@ -3,7 +3,7 @@
 
 use super::forward;
 use super::stdio::RedirectedStdio;
-use crate::channel::{self, FromPayload, ParentEnd, SyncPoint};
+use crate::channel::{self, FromPayload, ParentEnd, StepFailure, SyncPoint};
 use crate::control::guest_child;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::probe::Tree;
@@ -189,7 +189,7 @@ impl Entry<'_> {
                     // A command without a terminal does not wait; a killed one cannot.
                     is_ready = !self.exec.on_terminal || link.release(SyncPoint::Ready).is_ok();
                 }
-                Some((FromPayload::Failed(failure), _)) => return Err(failure.into()),
+                Some((FromPayload::Failed(failure), _)) => return Err(self.refused(failure)),
                 Some((FromPayload::Refused(refusal), _)) => return Err(refusal.into()),
                 Some(_) => return Err(Error::new("received an invalid message from the child process")),
                 None if is_ready => return Ok(terminal),
@@ -198,6 +198,30 @@ impl Entry<'_> {
                     return Err(Error::new("the machine ended while it was being entered"));
                 }
             }
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// Returns the error of a failed step. A command that is missing or not executable has the exit status that a
+    /// shell returns.
+    fn refused(&self, failure: StepFailure) -> Error {
+        let program = self.exec.argv.first().filter(|_| failure.is_last());
+        let Some(program) = program.map(|program| program.display().to_string()) else {
+            return failure.into();
+        };
+        log::debug!("{}", Error::from(failure.clone()));
+        let name = &self.record.name;
+        let cause = failure.cause();
+        if cause.ends_with("no such file or directory") {
+            let message = format!("no such command in machine '{name}': {program}");
+            let hint = "the program or its interpreter is not in the tree; choose an existing one";
+            return Error::new(message).with_hint(hint).with_kind(Kind::NoCommand);
+        }
+        let error = Error::new(cause).context(format!("in machine '{name}'")).with_kind(Kind::NotExecutable);
+        match failure.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
         }
     }
 }

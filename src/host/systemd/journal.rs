@@ -76,8 +76,22 @@ pub(crate) struct Query {
     pub(crate) priority: Option<String>,
     /// Only entries with a message that matches this expression.
     pub(crate) grep: Option<String>,
+    /// Only entries of these units.
+    pub(crate) units: Vec<String>,
+    /// The order of entries.
+    pub(crate) order: Order,
     /// Whether all fields are requested: see [`JournalEntry::whole`].
     pub(crate) fields: Fields,
+}
+
+/// The order of entries by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Order {
+    /// From the oldest to the newest.
+    #[default]
+    OldestFirst,
+    /// From the newest to the oldest.
+    NewestFirst,
 }
 
 /// The requested fields of entries.
@@ -104,6 +118,7 @@ pub(crate) fn read(
         sources.push(Source::start(journal, query)?);
     }
     let follows = journals.iter().any(|(_, query)| query.follow);
+    let is_reverse = journals.iter().any(|(_, query)| query.order == Order::NewestFirst);
     loop {
         sources.iter_mut().for_each(Source::advance);
         for (source, (journal, query)) in sources.iter_mut().zip(journals) {
@@ -112,12 +127,9 @@ pub(crate) fn read(
         if wait(&mut sources, follows)? == Waited::Read {
             continue;
         }
-        let oldest = sources
-            .iter()
-            .enumerate()
-            .filter_map(|(at, source)| Some((source.head.as_ref()?.time, at)))
-            .min();
-        let Some((_, at)) = oldest else {
+        let heads =
+            sources.iter().enumerate().filter_map(|(at, source)| Some((source.head.as_ref()?.time, at)));
+        let Some((_, at)) = (if is_reverse { heads.max() } else { heads.min() }) else {
             if sources.iter().any(Source::is_renewed) {
                 continue;
             }
@@ -200,6 +212,10 @@ impl Source {
             command.args(value.as_ref().map(|value| format!("--{option}={value}")));
         }
         command.args(query.lines.map(|lines| format!("--lines={lines}")));
+        command.args(query.units.iter().map(|unit| format!("--unit={unit}")));
+        if query.order == Order::NewestFirst {
+            command.arg("--reverse");
+        }
         command.args(query.after.as_ref().map(|cursor| format!("--after-cursor={cursor}")));
         let followed = matches!(journal, Journal::Guest(_)) && query.follow;
         if query.follow && !followed {
@@ -247,8 +263,14 @@ impl Source {
         let _ = self.child.stderr.take().map(|errors| errors.take(4096).read_to_string(&mut text));
         let has_failed = self.child.wait().is_ok_and(|status| !status.success());
         match text.lines().next().filter(|_| has_failed) {
-            Some(line) => Err(Error::new(format!("journalctl: {}", printable_line(line.as_bytes())))
-                .with_hint("see journalctl(1) for its times, priorities and patterns")),
+            Some(line) => {
+                let hint = match line.contains("insufficient permissions") {
+                    true => "run it with sudo(8), or add the user to the group systemd-journal",
+                    false => "see journalctl(1) for its times, priorities and patterns",
+                };
+                let message = printable_line(line.as_bytes());
+                Err(Error::new(format!("journalctl: {}", message.trim_end_matches('.'))).with_hint(hint))
+            }
             None => Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 //! `supervise`.
 
 use super::super::exit::{Exit, RESTART};
+use super::super::stop::Stop;
 use super::super::{cleanup, failure};
 use super::{Loop, LoopExit, SupervisionResult};
 use crate::error::{LAUNCH_STATUS, Result};
@@ -54,7 +55,9 @@ impl Loop {
     fn finish(&mut self, exit: Exit) -> u8 {
         // The last descriptors of the namespace: meanwhile the kernel deletes the links.
         drop((self.fds.take(FdName::Network), self.address_watch.take()));
-        let stopped = self.stop.as_ref().is_some_and(|stop| !stop.was_killed());
+        // A unit that the administrator kills has stopped; in the foreground the status tells of the kill.
+        let is_requested = |stop: &Stop| !stop.was_killed() || stop.is_forced() && self.state.is_launched();
+        let stopped = self.stop.as_ref().is_some_and(is_requested);
         let failure = if stopped { None } else { exit.failure() };
         self.console.drain();
         let tail = self.console.tail(failure::LINES);
