@@ -7,6 +7,7 @@ mod base_check;
 pub(crate) mod changes;
 pub(crate) mod clone;
 pub(crate) mod convert;
+pub mod disk;
 pub(crate) mod find;
 mod freeze;
 mod identity;
