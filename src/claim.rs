@@ -34,8 +34,9 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) paths: &'a Paths,
     /// The machine.
     pub(crate) machine: &'a Machine,
-    /// Its root, opened.
-    pub(crate) root: &'a Tree,
+    /// Its root, opened. `None` for a disk image, which is mounted with its lock held: its files belong to the
+    /// range from 0 on.
+    pub(crate) root: Option<&'a Tree>,
     /// Whether its range of ids stays recorded.
     pub(crate) keep: RangeRetention,
     /// The unit that the machine will be in. `None` without systemd.

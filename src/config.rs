@@ -142,12 +142,9 @@ pub fn run(paths: &Paths, options: Options, kept: Option<&Name>) -> Result<Resol
             .map_err(|error| Error::from(error).context("cannot determine the current directory"))?;
         options.root.directory.set(here, Origin::Flag("current directory"));
     }
-    if let Some(directory) = options.root.directory.value().cloned() {
-        // Before the name of the machine, which is that of the version.
-        let version = find::newest_version(&directory).map_err(|error| error.with_kind(Kind::Launch))?;
-        options.root.directory.set(version, options.root.directory.origin());
-    }
-    let root = || options.root.directory.value().or(options.root.stack.value());
+    // Before the name of the machine, which is that of the version.
+    options.root.use_newest_version().map_err(|error| error.with_kind(Kind::Launch))?;
+    let root = || options.root.sources().into_iter().find_map(|source| source.value());
     let (name, is_derived) = match options.identity.name.value() {
         Some(name) => (name.clone(), false),
         None => (name_of(contract, root().map_or(Path::new("/"), PathBuf::as_path))?, true),
@@ -222,7 +219,7 @@ fn name_of(contract: Contract, directory: &Path) -> Result<Name> {
     let host = is_root.then(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
     let host = host.map(OsString::from);
     let last = host.as_deref().or(directory.file_name()).unwrap_or_default().to_string_lossy();
-    let last = last.strip_suffix(".mstack").unwrap_or(&last);
+    let last = [".mstack", ".raw"].iter().find_map(|suffix| last.strip_suffix(suffix)).unwrap_or(&last);
     // Host names do not have them.
     let has_underscores = contract == Contract::Coracle;
     let fit: String = last

@@ -8,6 +8,7 @@ use crate::config;
 use crate::error::{Context, Result};
 use crate::machine::Machine;
 use crate::machine::name::Name;
+use crate::machine::root::RootSource;
 use crate::machine::unit_name::{self, DROP_IN_OF_NSPAWN, ServiceTemplate};
 use crate::paths::Paths;
 use std::fmt::Write as _;
@@ -100,6 +101,13 @@ pub(crate) fn drop_in(machine: &Machine) -> String {
     }
     for device in machine.security.optional_devices.iter().chain(&machine.security.devices) {
         line("DeviceAllow", &format_args!("{} rwm", device.display()));
+    }
+    if let RootSource::Image(image) = &machine.root.source {
+        line("DeviceAllow", &"/dev/loop-control rw");
+        line("DeviceAllow", &"block-loop rwm");
+        if image.starts_with("/dev") {
+            line("DeviceAllow", &format_args!("{} rw", image.display()));
+        }
     }
     if let Some(percent) = limits.cpu_quota {
         line("CPUQuota", &format_args!("{percent}%"));
@@ -262,6 +270,16 @@ mod tests {
              [Unit]\nRequiresMountsFor=\"/srv/my %%w\"'\"'\"eb\"\n\n\
              [Service]\nTimeoutStopSec=105s\nMemoryMax=536870912\nTasksMax=2048\nCPUQuota=150%\n"
         );
+    }
+
+    #[test]
+    fn a_disk_image_needs_loop_devices() {
+        let mut parts = parts("web");
+        parts.root = machine::root::Root::of(RootSource::Image("/dev/disk/by-id/web".into()));
+        let text = drop_in(&Machine::new(parts).unwrap());
+        let allowed = "DeviceAllow=/dev/loop-control rw\nDeviceAllow=block-loop rwm\n\
+                       DeviceAllow=/dev/disk/by-id/web rw\n";
+        assert!(text.contains(allowed), "{text}");
     }
 
     #[test]

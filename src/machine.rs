@@ -117,8 +117,11 @@ impl Parts {
     pub(crate) fn owned_trees(&self) -> Vec<&std::path::Path> {
         use mounts::{BindPath, LayerPath, MountIds, MountKind, OverlayChanges};
         let has_host_ids = !self.users.are_separate();
-        let root = (!self.root.is_shared() && (has_host_ids || self.ownership == users::Ownership::Map))
-            .then_some(self.root.path());
+        // Files in a disk image are not files of the host.
+        let is_tree = !matches!(self.root.source, root::RootSource::Image(_));
+        let root =
+            (is_tree && !self.root.is_shared() && (has_host_ids || self.ownership == users::Ownership::Map))
+                .then_some(self.root.path());
         let binds = self.mounts.iter().filter_map(|mount| match &mount.kind {
             MountKind::Bind { source: BindPath::Host(source), read_only: false, ids, .. }
                 if has_host_ids || *ids == MountIds::Same =>
@@ -171,6 +174,12 @@ impl Machine {
     /// Makes a directory inside the source, by its path on the host, the root.
     pub(crate) fn pivot(&mut self, directory: std::path::PathBuf) {
         self.0.root.pivoted = Some(directory);
+    }
+
+    /// Makes the root read-only, and leaves other file systems of its image writable.
+    pub(crate) fn make_root_partition_read_only(&mut self) {
+        self.0.root.read_only = true;
+        self.0.root.has_writable_parts = true;
     }
 
     /// Makes the root read-only. Every machine can have such a root: no rule is about it.

@@ -30,6 +30,7 @@ use crate::machine::console::Console;
 use crate::machine::contract::Contract;
 use crate::machine::init::{Init, InitChoice, Personality, Wait};
 use crate::machine::mounts::MOUNT_POINTS;
+use crate::machine::root::RootSource;
 use crate::machine::security::Procfs;
 use crate::sys::mount::{Depth, MountAttributes};
 use mount_maps::MountMaps;
@@ -111,12 +112,16 @@ pub fn make(machine: &Machine, facts: &Facts) -> Result<Plan> {
     let mut maps = MountMaps::default();
     let tree = build_steps(machine, facts, init, has_console, &mut maps);
     let procfs_full = shows_full_procfs(machine, init);
-    let capabilities = capabilities::kept(
+    let mut capabilities = capabilities::kept(
         &machine.security,
         machine.network.mode.is_private(),
         facts.user_namespace,
         facts.bounding,
     );
+    if machine.keep_unit && matches!(machine.root.source, RootSource::Image(_)) {
+        // Its unit may use loop devices, also those of other machines.
+        capabilities &= !capabilities::nodes(&machine.security);
+    }
     // Only another process than PID 1 can build a tree whose mounts are locked in a user namespace.
     let (build, own) = if facts.user_namespace { (tree, Vec::new()) } else { (Vec::new(), tree) };
     Ok(Plan {

@@ -83,8 +83,9 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     recovery::recover(paths);
     let mut resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
     warn(&resolved);
-    root::protect_image(&mut resolved.machine);
-    root::find_pivot(&mut resolved.machine).map_err(|error| error.with_kind(Kind::Launch))?;
+    root::protect_image(&mut resolved.machine)
+        .and_then(|()| root::find_pivot(&mut resolved.machine))
+        .map_err(|error| error.with_kind(Kind::Launch))?;
     let arguments = vec!["launch".into(), name.as_str().into()];
     let request =
         StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
@@ -162,7 +163,7 @@ pub(crate) fn foreground(
     });
     let mut resolved = resolved.map_err(of_launch)?;
     warn(&resolved);
-    root::protect_image(&mut resolved.machine);
+    root::protect_image(&mut resolved.machine).map_err(of_launch)?;
     root::find_pivot(&mut resolved.machine).map_err(of_launch)?;
     if resolved.machine.contract == Contract::Nspawn {
         for name in resolved.machine.drop_unknown_calls(plan::filter::is_known) {
@@ -228,7 +229,7 @@ fn start(
     let StartRequest { paths, machine, keep, arguments } = start;
     let root = root::open(machine)?;
     let place = find_place(machine, kept.as_ref());
-    let (unit, tree) = (place.unit(), &root.tree);
+    let (unit, tree) = (place.unit(), root.tree.as_ref());
     let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit, undo: cleanup::undo };
     let mut claims = match &mut kept {
         Some(kept) => claim::claim_again(&request, &kept.state.record, kept.fds.take_locks())?,
@@ -304,7 +305,7 @@ struct StartRequest<'a> {
 fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
     let keep = RangeRetention::WhileRunning;
     let root = root::open(machine)?;
-    let tree = &root.tree;
+    let tree = root.tree.as_ref();
     let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit: None, undo: cleanup::undo };
     let choice = claim::preview(&request)?;
     let attached = image::preview(machine, choice.ids.base, choice.ids.mapped_from)?;

@@ -8,6 +8,7 @@ pub mod entry;
 pub mod filter;
 pub(crate) mod guest_files;
 pub(crate) mod interface;
+pub(crate) mod loops;
 pub mod mount;
 pub(crate) mod overlay;
 pub(crate) mod packet;

@@ -320,6 +320,7 @@ const BY_NAME: [&str; 22] = [
 const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("sys/guest_files.rs", "the module itself"),
     ("sys/guest_files/reopen.rs", "its descriptors, by /proc/self/fd"),
+    ("sys/loops.rs", "nodes in /dev of the host"),
     ("sys/mount.rs", "directories of the host"),
     ("payload/", "the children: the builder works below roots of its own, the others inside the machine"),
     ("control/copy/", "the guest's side is a child inside the machine; the host's side is no machine's root"),

@@ -24,7 +24,7 @@ pub(crate) struct ClaimedIds {
 pub(super) fn choose(
     paths: &Paths,
     machine: &Machine,
-    root: &Tree,
+    root: Option<&Tree>,
     keep: RangeRetention,
     before: Option<&Record>,
 ) -> Result<ClaimedIds> {
@@ -64,10 +64,11 @@ pub(super) fn locked(machine: &Machine, base: Option<u32>) -> impl Iterator<Item
 
 /// Returns the first id of the range of the owners of a root on the disk, if the machine treats them as one of
 /// its ranges: 0 for a root that no container manager has changed. `None` if files keep their owners.
-fn owners(machine: &Machine, root: &Tree) -> Result<Option<u32>> {
+fn owners(machine: &Machine, root: Option<&Tree>) -> Result<Option<u32>> {
     if machine.ownership == Ownership::Off || machine.users == Users::Host {
         return Ok(None);
     }
+    let Some(root) = root else { return Ok(Some(0)) };
     let (uid, gid) = root.owner(Path::new("/"))?;
     let is_one_range = gid.checked_sub(uid).is_some_and(|group| group < RANGE_SIZE);
     Ok(Some(if uid >= RANGE_SIZE && is_one_range { uid } else { 0 }))
@@ -75,7 +76,8 @@ fn owners(machine: &Machine, root: &Tree) -> Result<Option<u32>> {
 
 /// Returns the first id of the range that contains the owner and the group of a root, as systemd-nspawn(1),
 /// `--private-users=yes`.
-fn base_of_root(root: &Tree) -> Result<u32> {
+fn base_of_root(root: Option<&Tree>) -> Result<u32> {
+    let Some(root) = root else { return Ok(0) };
     let (uid, gid) = root.owner(Path::new("/"))?;
     let [base, other] = [uid, gid].map(|id| id - id % RANGE_SIZE);
     if base == other {

@@ -212,8 +212,11 @@ impl Nspawn {
         let combinations = [
             (run.boot && run.as_pid2, "--boot and --as-pid2"),
             (run.boot && !run.ambient_capability.is_empty(), "--boot and --ambient-capability="),
-            (run.directory.is_some() && run.mstack.is_some(), "--directory= and --mstack="),
-            (run.template.is_some() && run.mstack.is_some(), "--template= and --mstack="),
+            (run.directory.is_some() && run.disk.mstack.is_some(), "--directory= and --mstack="),
+            (run.directory.is_some() && run.disk.image.is_some(), "--directory= and --image="),
+            (run.disk.mstack.is_some() && run.disk.image.is_some(), "--mstack= and --image="),
+            (run.template.is_some() && run.disk.image.is_some(), "--template= and --image="),
+            (run.template.is_some() && run.disk.mstack.is_some(), "--template= and --mstack="),
             (run.template.is_some() && run.ephemeral, "--ephemeral and --template="),
             (
                 run.network_bridge.is_some() && run.network_zone.is_some(),
@@ -228,10 +231,12 @@ impl Nspawn {
 
     /// Deletes what a killed machine has left.
     fn clean_up(&self, paths: &Paths) -> VerbResult {
-        let name = match (&self.run.machine, &self.run.directory) {
+        let root = self.run.directory.as_ref().or(self.run.disk.image.as_ref());
+        let name = match (&self.run.machine, root) {
             (Some(name), _) => name.clone(),
             (None, Some(directory)) => {
-                directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
+                let name = directory.file_name().unwrap_or_default().to_string_lossy();
+                name.strip_suffix(".raw").unwrap_or(&name).to_owned()
             }
             (None, None) => return Ok(0),
         };

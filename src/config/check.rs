@@ -170,8 +170,10 @@ fn resolved(
 fn hidden_from_machinectl(paths: &Paths, name: &Name, resolved: &Resolved) -> Option<Error> {
     let root = resolved.machine.root.path();
     let mut images = paths.image_directories().into_iter().map(|directory| directory.join(name));
-    let is_hidden = resolved.machine.boot.machinectl
-        && images.all(|image| root != image && root != image.with_added_extension("mstack"));
+    let is_image = |root: &Path, image: &Path| {
+        root == image || ["mstack", "raw"].iter().any(|suffix| root == image.with_added_extension(suffix))
+    };
+    let is_hidden = resolved.machine.boot.machinectl && images.all(|image| !is_image(root, &image));
     is_hidden.then(|| {
         let message = format!("machinectl does not find the machine: '{}' is not the image '{name}'", root.display());
         Error::new(message).with_hint(format!(

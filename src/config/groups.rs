@@ -34,7 +34,7 @@ use Combination::{Added, Replaced, Restricting};
 const GROUPS: &[Group] = &[
     (Replaced, &["boot", "as-pid2", "command"]),
     (Replaced, &["root.ephemeral"]),
-    (Replaced, &["root.directory", "root.stack"]),
+    (Replaced, &["root.directory", "root.stack", "root.image"]),
     (Replaced, &["root.pivot"]),
     (Replaced, &["chdir"]),
     (Replaced, &["environment"]),

@@ -118,7 +118,7 @@ impl MigrationPlan<'_> {
     /// Removes settings that a definition cannot contain, after their use or their report.
     fn sort_out(&mut self, name: &Name) {
         let root = &mut self.said.root;
-        if [root.directory.origin(), root.stack.origin()].iter().all(|origin| *origin == Origin::Default) {
+        if root.sources().into_iter().all(|source| source.origin() == Origin::Default) {
             // The image of the name, which every machine has by default.
             root.clear_source();
         }

@@ -27,8 +27,7 @@ pub struct Resolved {
 impl Resolved {
     /// Returns whether a definition names the root: by default it is the image of the machine's name.
     pub(crate) fn names_root(&self) -> bool {
-        let root = &self.settings.root;
-        [root.directory.origin(), root.stack.origin()].iter().any(|origin| *origin != Origin::Default)
+        self.settings.root.sources().into_iter().any(|source| source.origin() != Origin::Default)
     }
 }
 

@@ -77,6 +77,8 @@ settings! {
         directory: Single<PathBuf> = Single "root.directory";
         /// The stack of directories.
         stack: Single<PathBuf> = Single "root.stack";
+        /// The disk image.
+        image: Single<PathBuf> = Single "root.image";
         /// Whether the root is mounted read-only.
         read_only: Single<bool> = Single "root.read-only", |_| false;
         /// The part that is empty at each boot.
@@ -99,6 +101,7 @@ impl RootSettings {
         match find::by_name(paths, name) {
             Some(RootSource::Directory(path)) => self.directory.fill(|| paths.strip(&path)),
             Some(RootSource::Stack(path)) => self.stack.fill(|| paths.strip(&path)),
+            Some(RootSource::Image(path)) => self.image.fill(|| paths.strip(&path)),
             None => self.directory.fill(|| paths.strip(&paths.images().join(name))),
         }
     }
@@ -110,27 +113,55 @@ impl RootSettings {
 
     /// Returns whether these settings name a root.
     pub(super) fn has_source(&self) -> bool {
-        self.directory.value().is_some() || self.stack.value().is_some()
+        self.sources().into_iter().any(|source| source.value().is_some())
+    }
+
+    /// Returns the settings that name a root.
+    pub(super) fn sources(&self) -> [&Single<PathBuf>; 3] {
+        [&self.directory, &self.stack, &self.image]
     }
 
     /// Removes the root of lower layers: an upper one names another.
     pub(super) fn clear_source(&mut self) {
-        (self.directory, self.stack) = (Single::default(), Single::default());
+        self.directory = Single::default();
+        self.stack = Single::default();
+        self.image = Single::default();
+    }
+
+    /// Replaces a directory of versions by its newest version.
+    ///
+    /// # Errors
+    /// There is no version for this host.
+    pub(super) fn use_newest_version(&mut self) -> Result<()> {
+        for source in [&mut self.directory, &mut self.stack, &mut self.image] {
+            if let Some(path) = source.value().cloned() {
+                source.set(find::newest_version(&path)?, source.origin());
+            }
+        }
+        Ok(())
     }
 
     /// Builds the root file system of the machine.
     pub(super) fn build(&self, paths: &Paths) -> Result<Root> {
+        type Kind = (&'static str, fn(PathBuf) -> RootSource);
+        const KINDS: [Kind; 3] = [
+            ("root.directory", RootSource::Directory),
+            ("root.stack", RootSource::Stack),
+            ("root.image", RootSource::Image),
+        ];
         let path =
             |setting: &Single<PathBuf>| Some(setting.origin().host_path(paths, setting.value()?.clone()));
-        let newest = |path: Option<PathBuf>| path.map(|path| find::newest_version(&path)).transpose();
-        let source = match (newest(path(&self.directory))?, newest(path(&self.stack))?) {
-            (Some(_), Some(_)) => {
-                return Err(Error::new("root.directory and root.stack exclude each other")
+        let mut given =
+            self.sources().into_iter().zip(KINDS).filter_map(|(setting, kind)| Some((path(setting)?, kind)));
+        let source = match (given.next(), given.next()) {
+            (Some((_, (one, _))), Some((_, (other, _)))) => {
+                return Err(Error::new(format!("{one} and {other} exclude each other"))
                     .with_hint("remove one of them"));
             }
-            (Some(directory), None) => RootSource::Directory(directory),
-            (None, Some(stack)) => RootSource::Stack(stack),
-            (None, None) => return Err(Error::new("'root.directory' or 'root.stack' is required")),
+            (Some((path, (_, source))), None) => source(find::newest_version(&path)?),
+            (None, _) => {
+                return Err(Error::new("'root.directory', 'root.stack' or 'root.image' is required"));
+            }
         };
         let mut ephemeral = self.ephemeral.required("root.ephemeral")?;
         if ephemeral == Ephemeral::Disk && source.path() == Path::new("/") {
@@ -145,6 +176,7 @@ impl RootSettings {
             fresh_on_reboot: self.fresh_on_reboot.required("root.fresh-on-reboot")?,
             pivot: self.pivot.value().cloned(),
             pivoted: None,
+            has_writable_parts: false,
         })
     }
 }

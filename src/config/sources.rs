@@ -105,7 +105,7 @@ impl Sources<'_> {
         let path = |setting: &super::setting::Single<PathBuf>| {
             Some(setting.origin().host_path(self.paths, setting.value()?.clone()))
         };
-        path(&root.directory).or_else(|| path(&root.stack))
+        root.sources().into_iter().find_map(path)
     }
 }
 

@@ -143,7 +143,7 @@ fn report(
     (cloned, taken): (Cloned, Option<(Taken, Duration)>),
     duration: Duration,
 ) -> CloneReport {
-    let is_stack = cloned.path.extension().is_some_and(|suffix| suffix == "mstack");
+    let is_directory = cloned.path.extension().is_none_or(|suffix| suffix != "mstack" && suffix != "raw");
     let copied = taken.map_or(0, |(taken, _)| taken.bytes);
     let (method, bytes, hint) = match cloned.method {
         CloneMethod::Snapshot => ("snapshot", 0, None),
@@ -158,7 +158,7 @@ fn report(
             let hint = format!(
                 "'coracle read-only {source} yes' makes clones of it instant, while it cannot be changed"
             );
-            ("copy", copied.bytes, Some(hint).filter(|_| !is_stack))
+            ("copy", copied.bytes, Some(hint).filter(|_| is_directory))
         }
     };
     CloneReport {

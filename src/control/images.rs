@@ -3,6 +3,7 @@
 use super::defined_stacks;
 use crate::error::{Context, Result};
 use crate::host::{lock, procfs};
+use crate::image::disk::mounts::{Disk, DiskAccess};
 use crate::image::find;
 use crate::image::locks;
 use crate::image::read_only::{self, Method};
@@ -18,6 +19,7 @@ use crate::sys::mount;
 use crate::tree::usage;
 use rustix::fd::AsFd;
 use serde::Serialize;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// An image.
@@ -26,7 +28,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct ImageRow {
     /// Its name.
     name: Name,
-    /// `directory`, `subvolume` or `stack`.
+    /// `directory`, `subvolume`, `stack` or `raw`.
     r#type: &'static str,
     /// Whether machines cannot change it.
     read_only: bool,
@@ -158,6 +160,10 @@ fn row(
             }
             Err(error) => ("stack", false, Some(error.to_string())),
         },
+        RootSource::Image(_) => {
+            let problem = Disk::open(path, DiskAccess::Read).err().map(|error| error.to_string());
+            ("raw", !read_only::is_protected(path), problem)
+        }
     };
     // An immutable directory and a read-only subvolume or file system refuse it too.
     let is_writable = writable && rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
@@ -166,12 +172,25 @@ fn row(
         r#type: kind,
         read_only: !is_writable,
         used_by: users(paths, records, path),
-        usage: (query == UsageQuery::Yes).then(|| usage::of(&real(path))).transpose()?,
+        usage: (query == UsageQuery::Yes).then(|| usage_of(image)).transpose()?,
         shared: (query == UsageQuery::Yes).then(|| usage_of_all(outside)).transpose()?,
         path: path.to_owned(),
         hidden_by,
         problem,
     })
+}
+
+/// Returns the disk space of an image.
+fn usage_of(image: &RootSource) -> Result<u64> {
+    let path = real(image.path());
+    match image {
+        RootSource::Image(_) => {
+            let found = path.metadata().context(|| format!("cannot look at '{}'", path.display()))?;
+            // `stat(2)` counts blocks of 512 bytes.
+            Ok(found.blocks().saturating_mul(512))
+        }
+        RootSource::Directory(_) | RootSource::Stack(_) => usage::of(&path),
+    }
 }
 
 /// Returns the path of an image without a link: links in the directories of images are followed.
@@ -190,7 +209,7 @@ fn has_writable_root(stack: &Stack) -> bool {
     match &stack.root {
         StackPart::Overlay { writable, .. } => writable.is_some(),
         StackPart::Directory(bind) => !bind.read_only,
-        StackPart::Tmpfs => true,
+        StackPart::Partition(_) | StackPart::Tmpfs => true,
     }
 }
 

@@ -251,8 +251,8 @@ fn linked_journal(paths: &Paths, id: Id128) -> Option<Journal> {
 fn root_of(record: Option<&Record>, given: Option<&Path>) -> Option<GuestFiles> {
     let alive = record.filter(|record| record.is_alive()).and_then(|record| record.leader);
     let recorded = record.map(|record| record.root.clone()).filter(|root| root.is_absolute());
-    let tree = |root: PathBuf| GuestFiles::Tree(RootSource::of_path(root).written_files());
-    alive.map(GuestFiles::Running).or(recorded.map(tree)).or(given.map(|given| tree(given.to_owned())))
+    let tree = |root: PathBuf| RootSource::of_path(root).written_files().map(GuestFiles::Tree);
+    alive.map(GuestFiles::Running).or_else(|| tree(recorded.or(given.map(Path::to_owned))?))
 }
 
 /// The location of a guest's files.

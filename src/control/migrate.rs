@@ -13,6 +13,7 @@ use crate::host::systemd::units::{self, UnitStatus};
 use crate::image::find;
 use crate::machine::Machine;
 use crate::machine::name::Name;
+use crate::machine::root::RootSource;
 use crate::machine::unit_name::ServiceTemplate;
 use crate::machine::users::{RANGE_SIZE, Users};
 use crate::paths::{Paths, store};
@@ -105,9 +106,12 @@ fn migrate_one(
     let Migration { text, settings, file: nspawn_file, machine, replaced, mut lost } =
         migration::migration(paths, name, &unit, options)?;
     lost.extend(refused);
-    if !machine.root.path().is_dir() {
-        return Err(Error::new(format!("its root '{}' is not a directory", machine.root.path().display()))
-            .with_hint("machines of coracle run from trees and stacks, not from disk images"));
+    let root = machine.root.path();
+    let is_image = matches!(machine.root.source, RootSource::Image(_));
+    if !(root.is_dir() || is_image && root.exists()) {
+        let kind = if is_image { "disk image" } else { "directory" };
+        return Err(Error::new(format!("its root '{}' is not a {kind}", root.display()))
+            .with_hint("create it, or correct the definition"));
     }
     let file = definition(paths, name);
     let sources: Vec<&Path> = nspawn_file.as_deref().into_iter().chain(unit.files()).collect();

@@ -2,6 +2,9 @@
 //! mount namespace. Called by `run` between the claim and the facts; the builder attaches them in the
 //! machine. They vanish with their descriptors.
 
+use super::disk::mounts::{Disk, DiskAccess};
+use super::disk::partitions::Partition;
+use super::disk::{Role, mount_points};
 use super::layers::{Durability, Layers};
 use super::stack::{Stack, StackBind, StackPart};
 use super::{throwaway, users, volumes};
@@ -77,7 +80,8 @@ pub(crate) fn attach(request: AttachRequest<'_>) -> Result<Option<AttachedRoot>>
     }
     let memory = |kept: Vec<OwnedFd>| Discarded::Memory(kept.into());
     let changes = match (root.read_only, root.volatile, root.ephemeral) {
-        (_, Volatile::Yes | Volatile::State, _) | (true, ..) => Changes::Refused,
+        (_, Volatile::Yes | Volatile::State, _) => Changes::Refused,
+        (true, ..) if !root.has_writable_parts => Changes::Refused,
         // As in systemd-nspawn(1), a reboot discards them.
         (_, Volatile::Overlay, _) => Changes::Discarded(memory(Vec::new())),
         (.., Ephemeral::No) => Changes::Kept,
@@ -151,11 +155,18 @@ fn attach_as(
     if machine.root.plain_directory().is_some() {
         return Ok(None);
     }
+    let mut disk = None;
     let stack = match &machine.root.source {
         RootSource::Directory(path) => Stack::of_directory(path),
         RootSource::Stack(path) => Stack::read(path)?,
+        RootSource::Image(path) => {
+            let is_written = matches!(changes, Changes::Kept);
+            let access = if is_written { DiskAccess::Write } else { DiskAccess::Read };
+            let opened = disk.insert(Disk::open(path, access)?);
+            Stack::of_disk(path, opened.root()?, &opened.partitions)
+        }
     };
-    let layers = Layers { id_map, owner: id_base.unwrap_or(0) };
+    let layers = Layers { id_map, owner: id_base.unwrap_or(0), disk };
     let mut attacher = Attacher { layers, changes, in_memory: Vec::new() };
     let (root, mut further) = match machine.root.volatile {
         Volatile::Yes => attacher.volatile(&stack)?,
@@ -169,6 +180,7 @@ fn attach_as(
             let part = StackPart::Directory(bind.clone());
             further.push(FurtherMount { target: bind.target.clone(), mount: attacher.part(&part)? });
         }
+        attacher.partitions(&stack, &root, machine.root.volatile, &mut further)?;
     }
     // Stable: a bind mount of the stack covers the file system of this module at the same path.
     further.sort_by(|a, b| a.target.cmp(&b.target));
@@ -191,9 +203,36 @@ impl Attacher<'_> {
         Ok((root, usr.into_iter().map(at_usr).collect()))
     }
 
-    /// Mounts a part. Read-only directories need no layer for changes.
+    /// Mounts the further file systems of a disk image.
+    fn partitions(
+        &mut self,
+        stack: &Stack,
+        root: &OwnedFd,
+        volatile: Volatile,
+        further: &mut Vec<FurtherMount>,
+    ) -> Result<()> {
+        for partition in &stack.partitions {
+            let Some(target) = mount_points::of(partition, root, &stack.partitions)? else { continue };
+            // Covered by the empty file system.
+            if volatile == Volatile::State && target.starts_with("/var") {
+                continue;
+            }
+            let mount = self.part(&StackPart::Partition(partition.clone()))?;
+            further.push(FurtherMount { target, mount });
+        }
+        Ok(())
+    }
+
+    /// Mounts a part. Read-only directories and partitions need no layer for changes.
     fn part(&mut self, part: &StackPart) -> Result<OwnedFd> {
-        let is_read_only = matches!(part, StackPart::Directory(StackBind { read_only: true, target, .. }) if target != Path::new("/"));
+        let is_read_only = match part {
+            StackPart::Directory(bind) => bind.read_only && bind.target != Path::new("/"),
+            // An overlay cannot stand on FAT, whose names have no case.
+            StackPart::Partition(partition) => {
+                partition.role != Role::Root && (!partition.is_writable() || partition.is_fat())
+            }
+            StackPart::Overlay { .. } | StackPart::Tmpfs => false,
+        };
         match &mut self.changes {
             Changes::Kept => self.layers.writable(part),
             Changes::Refused => self.layers.read_only(part),
@@ -204,6 +243,11 @@ impl Attacher<'_> {
                 let mounted = self.layers.overlay(&lower, Some(&upper), Durability::Discarded)?;
                 if matches!(place, Discarded::Memory(_)) {
                     self.in_memory.push(mounted.upper.unwrap_or(upper));
+                }
+                if matches!(part, StackPart::Partition(_)) {
+                    let attributes = MountAttributes { no_devices: true, ..MountAttributes::default() };
+                    mount::restrict(mounted.mount.as_fd(), Depth::One, attributes)
+                        .context(|| "cannot disable devices in the root")?;
                 }
                 Ok(mounted.mount)
             }
@@ -217,9 +261,10 @@ impl Attacher<'_> {
             return self.part(&StackPart::Directory(bind));
         }
         let whole = self.part(part)?;
-        // KERNEL(6.15): before, only attached mounts can be copied.
-        mount::copy_tree_at(whole.as_fd(), Path::new("usr"), Depth::One)
-            .context(|| "cannot mount the directory '/usr' of the layers")
+        match part {
+            StackPart::Partition(Partition { role: Role::Usr, .. }) => Ok(whole),
+            _ => usr_in(&whole),
+        }
     }
 
     /// Mounts the `usr` directory of a stack read-only on an empty root (systemd-nspawn(1), `--volatile=yes`).
@@ -228,6 +273,7 @@ impl Attacher<'_> {
         let links = links_into_usr(source.as_fd())?;
         let usr = match &stack.usr {
             Some(part) => self.usr_of(part)?,
+            None if matches!(stack.root, StackPart::Partition(_)) => usr_in(&source)?,
             None => self.usr_of(&stack.root)?,
         };
         let attributes = MountAttributes { read_only: true, ..MountAttributes::default() };
@@ -265,6 +311,20 @@ impl Discarded<'_> {
                 })
             }
         }
+    }
+}
+
+/// Returns the directory `usr` of a detached mount as a mount of its own.
+fn usr_in(whole: &OwnedFd) -> Result<OwnedFd> {
+    let doing = || "cannot mount the directory '/usr' of the root";
+    match mount::copy_tree_at(whole.as_fd(), Path::new("usr"), Depth::One) {
+        // KERNEL(6.15): before, only attached mounts can be copied.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => mount::in_new_namespace(|| {
+            let root = mount::open_directory(Path::new("/"))?;
+            mount::attach(whole.as_fd(), root.as_fd()).context(doing)?;
+            mount::copy_tree_at(whole.as_fd(), Path::new("usr"), Depth::One).context(doing)
+        }),
+        copied => copied.context(doing),
     }
 }
 

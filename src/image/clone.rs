@@ -2,6 +2,7 @@
 //! on the same layers, a stack on a directory that never changes, or a copy. Called by `control`. Until it is
 //! complete the clone has a hidden name.
 
+mod disk_image;
 mod shared_layers;
 
 use super::identity;
@@ -127,6 +128,7 @@ fn clone_image(request: CloneRequest<'_>, progress: &mut CopyProgress<'_>) -> Re
     let cloned = match &image {
         RootSource::Directory(path) => cloner.of_directory(path, progress),
         RootSource::Stack(path) => cloner.of_stack(path, progress),
+        RootSource::Image(path) => cloner.of_disk(path, progress),
     };
     drop(snapshots);
     cloned
@@ -308,6 +310,25 @@ impl Cloner<'_> {
         cloned
     }
 
+    /// Copies a disk image, and changes the identity in its root.
+    fn of_disk(&self, source: &Path, progress: &mut CopyProgress<'_>) -> Result<Cloned> {
+        let _held = self.lock(source, LockMode::Shared)?;
+        let path = self.path(".raw");
+        let draft = Draft::of_image(&path)?;
+        let is_read_only = self.request.access == CloneAccess::ReadOnly;
+        let copied = disk_image::copy(source, draft.directory(), draft.name(), is_read_only, progress)?;
+        let kept_identity = match self.request.identity {
+            CloneIdentity::Exact => None,
+            CloneIdentity::New => match disk_image::writable_root(&draft.path())? {
+                Some(root) => self.renew(&GuestRoot::of_mount(root.as_fd())?)?,
+                None => Some("the identity is kept: the file system of the root is read-only".to_owned()),
+            },
+        };
+        // Its file system is unmounted: all of its data is in the file.
+        draft.publish(&path, DraftContent::Data)?;
+        Ok(Cloned { path, method: CloneMethod::Copy(copied), kept_identity, marked: None })
+    }
+
     /// Copies a whole image.
     fn copy(&self, source: &OwnedFd, path: PathBuf, progress: &mut CopyProgress<'_>) -> Result<Cloned> {
         let draft = Draft::of_image(&path)?;
@@ -333,7 +354,7 @@ impl Cloner<'_> {
     /// Gives a stack a new identity through its mounted root.
     fn renew_stack(&self, stack: &Path) -> Result<Option<String>> {
         let root = Stack::read(stack)?.root;
-        let mounted = Layers { id_map: None, owner: 0 }.writable(&root)?;
+        let mounted = Layers::of_host().writable(&root)?;
         let kept_identity = self.renew(&GuestRoot::of_mount(mounted.as_fd())?)?;
         drop(mounted);
         // The next mount creates it again.

@@ -71,6 +71,7 @@ fn convert_image(
     progress: &mut CopyProgress<'_>,
 ) -> Result<ConvertMethod> {
     let image = find::existing(paths, name)?;
+    refuse::disk_image(&image, "cannot be converted")?;
     match (&image, kind) {
         (RootSource::Stack(_), ImageKind::Stack) | (RootSource::Directory(_), ImageKind::Directory) => {
             return Ok(ConvertMethod::Unchanged);
@@ -86,7 +87,7 @@ fn convert_image(
     let store = Store::of(paths);
     let _users = store.lock(LockMode::Shared)?;
     match &image {
-        RootSource::Directory(directory) => {
+        RootSource::Directory(directory) | RootSource::Image(directory) => {
             refuse_marks(directory)?;
             to_stack(&store, name, directory, progress)
         }
@@ -199,7 +200,7 @@ fn to_directory(
     }
     let directory = beside(path, name.to_string())?;
     let draft = Draft::of_image(&directory)?;
-    let root = Layers { id_map: None, owner: 0 }.read_only(&stack.root)?;
+    let root = Layers::of_host().read_only(&stack.root)?;
     let copied = tree::copy::copy(root.as_fd(), draft.directory(), draft.name(), progress)?;
     drop(root);
     let inode = draft.path().metadata().context(|| "cannot look at the copy")?.ino();

@@ -8,6 +8,10 @@ pub mod bytes;
 mod crc32;
 mod gpt;
 mod mbr;
+pub(super) mod mount_points;
+pub(crate) mod mounts;
 mod partition_types;
 pub mod partitions;
 mod superblock;
+
+pub(crate) use partition_types::Role;

@@ -13,7 +13,13 @@ use std::path::{Path, PathBuf};
 type Kind = (&'static str, fn(PathBuf) -> RootSource);
 
 /// The kinds of images, in the order of the search.
-const KINDS: [Kind; 2] = [("", RootSource::Directory), (".mstack", RootSource::Stack)];
+const KINDS: [Kind; 3] =
+    [("", RootSource::Directory), (".raw", RootSource::Image), (".mstack", RootSource::Stack)];
+
+/// Returns whether a file is an image of its kind: a disk image is a file, the other ones are directories.
+fn is_of_kind(path: &Path, suffix: &str) -> bool {
+    if suffix == ".raw" { path.is_file() } else { path.is_dir() }
+}
 
 /// Returns the image of a name: the first one in the order of the search. `None` if there is none.
 pub(crate) fn by_name(paths: &Paths, name: &Name) -> Option<RootSource> {
@@ -48,7 +54,7 @@ pub(super) fn refuse_other(paths: &Paths, name: &Name) -> Result<()> {
             let path = directory.join(file);
             if super::named_files::exists(&path)? {
                 return Err(Error::new(format!("'{}' is not an image", path.display()))
-                    .with_hint("it must be a directory: remove it by hand"));
+                    .with_hint("it must be a directory, or 'NAME.raw' a file: remove it by hand"));
             }
         }
     }
@@ -62,7 +68,7 @@ pub(crate) fn all_of<'a>(paths: &Paths, name: &'a Name) -> impl Iterator<Item = 
         let found = candidates(name).filter_map(move |(file, is_versioned, (suffix, source))| {
             let path = directory.join(file);
             let image = if is_versioned { version::newest(&path, name.as_str(), suffix) } else { Some(path) };
-            image.filter(|image| image.is_dir()).map(source)
+            image.filter(|image| is_of_kind(image, suffix)).map(source)
         });
         found.collect::<Vec<_>>()
     })
@@ -80,8 +86,12 @@ pub(crate) fn names(paths: &Paths) -> BTreeSet<Name> {
     let entries = |directory: PathBuf| std::fs::read_dir(directory).into_iter().flatten().flatten();
     let files = paths.image_directories().into_iter().flat_map(entries);
     files
-        .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| name_of(Path::new(&entry.file_name())))
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let is_image = path.extension().is_some_and(|suffix| suffix == "raw");
+            is_of_kind(path, if is_image { ".raw" } else { "" })
+        })
+        .filter_map(|path| name_of(&path))
         .collect()
 }
 

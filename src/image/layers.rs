@@ -1,6 +1,8 @@
 //! The mounts that a root consists of: directories, overlays and file systems in memory, detached and with
 //! mapped ids. Called by `attach`.
 
+use super::disk::mounts::{Disk, DiskAccess};
+use super::disk::partitions::Partition;
 use super::stack::StackPart;
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{self, Depth, MountAttributes};
@@ -31,9 +33,16 @@ pub(super) struct Layers {
     pub(super) id_map: Option<OwnedFd>,
     /// The host id of the guest's root.
     pub(super) owner: u32,
+    /// The disk image, if the root is one.
+    pub(super) disk: Option<Disk>,
 }
 
 impl Layers {
+    /// Returns the settings of mounts whose ids are those of the host.
+    pub(super) fn of_host() -> Self {
+        Self { id_map: None, owner: 0, disk: None }
+    }
+
     /// Copies the mount of a directory, without mounts below it.
     pub(super) fn copy(&self, directory: &Path, read_only: bool) -> Result<OwnedFd> {
         let doing = || format!("cannot mount '{}'", directory.display());
@@ -57,6 +66,12 @@ impl Layers {
         Ok(tree)
     }
 
+    /// Mounts a partition of the disk image.
+    fn partition(&self, partition: &Partition, access: DiskAccess) -> Result<OwnedFd> {
+        let disk = self.disk.as_ref().ok_or_else(|| Error::new("the disk image is not open"))?;
+        disk.mount(partition, access, self.id_map.as_ref().map(AsFd::as_fd))
+    }
+
     /// Creates a file system in memory, owned by the guest's root.
     pub(super) fn memory(&self, mode: &str) -> Result<OwnedFd> {
         let owner = self.owner.to_string();
@@ -74,6 +89,7 @@ impl Layers {
                 written.into_iter().chain(layers.iter().cloned()).collect()
             }
             StackPart::Directory(bind) => vec![bind.source.clone()],
+            StackPart::Partition(partition) => return Ok(vec![self.partition(partition, DiskAccess::Read)?]),
             StackPart::Tmpfs => return Ok(vec![self.memory("755")?]),
         };
         directories.iter().map(|directory| self.copy(directory, true)).collect()
@@ -89,6 +105,7 @@ impl Layers {
             }
             StackPart::Overlay { .. } => self.read_only(part),
             StackPart::Directory(bind) => self.copy(&bind.source, bind.read_only),
+            StackPart::Partition(partition) => self.partition(partition, DiskAccess::Write),
             StackPart::Tmpfs => self.memory("755"),
         }
     }

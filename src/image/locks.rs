@@ -11,7 +11,7 @@ use crate::machine::root::RootSource;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use rustix::fd::AsRawFd;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -187,8 +187,9 @@ pub(crate) fn of_path(paths: &Paths, image: &Path, mode: LockMode) -> Result<Vec
     // Its path without symbolic links, by one call.
     let place = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).context(looking)?;
     let lock = |file, is_optional| ImageLock { file, mode, is_optional, image: image.to_owned() };
-    let beside = beside(&place).map(|file| lock(file, true));
-    let inode = inode_lock(paths, found.st_dev, found.st_ino);
+    let is_node = place.starts_with("/dev");
+    let beside = beside(&place).filter(|_| !is_node).map(|file| lock(file, true));
+    let inode = lock_of(paths, &found);
     Ok(beside.into_iter().chain([lock(inode, false)]).collect())
 }
 
@@ -206,11 +207,19 @@ pub(super) fn beside(image: &Path) -> Option<PathBuf> {
 /// A missing image.
 pub(crate) fn inode_file(paths: &Paths, image: &Path) -> Result<PathBuf> {
     let found = rustix::fs::stat(image).context(|| format!("cannot look at '{}'", image.display()))?;
-    Ok(inode_lock(paths, found.st_dev, found.st_ino))
+    Ok(lock_of(paths, &found))
 }
 
-fn inode_lock(paths: &Paths, device: u64, inode: u64) -> PathBuf {
-    directory(paths).join(format!("inode-{device}:{inode}"))
+/// Returns the lock file of a block device by its number, of another file by its inode.
+fn lock_of(paths: &Paths, found: &rustix::fs::Stat) -> PathBuf {
+    let name = match FileType::from_raw_mode(found.st_mode) {
+        FileType::BlockDevice => {
+            let (major, minor) = (rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev));
+            format!("block-{major}:{minor}")
+        }
+        _ => format!("inode-{}:{}", found.st_dev, found.st_ino),
+    };
+    directory(paths).join(name)
 }
 
 /// Returns the directory of the lock files that belong to this host.

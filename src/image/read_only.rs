@@ -1,5 +1,5 @@
 //! Makes images read-only and writable again, as systemd-machined does: the immutable flag of a directory,
-//! the property of a subvolume. Called by `control`.
+//! the property of a subvolume, the mode of a disk image. Called by `control`.
 
 use super::locks::{self, HeldLocks};
 use super::store::Store;
@@ -11,7 +11,7 @@ use crate::machine::root::RootSource;
 use crate::paths::Paths;
 use crate::sys::read_only;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use std::path::Path;
 
@@ -24,7 +24,12 @@ pub(crate) enum Method {
     ImmutableFlag,
     /// By the property of its subvolume.
     Subvolume,
+    /// By the mode of its file.
+    FileMode,
 }
+
+/// The bits of the mode of a writable disk image.
+const WRITE: Mode = Mode::WUSR.union(Mode::WGRP).union(Mode::WOTH);
 
 impl std::fmt::Display for Method {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -32,6 +37,7 @@ impl std::fmt::Display for Method {
             Self::Unchanged => "unchanged",
             Self::ImmutableFlag => "the immutable flag of its directory",
             Self::Subvolume => "the property of its subvolume",
+            Self::FileMode => "the mode of its file",
         })
     }
 }
@@ -69,6 +75,7 @@ fn change(paths: &Paths, name: &Name, read_only: bool) -> Result<Method> {
     let path = match &image {
         RootSource::Directory(path) => path,
         RootSource::Stack(stack) => return change_stack(stack, name, read_only),
+        RootSource::Image(file) => return change_disk(paths, file, name, read_only),
     };
     let mut held = HeldLocks::default();
     held.take(paths, locks::of_image(paths, name, path, LockMode::Exclusive)?)?;
@@ -123,6 +130,30 @@ fn change_stack(stack: &Path, name: &Name, read_only: bool) -> Result<Method> {
         ("a stack without a writable layer", format!("use a clone of it: coracle clone {name} NEW"))
     };
     Err(Error::new(format!("'{}' is {problem}", stack.display())).with_hint(hint))
+}
+
+/// Changes the mode of a disk image, as systemd-machined does.
+fn change_disk(paths: &Paths, file: &Path, name: &Name, read_only: bool) -> Result<Method> {
+    let doing = || format!("cannot change the mode of '{}'", file.display());
+    let mut held = HeldLocks::default();
+    held.take(paths, locks::of_image(paths, name, file, LockMode::Exclusive)?)?;
+    let opened = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(doing)?;
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&opened).context(doing)?.st_mode);
+    if mode.intersects(WRITE) != read_only {
+        return Ok(Method::Unchanged);
+    }
+    let wanted = if read_only { mode - WRITE } else { mode | Mode::WUSR };
+    rustix::fs::fchmod(&opened, wanted).and_then(|()| rustix::fs::fsync(&opened)).context(doing)?;
+    Ok(Method::FileMode)
+}
+
+/// Returns whether nobody may write to a disk image, which makes it read-only. The image may be missing.
+pub(crate) fn is_protected(file: &Path) -> bool {
+    let found = rustix::fs::stat(file);
+    found.is_ok_and(|found| {
+        FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+            && !Mode::from_raw_mode(found.st_mode).intersects(WRITE)
+    }) || is_set(file)
 }
 
 pub(super) fn open(directory: &Path) -> Result<OwnedFd> {

@@ -38,6 +38,18 @@ pub(super) fn of_package(paths: &Paths, image: &RootSource) -> Result<()> {
         .with_hint("copy it to '/var/lib/machines' under another name, and use the copy"))
 }
 
+/// Refuses a verb that is not for disk images: `problem` says why.
+///
+/// # Errors
+/// A disk image.
+pub(super) fn disk_image(image: &RootSource, problem: &str) -> Result<()> {
+    let RootSource::Image(file) = image else { return Ok(()) };
+    Err(Error::new(format!("the disk image '{}' {problem}", file.display())).with_hint(
+        "clone it: a clone shares all blocks on xfs and btrfs; or copy its files to a directory: 'systemd-dissect \
+         --copy-from'",
+    ))
+}
+
 /// Refuses a version of an image in a directory `NAME.v`.
 ///
 /// # Errors
@@ -51,12 +63,12 @@ pub(super) fn version(image: &Path) -> Result<()> {
         .with_hint(format!("manage the versions in '{}' by hand, or change a clone", above.display())))
 }
 
-/// Refuses a read-only directory.
+/// Refuses a read-only directory or disk image.
 ///
 /// # Errors
 /// Such an image.
 pub(super) fn read_only(name: &Name, image: &Path) -> Result<()> {
-    if !read_only::is_set(image) {
+    if !read_only::is_protected(image) {
         return Ok(());
     }
     Err(Error::new(format!("'{}' is read-only", image.display()))

@@ -62,7 +62,7 @@ fn rename_all(paths: &Paths, old: &Name, new: &Name, others: &[Name]) -> Result<
             }
         }
         refuse::used_snapshots(paths, old)?;
-        let suffix = path.extension().filter(|_| matches!(image, RootSource::Stack(_)));
+        let suffix = path.extension().filter(|_| !matches!(image, RootSource::Directory(_)));
         let suffix = suffix.map_or_else(String::new, |suffix| format!(".{}", suffix.display()));
         let to = directory.join(format!("{new}{suffix}"));
         let immutable = !path.is_symlink() && is_immutable(path);

@@ -92,7 +92,7 @@ pub(crate) enum ImageKind {
 impl ImageKind {
     fn of(image: &RootSource) -> Self {
         match image {
-            RootSource::Directory(_) => Self::Directory,
+            RootSource::Directory(_) | RootSource::Image(_) => Self::Directory,
             RootSource::Stack(_) => Self::Stack,
         }
     }

@@ -1,6 +1,8 @@
 //! Stacks of directory trees: the entries of a directory `NAME.mstack` and their meaning, as in
 //! systemd.mstack(7). Called by `attach` and `locks`. It reads names only and mounts nothing.
 
+use super::disk::Role;
+use super::disk::partitions::Partition;
 use super::version;
 use crate::error::{Context, Error, Result};
 use std::os::unix::fs::FileTypeExt;
@@ -16,6 +18,8 @@ pub(crate) struct Stack {
     pub(crate) usr: Option<StackPart>,
     /// Further mounts, parents before their children.
     pub(crate) binds: Vec<StackBind>,
+    /// Further file systems of a disk image.
+    pub(crate) partitions: Vec<Partition>,
 }
 
 /// The source of the root or of `/usr`.
@@ -30,6 +34,8 @@ pub(crate) enum StackPart {
     },
     /// A directory.
     Directory(StackBind),
+    /// A partition of a disk image.
+    Partition(Partition),
     /// An empty tmpfs.
     Tmpfs,
 }
@@ -76,7 +82,21 @@ impl Stack {
     /// Returns a stack that consists of one writable directory.
     pub(crate) fn of_directory(path: &Path) -> Self {
         let root = StackPart::Directory(bind(path.to_owned(), "/", false));
-        Self { path: path.to_owned(), root, usr: None, binds: Vec::new() }
+        Self { path: path.to_owned(), root, usr: None, binds: Vec::new(), partitions: Vec::new() }
+    }
+
+    /// Returns the file systems of a disk image as a stack.
+    pub(crate) fn of_disk(path: &Path, root: &Partition, partitions: &[Partition]) -> Self {
+        let part = |partition: &Partition| StackPart::Partition(partition.clone());
+        let usr = partitions.iter().find(|partition| partition.role == Role::Usr);
+        let is_further = |partition: &&Partition| !matches!(partition.role, Role::Root | Role::Usr);
+        Self {
+            path: path.to_owned(),
+            root: part(root),
+            usr: usr.map(part),
+            binds: Vec::new(),
+            partitions: partitions.iter().filter(is_further).cloned().collect(),
+        }
     }
 
     /// Returns the uppermost existing directory of the root: its owner is that of the root inside.
@@ -84,7 +104,7 @@ impl Stack {
         match &self.root {
             StackPart::Overlay { layers, .. } => layers.first().map_or(&self.path, PathBuf::as_path),
             StackPart::Directory(bind) => &bind.source,
-            StackPart::Tmpfs => &self.path,
+            StackPart::Partition(_) | StackPart::Tmpfs => &self.path,
         }
     }
 
@@ -98,7 +118,7 @@ impl Stack {
                     found.extend(layers.iter().map(|layer| (layer.as_path(), false)));
                 }
                 StackPart::Directory(bind) => found.push((bind.source.as_path(), !bind.read_only)),
-                StackPart::Tmpfs => {}
+                StackPart::Partition(_) | StackPart::Tmpfs => {}
             }
         }
         found.extend(self.binds.iter().map(|bind| (bind.source.as_path(), !bind.read_only)));
@@ -194,7 +214,7 @@ impl Entries {
             (None, Some(overlay)) => (overlay, None),
             (None, None) => (StackPart::Tmpfs, None),
         };
-        Stack { path: path.to_owned(), root, usr, binds: self.binds }
+        Stack { path: path.to_owned(), root, usr, binds: self.binds, partitions: Vec::new() }
     }
 }
 
@@ -256,7 +276,7 @@ mod tests {
             match part {
                 StackPart::Overlay { layers, writable } => layers.iter_mut().chain(writable).for_each(strip),
                 StackPart::Directory(bind) => strip(&mut bind.source),
-                StackPart::Tmpfs => {}
+                StackPart::Partition(_) | StackPart::Tmpfs => {}
             }
         }
         stack.binds.iter_mut().for_each(|bind| strip(&mut bind.source));

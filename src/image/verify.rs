@@ -1,6 +1,7 @@
 //! Checks an image without changing it: the entries of a stack and what they lead to, and what killed verbs
 //! have left of it. Called by `control`.
 
+use super::disk::mounts::{Disk, DiskAccess};
 use super::stack::{Stack, StackPart};
 use super::store::redo::RedoFile;
 use super::store::{Store, layer};
@@ -22,6 +23,9 @@ pub(crate) fn problems(paths: &Paths, name: &Name) -> Result<Vec<String>> {
     match &image {
         RootSource::Directory(path) => found.extend(unreadable(path)),
         RootSource::Stack(path) => check_stack(&store, path, &mut found),
+        RootSource::Image(path) => {
+            found.extend(Disk::open(path, DiskAccess::Read).err().map(|error| error.to_string()));
+        }
     }
     let mut operations = RedoFile::all(&store)?.into_iter().map(|redo| redo.operation);
     let is_of_name = |other: &&Path| find::name_of(other).as_ref() == Some(name);

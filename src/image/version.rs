@@ -196,8 +196,9 @@ pub(super) fn of_path(path: &Path) -> Result<PathBuf> {
     let pattern = path.file_name().and_then(|file| file.to_str()?.split_once("___"));
     let found = match (base(path), pattern, path.parent()) {
         (Some(base), ..) if !path.join("usr").exists() => {
-            let name = base.strip_suffix(".mstack");
-            newest(path, name.unwrap_or(&base), if name.is_some() { ".mstack" } else { "" })
+            let suffix =
+                [".mstack", ".raw"].into_iter().find(|suffix| base.ends_with(suffix)).unwrap_or_default();
+            newest(path, base.strip_suffix(suffix).unwrap_or(&base), suffix)
         }
         (None, Some((name, suffix)), Some(above)) if base(above).is_some() => newest(above, name, suffix),
         _ => return Ok(path.to_owned()),

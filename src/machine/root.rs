@@ -9,30 +9,33 @@ pub enum RootSource {
     Directory(PathBuf),
     /// A stack of directory trees, as in systemd.mstack(7).
     Stack(PathBuf),
+    /// A disk image: a file or a block device.
+    Image(PathBuf),
 }
 
 impl RootSource {
     /// Returns the path.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Directory(path) | Self::Stack(path) => path,
+            Self::Directory(path) | Self::Stack(path) | Self::Image(path) => path,
         }
     }
 
-    /// Returns the source at a path: stacks are recognised by the suffix of their name.
+    /// Returns the source at a path: stacks and images are recognised by the suffix of their name.
     pub(crate) fn of_path(path: PathBuf) -> Self {
-        if path.extension().is_some_and(|suffix| suffix == "mstack") {
-            Self::Stack(path)
-        } else {
-            Self::Directory(path)
+        match path.extension() {
+            Some(suffix) if suffix == "mstack" => Self::Stack(path),
+            Some(suffix) if suffix == "raw" => Self::Image(path),
+            _ => Self::Directory(path),
         }
     }
 
-    /// Returns the directory with the files that the guest has written.
-    pub(crate) fn written_files(&self) -> PathBuf {
+    /// Returns the directory with the files that the guest has written. `None` if they are in a disk image.
+    pub(crate) fn written_files(&self) -> Option<PathBuf> {
         match self {
-            Self::Directory(path) => path.clone(),
-            Self::Stack(path) => path.join("rw/data"),
+            Self::Directory(path) => Some(path.clone()),
+            Self::Stack(path) => Some(path.join("rw/data")),
+            Self::Image(_) => None,
         }
     }
 }
@@ -89,6 +92,8 @@ pub struct Root {
     pub pivot: Option<Pivot>,
     /// Its path on the host, once it is found. `None` for the source itself.
     pub(crate) pivoted: Option<PathBuf>,
+    /// Whether the root is read-only, and other file systems of its image are written to.
+    pub(crate) has_writable_parts: bool,
 }
 
 impl Root {
@@ -103,6 +108,7 @@ impl Root {
             fresh_on_reboot: false,
             pivot: None,
             pivoted: None,
+            has_writable_parts: false,
         }
     }
 }
@@ -121,7 +127,8 @@ impl Root {
     /// Returns whether the machine leaves the source unchanged: several machines can run on it at the same
     /// time.
     pub(crate) fn is_shared(&self) -> bool {
-        self.read_only || self.volatile != Volatile::No || self.ephemeral != Ephemeral::No
+        let is_unchanged = self.read_only && !self.has_writable_parts;
+        is_unchanged || self.volatile != Volatile::No || self.ephemeral != Ephemeral::No
     }
 
     /// Returns whether files in `/etc` can be written.

@@ -113,6 +113,7 @@ fn ownership(parts: &Parts) -> Vec<Error> {
     }
     let key = match &parts.root {
         Root { source: RootSource::Stack(_), .. } => "root.stack",
+        Root { source: RootSource::Image(_), .. } => "root.image",
         Root { read_only: true, .. } => "root.read-only = true",
         Root { volatile, .. } if *volatile != Volatile::No => "root.volatile",
         _ => return errors,
@@ -158,6 +159,7 @@ fn root(contract: Contract, root: &Root) -> Vec<Error> {
     }
     let other = match root {
         Root { source: RootSource::Stack(_), .. } => Some("root.stack"),
+        Root { source: RootSource::Image(_), .. } => Some("root.image"),
         Root { volatile, .. } if *volatile != Volatile::No => Some("root.volatile"),
         Root { ephemeral, .. } if *ephemeral != Ephemeral::No => Some("root.ephemeral"),
         _ => None,

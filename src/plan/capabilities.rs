@@ -61,6 +61,11 @@ pub(crate) fn kept(security: &Security, private_network: bool, user_namespace: b
     (kept | mask(&security.capabilities_add)) & !mask(&security.capabilities_drop) & bounding
 }
 
+/// Returns the mask of the capability to create device nodes, unless the definition adds it.
+pub(crate) fn nodes(security: &Security) -> u64 {
+    mask(&["MKNOD"]) & !mask(&security.capabilities_add)
+}
+
 /// Returns the mask of the ambient capabilities of a command.
 ///
 /// # Errors

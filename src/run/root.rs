@@ -4,6 +4,8 @@
 use crate::error::{Error, Result};
 use crate::host::probe::Tree;
 use crate::image::attach::AttachedRoot;
+use crate::image::disk::mounts::{Disk, DiskAccess};
+use crate::image::disk::partitions::Partition;
 use crate::image::read_only;
 use crate::image::stack::Stack;
 use crate::machine::Machine;
@@ -14,10 +16,47 @@ use crate::machine::root::RootSource;
 use crate::paths::access::refuse_open;
 use crate::state::id_ranges::RangeRetention;
 use rustix::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Makes the root of a machine read-only if its image is, unless the machine discards its changes.
-pub(super) fn protect_image(machine: &mut Machine) {
+///
+/// # Errors
+/// An invalid disk image.
+pub(super) fn protect_image(machine: &mut Machine) -> Result<()> {
+    match &machine.root.source {
+        RootSource::Directory(_) => protect_directory(machine),
+        RootSource::Stack(_) => {}
+        RootSource::Image(path) => protect_disk(&path.clone(), machine)?,
+    }
+    Ok(())
+}
+
+/// Makes the root read-only if its disk image or its partition is. Other partitions stay writable.
+fn protect_disk(path: &Path, machine: &mut Machine) -> Result<()> {
+    let disk = Disk::open(path, DiskAccess::Read)?;
+    let root_is_writable = disk.root()?.is_writable();
+    if machine.root.is_shared() {
+        return Ok(());
+    }
+    if read_only::is_protected(path) {
+        log::warn!(
+            "image '{}' is read-only, and so is the root of machine '{}': set root.ephemeral = true to discard changes, \
+             or start a clone",
+            path.display(),
+            machine.name
+        );
+        machine.make_root_read_only();
+    } else if !root_is_writable {
+        if disk.partitions.iter().any(Partition::is_writable) {
+            machine.make_root_partition_read_only();
+        } else {
+            machine.make_root_read_only();
+        }
+    }
+    Ok(())
+}
+
+fn protect_directory(machine: &mut Machine) {
     let RootSource::Directory(path) = &machine.root.source else { return };
     if machine.root.is_shared() || !read_only::is_set(path) {
         return;
@@ -50,16 +89,18 @@ pub(super) fn open(machine: &Machine) -> Result<OpenedRoot> {
     check_sources(machine)?;
     match &machine.root.source {
         RootSource::Directory(_) => {
-            Ok(OpenedRoot { tree: Tree::open(machine.root.top())?, writable: Vec::new() })
+            Ok(OpenedRoot { tree: Some(Tree::open(machine.root.top())?), writable: Vec::new() })
         }
         RootSource::Stack(path) => {
             let stack = Stack::read(path)?;
             let outside = stack.outside().into_iter().filter(|(_, writable)| *writable);
             Ok(OpenedRoot {
-                tree: Tree::open(stack.surface())?,
+                tree: Some(Tree::open(stack.surface())?),
                 writable: outside.map(|(path, _)| path).collect(),
             })
         }
+        // It is mounted with its lock held.
+        RootSource::Image(_) => Ok(OpenedRoot { tree: None, writable: Vec::new() }),
     }
 }
 
@@ -75,8 +116,8 @@ fn lowest_layer(machine: &Machine, mount: &Mount) -> Option<PathBuf> {
 /// A root before it is attached.
 #[derive(Debug)]
 pub(super) struct OpenedRoot {
-    /// Its directory, of a stack the uppermost layer.
-    pub(super) tree: Tree,
+    /// Its directory, of a stack the uppermost layer. `None` for a disk image.
+    pub(super) tree: Option<Tree>,
     /// The directories outside of it that are written to.
     writable: Vec<PathBuf>,
 }
@@ -92,7 +133,7 @@ pub(super) fn attach(
     keep: RangeRetention,
 ) -> Result<Tree> {
     let root = match attached {
-        None => opened.tree,
+        None => opened.tree.ok_or_else(|| Error::new("the root is not attached"))?,
         Some(attached) => {
             let further = attached.further.iter();
             let further = further.map(|further| (further.target.as_path(), further.mount.as_fd()));

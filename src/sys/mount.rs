@@ -208,10 +208,32 @@ pub(crate) fn new_file_system(
     options: &[(&str, &str)],
     attributes: MountAttributes,
 ) -> Result<NewFileSystem> {
+    file_system_of(kind, kind, options, attributes)
+}
+
+/// Mounts the file system of a block device, detached. `options` are those of [`new_file_system`].
+///
+/// # Errors
+/// As for [`new_file_system`].
+pub(crate) fn device_file_system(
+    kind: &str,
+    device: &Path,
+    options: &[(&str, &str)],
+    attributes: MountAttributes,
+) -> Result<OwnedFd> {
+    Ok(file_system_of(kind, &device.to_string_lossy(), options, attributes)?.mount)
+}
+
+fn file_system_of(
+    kind: &str,
+    source: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttributes,
+) -> Result<NewFileSystem> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
         .context(|| format!("cannot open file system '{kind}'"))?;
     let configure = || -> rustix::io::Result<OwnedFd> {
-        rustix::mount::fsconfig_set_string(context.as_fd(), "source", kind)?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", source)?;
         for (key, value) in options {
             if value.is_empty() {
                 rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?;

@@ -23,6 +23,7 @@ mod control_address;
 mod copy;
 mod credentials;
 mod diagnosis;
+mod disk_images;
 mod endurance;
 mod ephemeral;
 mod escape;

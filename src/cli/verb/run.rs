@@ -1,6 +1,7 @@
 //! `coracle run`. The module `option_layer` translates the options to settings.
 
 mod credential_options;
+mod image_options;
 mod mount_options;
 mod option_layer;
 mod resource_options;
@@ -17,6 +18,7 @@ use crate::paths::Paths;
 use crate::run::RunMode;
 use clap::Args;
 use credential_options::CredentialOptions;
+use image_options::ImageOptions;
 use mount_options::MountOptions;
 use resource_options::ResourceOptions;
 use std::ffi::OsString;
@@ -47,9 +49,9 @@ pub struct RunArgs {
     #[arg(short = 'D', long, value_name = "DIR", help_heading = "Image")]
     pub(crate) directory: Option<PathBuf>,
 
-    /// The stack of directories (systemd.mstack(7)) with the root file system
-    #[arg(long, value_name = "DIR", conflicts_with = "directory", help_heading = "Image")]
-    pub(crate) mstack: Option<PathBuf>,
+    /// Options for stacks and disk images.
+    #[command(flatten)]
+    pub(crate) disk: ImageOptions,
 
     /// Mount the root read-only
     #[arg(long, help_heading = "Image")]
@@ -287,7 +289,6 @@ impl RunArgs {
             long("quiet", Slot::Flag(&mut self.quiet)).or_short(b'q'),
             long("settings", Slot::Text(&mut self.settings)),
             long("directory", Slot::Path(&mut self.directory)).or_short(b'D'),
-            long("mstack", Slot::Path(&mut self.mstack)),
             long("read-only", Slot::Flag(&mut self.read_only)),
             long("template", Slot::Path(&mut self.template)),
             long("pivot-root", Slot::Text(&mut self.pivot_root)),
@@ -337,6 +338,7 @@ impl RunArgs {
             long("console", Slot::Text(&mut self.console)).in_group("console"),
             long("pipe", Slot::Flag(&mut self.pipe)).or_short(b'P').in_group("console"),
         ];
+        rows.extend(self.disk.rows());
         rows.extend(self.resources.rows());
         rows.extend(self.mounts.rows());
         rows.extend(self.credentials.rows());
@@ -346,7 +348,9 @@ impl RunArgs {
     /// Returns whether both of two conflicting options are set.
     fn has_conflict(&self) -> bool {
         self.boot && (self.as_pid2 || !self.ambient_capability.is_empty())
-            || self.mstack.is_some() && (self.directory.is_some() || self.template.is_some())
+            || self.disk.mstack.is_some() && (self.directory.is_some() || self.template.is_some())
+            || self.disk.image.is_some()
+                && (self.directory.is_some() || self.disk.mstack.is_some() || self.template.is_some())
             || self.template.is_some() && self.ephemeral
             || self.network_bridge.is_some() && self.network_zone.is_some()
     }

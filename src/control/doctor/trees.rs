@@ -1,6 +1,7 @@
 //! File systems with trees of machines: support of idmapped mounts, and free space.
 
 use super::{Finding, FindingSeverity};
+use crate::image::disk::mounts::{Disk, DiskAccess};
 use crate::image::stack::Stack;
 use crate::machine::Machine;
 use crate::machine::root::RootSource;
@@ -55,6 +56,9 @@ fn exposed_store(paths: &Paths) -> Option<Finding> {
 /// Returns the findings about the root of one machine.
 pub(super) fn findings_of(paths: &Paths, machine: &Machine) -> Vec<Finding> {
     let root = machine.root.path();
+    if let RootSource::Image(image) = &machine.root.source {
+        return if root.exists() { of_disk(machine, image) } else { vec![missing(paths, machine)] };
+    }
     if !root.is_dir() {
         return vec![missing(paths, machine)];
     }
@@ -68,6 +72,24 @@ pub(super) fn findings_of(paths: &Paths, machine: &Machine) -> Vec<Finding> {
     findings.retain(|finding| finding.severity != FindingSeverity::Wrong || machine.users != Users::Host);
     let trees = machine.owned_trees();
     findings.extend(trees.into_iter().filter_map(open));
+    findings
+}
+
+/// Returns the findings about a disk image.
+fn of_disk(machine: &Machine, image: &Path) -> Vec<Finding> {
+    let mut findings = look(image, &format!("machine '{}'", machine.name));
+    // Its own file system maps the ids.
+    findings.retain(|finding| finding.severity != FindingSeverity::Wrong);
+    if let Err(error) = Disk::open(image, DiskAccess::Read).and_then(|disk| disk.root().map(|_| ())) {
+        let hint = error.hint().unwrap_or("use another copy of the image").to_owned();
+        findings.push(Finding::wrong(format!("machine '{}' has no root: {error}", machine.name), hint));
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        findings.push(Finding::wrong(
+            format!("machine '{}' has a disk image, and the kernel has no loop devices", machine.name),
+            "load the module: modprobe loop",
+        ));
+    }
     findings
 }
 

@@ -40,7 +40,7 @@ pub(super) fn are_possible(stack: &Stack, path: &Path) -> Result<bool> {
     let has_layers = match &stack.root {
         StackPart::Overlay { .. } => true,
         StackPart::Directory(bind) => bind.read_only && bind.target == Path::new("/"),
-        StackPart::Tmpfs => false,
+        StackPart::Partition(_) | StackPart::Tmpfs => false,
     };
     let is_plain =
         |name: &str| !name.ends_with(".v") && name != "root" && name != "bind@-" && name != "robind@-";

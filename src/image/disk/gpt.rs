@@ -1,5 +1,5 @@
-//! The GUID partition table (UEFI 2.10, chapter 5): its header, its entries, and the copy of both at the end of
-//! the disk, which counts if the first ones are damaged.
+//! The GUID partition table (UEFI 2.10, chapter 5): its header, its entries, and the copy of both at the end
+//! of the disk, which counts if the first ones are damaged.
 
 use super::bytes::{DiskBytes, field, read_vec, u32_at, u64_at};
 use super::crc32::crc32;

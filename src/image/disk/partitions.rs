@@ -5,7 +5,7 @@ use super::bytes::DiskBytes;
 use super::gpt::{self, GptPartition};
 use super::mbr::{self, MbrPartition};
 use super::partition_types::{self, Meaning, Role};
-use super::superblock::{self, Content};
+use super::superblock::{self, Content, FileSystem};
 use crate::error::{Context, Error, Result};
 use crate::image::version;
 
@@ -34,6 +34,11 @@ pub struct Partition {
 }
 
 impl Partition {
+    /// Returns whether it has a FAT.
+    pub fn is_fat(&self) -> bool {
+        self.content == Content::FileSystem(FileSystem::Vfat)
+    }
+
     /// Returns whether it can be written to.
     pub fn is_writable(&self) -> bool {
         let has_writable = |content| matches!(content, Content::FileSystem(found) if found.is_writable());
@@ -41,8 +46,8 @@ impl Partition {
     }
 }
 
-/// Reads the partitions of a disk that a machine uses, the root or `/usr` first. None of them lies outside of the
-/// disk, and none overlaps another one.
+/// Reads the partitions of a disk that a machine uses, the root or `/usr` first. None of them lies outside of
+/// the disk, and none overlaps another one.
 ///
 /// # Errors
 /// The disk cannot be read, is damaged, or has neither root nor `/usr`.
@@ -103,8 +108,8 @@ fn of_mbr(disk: &(impl DiskBytes + ?Sized), table: &[MbrPartition]) -> Result<Ve
     }])
 }
 
-/// Chooses partitions by their types: of several for the root or `/usr` the newest by their names, of others the
-/// first.
+/// Chooses partitions by their types: of several for the root or `/usr` the newest by their names, of others
+/// the first.
 fn of_gpt(disk: &(impl DiskBytes + ?Sized), entries: Vec<GptPartition>) -> Result<Vec<Partition>> {
     let mut chosen: Vec<(Role, GptPartition)> = Vec::new();
     let (mut generic, mut signed, mut foreign) = (Vec::new(), Vec::new(), None);

@@ -65,13 +65,14 @@ pub(crate) fn take<'a>(
     quiet: Quiet<'a>,
     progress: &'a mut CopyProgress<'a>,
 ) -> Result<Taken> {
+    refuse::disk_image(image, "has no snapshots")?;
     snapshots.refuse_existing(tag)?;
     refuse::writable_link(image)?;
     let path = image.path();
     let path = path.canonicalize().context(|| format!("cannot open '{}'", path.display()))?;
     let mut saving = Saving { snapshots, tag, quiet, progress, bytes: 0, method: Method::Layers };
     match image {
-        RootSource::Directory(_) => saving.directory(&path),
+        RootSource::Directory(_) | RootSource::Image(_) => saving.directory(&path),
         RootSource::Stack(_) => saving.stack(name, &path),
     }
 }

@@ -164,10 +164,15 @@ impl Flags {
                 self.layer.root.directory.set(absolute, Origin::Flag("--directory="));
             }
         }
-        if let Some(stack) = &run.mstack
+        if let Some(stack) = &run.disk.mstack
             && let Some(absolute) = self.check("--mstack=", &stack.to_string_lossy(), absolute(stack))
         {
             self.layer.root.stack.set(absolute, Origin::Flag("--mstack="));
+        }
+        if let Some(image) = &run.disk.image
+            && let Some(absolute) = self.check("--image=", &image.to_string_lossy(), absolute(image))
+        {
+            self.layer.root.image.set(absolute, Origin::Flag("--image="));
         }
         if !run.boot && run.command.first().is_some_and(|program| program.is_empty()) {
             let error = Error::new("the program is empty").with_hint("name a program of the machine");

@@ -1,0 +1,33 @@
+//! Options of `run` for stacks and disk images.
+
+use crate::cli::argument_table::{ArgumentRow, Slot, long};
+use clap::Args;
+use std::path::PathBuf;
+
+/// The options for stacks and disk images.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ImageOptions {
+    /// The stack of directories (systemd.mstack(7)) with the root file system
+    #[arg(long, value_name = "DIR", conflicts_with = "directory", help_heading = "Image")]
+    pub(crate) mstack: Option<PathBuf>,
+
+    /// The disk image with the root file system: a file or a block device
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["directory", "mstack", "template"],
+        help_heading = "Image"
+    )]
+    pub(crate) image: Option<PathBuf>,
+}
+
+impl ImageOptions {
+    /// Returns the options as rows of a table.
+    pub(super) fn rows(&mut self) -> Vec<ArgumentRow<'_>> {
+        vec![
+            long("mstack", Slot::Path(&mut self.mstack)),
+            long("image", Slot::Path(&mut self.image)).or_short(b'i'),
+        ]
+    }
+}
