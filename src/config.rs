@@ -17,7 +17,7 @@ pub(crate) mod drop_in;
 pub(crate) mod explain;
 mod groups;
 pub(crate) mod identity;
-mod ini;
+pub mod ini;
 pub(crate) mod journal;
 pub mod layer;
 pub(crate) mod migration;

@@ -80,6 +80,12 @@ impl NspawnArgs {
     }
 }
 
+/// Returns the reason why a typed option of systemd-nspawn(1) is not supported. `None` for one that is not
+/// supported yet.
+pub(super) fn replacement(option: &str) -> Option<&'static str> {
+    reference::replacement(option.strip_prefix("--")?)
+}
+
 /// Returns whether a typed option is one of systemd-nspawn(1), by its long name or its letter.
 pub(super) fn is_nspawn_option(option: &str) -> bool {
     match (option.strip_prefix("--"), option.as_bytes()) {
@@ -175,11 +181,11 @@ impl Nspawn {
     fn complete(&mut self) -> Result<()> {
         let (run, own) = (&mut self.run, &self.own);
         if own.share_system {
-            return Err(Error::usage("'--share-system' is not supported: namespaces are not shared"));
+            return Err(Error::usage(reference::refusal("share-system")));
         }
         match own.user.as_deref() {
             None => {}
-            Some("") => return Err(Error::usage("option '--user' is not supported: there is no user scope")),
+            Some("") => return Err(Error::usage(reference::refusal("user"))),
             Some(name) => {
                 log::warn!("--user=NAME is deprecated, use --uid=NAME instead");
                 run.uid = Some(name.to_owned());

@@ -1,6 +1,6 @@
 //! Errors of the command line: converts those of clap to one line and a hint. Called by `parse` of `cli`.
 
-use super::nspawn::is_nspawn_option;
+use super::nspawn::{is_nspawn_option, replacement};
 use super::{Cli, other_tools};
 use crate::error::Error;
 use clap::CommandFactory;
@@ -51,8 +51,11 @@ pub(super) fn error(error_of_clap: &clap::Error) -> Error {
             let is_run = command(error_of_clap) == "coracle run";
             let option = typed(ContextKind::InvalidArg).filter(|option| is_run && is_nspawn_option(option));
             if let Some(option) = option {
-                return Error::usage(format!("'{option}' is not supported yet"))
-                    .with_hint("show the options with 'coracle run --help'");
+                let refused = match replacement(option) {
+                    Some(reason) => format!("'{option}' is not supported: {reason}"),
+                    None => format!("'{option}' is not supported yet"),
+                };
+                return Error::usage(refused).with_hint("show the options with 'coracle run --help'");
             }
         }
         _ => {}

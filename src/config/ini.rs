@@ -12,20 +12,20 @@ const MAX_PROBLEMS: usize = 100;
 
 /// A line `KEY=VALUE` of a section.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Assignment {
+pub struct Assignment {
     /// The section, without brackets.
-    pub(super) section: String,
+    pub section: String,
     /// The key.
-    pub(super) key: String,
+    pub key: String,
     /// The value, without blanks at both ends.
-    pub(super) value: String,
+    pub value: String,
     /// The file and its line; of a continued line the first one.
-    pub(super) origin: Origin,
+    pub origin: Origin,
 }
 
 /// Parses `text` of `file`. Returns the assignments in `sections`, and the problems: an error for an invalid
 /// section, after which nothing is parsed, and warnings for ignored lines.
-pub(super) fn read(file: &Path, text: &[u8], sections: &[&str]) -> (Vec<Assignment>, Vec<Problem>) {
+pub fn read(file: &Path, text: &[u8], sections: &[&str]) -> (Vec<Assignment>, Vec<Problem>) {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut reader = IniReader {
         file,
@@ -150,7 +150,7 @@ const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 ///
 /// # Errors
 /// A quote that does not end.
-pub(super) fn words(text: &str) -> Result<Vec<String>> {
+pub fn words(text: &str) -> Result<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;

@@ -211,7 +211,7 @@ struct NspawnReader {
 
 impl NspawnReader {
     fn assignment(&mut self, assignment: &Assignment) {
-        let Assignment { section, key, value, origin } = assignment;
+        let Assignment { section, key, origin, .. } = assignment;
         let Some(row) = table::find(section, key) else {
             if !key.starts_with("X-") {
                 self.unknown(assignment);
@@ -227,13 +227,6 @@ impl NspawnReader {
             Action::Names(setting) => self.names(row, setting, assignment),
             Action::Words(setting) => self.words(row, setting, assignment),
             Action::Special(read) => read(self, row, assignment),
-            Action::Unsupported(harmless) if harmless.contains(&value.to_ascii_lowercase().as_str()) => {
-                Ok(())
-            }
-            Action::Unsupported(_) => {
-                self.unsupported(origin, Error::new(format!("'{key}=' is not supported")));
-                Ok(())
-            }
         };
         self.check(row, origin, result);
     }
@@ -270,12 +263,6 @@ impl NspawnReader {
             let ignored = error.hint().into_iter().fold(ignored, Error::with_hint);
             Problem::at_origin(origin, &ignored).into_warning()
         });
-    }
-
-    /// Adds the problem of a setting without support: the machine would be less isolated without it.
-    fn unsupported(&mut self, origin: &Origin, error: Error) {
-        let error = error.with_hint("remove the line to start the machine without it");
-        self.problems.push(Problem::at_origin(origin, &error));
     }
 
     /// Sets a setting, or removes it if the value is empty.

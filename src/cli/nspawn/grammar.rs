@@ -61,7 +61,7 @@ fn parse_long(option: &[u8], words: &mut Words<'_>, table: &mut [ArgumentRow<'_>
     let value = parts.next().map(OsStr::from_bytes);
     let shown = format!("--{name}");
     let Some(row) = select(table, |row| row.long == Some(name)) else {
-        return Err(Error::usage(format!("option '{shown}' is not supported")));
+        return Err(Error::usage(reference::refusal(name)));
     };
     let value = match (&row.slot, value) {
         (Slot::Flag(_), Some(_)) => {

@@ -123,6 +123,24 @@ pub(super) fn has(name: &str) -> bool {
     options_of(u32::MAX).any(|known| known == name)
 }
 
+/// Returns the reason why an option is not supported, and what replaces it. `None` for one that is not supported yet.
+pub(in crate::cli) fn replacement(name: &str) -> Option<&'static str> {
+    match name {
+        "private-users-delegate" => {
+            Some("ids are not delegated: security.nesting in a definition lets containers run inside")
+        }
+        "user" => Some("there is no user scope: machines are started by root, without --user"),
+        "share-system" => Some("namespaces are not shared"),
+        _ => None,
+    }
+}
+
+/// Returns the message for an option that is not supported.
+pub(super) fn refusal(name: &str) -> String {
+    let replacement = replacement(name).map(|text| format!(": {text}"));
+    format!("option '--{name}' is not supported{}", replacement.unwrap_or_default())
+}
+
 /// Returns the names of the options that a table does not have.
 pub(super) fn others<'t>(table: &'t [ArgumentRow<'_>]) -> impl Iterator<Item = &'static str> + use<'t> {
     options_of(u32::MAX).filter(|name| table.iter().all(|row| row.long != Some(*name)))

@@ -92,6 +92,19 @@ pub(super) fn chown(reader: &mut NspawnReader, row: &Row, assignment: &Assignmen
     ownership(reader, row, &Assignment { value: word.to_owned(), ..assignment.clone() })
 }
 
+/// `PrivateUsersDelegate=`. No ranges are delegated.
+pub(super) fn delegate(
+    _: &mut NspawnReader,
+    _: &Row,
+    Assignment { value, .. }: &Assignment,
+) -> Result<(), Refusal> {
+    if matches!(value.as_str(), "" | "0") {
+        return Ok(());
+    }
+    let error = Error::new("ids are not delegated");
+    Err(Refusal::Unsupported(error.with_hint("set security.nesting in a definition for containers inside")))
+}
+
 /// `NotifyReady=`.
 pub(super) fn notify_ready(
     reader: &mut NspawnReader,

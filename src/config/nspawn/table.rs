@@ -1,5 +1,5 @@
-//! The settings of systemd.nspawn(5), of systemd 262: one row each. A setting that gains support changes its
-//! row from [`Action::Unsupported`] to the key of coracle.toml(5), which belongs to a group of `groups`.
+//! The settings of systemd.nspawn(5), of systemd 262: one row each. A row names the
+//! key of coracle.toml(5), which belongs to a group of `groups`.
 
 use super::special;
 use super::{Assignment, NspawnReader, Refusal};
@@ -37,8 +37,6 @@ pub(super) enum Action {
     Words(&'static str),
     /// A meaning of its own.
     Special(SpecialAction),
-    /// No support, except for values without an effect, in lower case.
-    Unsupported(&'static [&'static str]),
 }
 
 impl Row {
@@ -73,7 +71,7 @@ const fn limit(key: &'static str) -> Row {
     exec(key, Special(special::limit)).privileged().required()
 }
 
-use Action::{Boolean, Names, Special, Unsupported, Value, Words};
+use Action::{Boolean, Names, Special, Value, Words};
 
 /// All settings, in the order of systemd.nspawn(5).
 const ROWS: &[Row] = &[
@@ -93,7 +91,7 @@ const ROWS: &[Row] = &[
     exec("Personality", Value("boot.personality")).required(),
     exec("MachineID", Value("identity.uuid")).privileged(),
     exec("PrivateUsers", Special(special::private_users)).privileged(),
-    exec("PrivateUsersDelegate", Unsupported(&["", "0"])).privileged().required(),
+    exec("PrivateUsersDelegate", Special(special::delegate)).privileged().required(),
     exec("NotifyReady", Special(special::notify_ready)),
     exec("SystemCallFilter", Special(special::system_call_filter)),
     exec("RestrictAddressFamilies", Special(special::address_families)),

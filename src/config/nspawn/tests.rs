@@ -182,7 +182,7 @@ fn problems_are_warnings_unless_a_setting_is_required() {
             "web.nspawn:3: warning: 'Capability=': unknown capability \"CAP_X\", ignoring\n  hint: see capabilities(7) for the list",
             "web.nspawn:4: warning: unknown key 'KilSignal' in [Exec], ignoring\n  hint: did you mean 'KillSignal'?",
             "web.nspawn:8: warning: 'Environment=': a quote in ''A=B' does not end, ignoring",
-            "web.nspawn:9: 'PrivateUsersDelegate=' is not supported\n  hint: remove the line to start the machine without it",
+            "web.nspawn:9: 'PrivateUsersDelegate=': ids are not delegated\n  hint: set security.nesting in a definition for containers inside",
             "web.nspawn:11: 'MACVLAN=': \"a/b\" is not the name of an interface\n  hint: list the interfaces of the host \
          with 'ip link'; a name has at most 15 characters",
             "web.nspawn:12: warning: 'Port=': \"x\" is not a port to forward, ignoring\n  hint: write [ADDRESS:]HOST[:GUEST][/udp], \
