@@ -6,7 +6,7 @@ use crate::channel::{self, ChildEnd, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Result};
 use crate::image::attach::AttachedRoot;
 use crate::payload::{self, BuildInputs, InitInputs};
-use crate::plan::step::{BuildStep, Credential, HostStep};
+use crate::plan::step::{BuildStep, Credential, HostStep, InitStep};
 use crate::supervisor::handover::FdName;
 use crate::sys::descriptor;
 use crate::sys::process::{self, Child, Ended, Side};
@@ -68,7 +68,9 @@ impl Launch<'_> {
             payload::run_init_steps(&plan.init_steps, theirs, inputs)
         };
         let works_meanwhile = plan.host.iter().any(|step| matches!(step, HostStep::Release(_)));
-        if !works_meanwhile {
+        // A stub init never executes a program, and both replace the arguments and the environment of their memory.
+        let keeps_memory = |step: &InitStep| matches!(step, InitStep::Stub(_) | InitStep::FindUser(_));
+        if !works_meanwhile && !plan.init_steps.iter().any(keeps_memory) {
             return process::clone_borrowing(plan.namespaces, cgroup, &lead);
         }
         match process::clone_owned_by(self.owner(), plan.namespaces, cgroup)? {
