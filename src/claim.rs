@@ -19,7 +19,7 @@ use crate::paths::Paths;
 use crate::state::id_ranges::RangeRetention;
 use crate::state::record::Record;
 pub(crate) use claimed_ids::ClaimedIds;
-pub(crate) use locks::{address_file, of_claims};
+pub(crate) use locks::{address_file, of_claims, refuse_running};
 pub(crate) use ports::refuse_claimed;
 pub(crate) use record::loopback_resolver;
 use rustix::fd::OwnedFd;

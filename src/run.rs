@@ -303,6 +303,7 @@ struct StartRequest<'a> {
 
 /// Returns the plan of a machine as text. Claims nothing.
 fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
+    claim::refuse_running(paths, &machine.name)?;
     let keep = RangeRetention::WhileRunning;
     let root = root::open(machine)?;
     let tree = root.tree.as_ref();

@@ -53,6 +53,15 @@ fn take_name(paths: &Paths, name: &Name, file: &Path) -> Result<Lock> {
     }
 }
 
+/// Refuses the name of a running machine, without a claim.
+///
+/// # Errors
+/// The machine is running.
+pub(crate) fn refuse_running(paths: &Paths, name: &Name) -> Result<()> {
+    let is_alive = Record::read(paths, name)?.is_some_and(|record| record.is_alive());
+    if is_alive { Err(running(paths, name)) } else { Ok(()) }
+}
+
 fn running(paths: &Paths, name: &Name) -> Error {
     let record = Record::read(paths, name).ok().flatten();
     let supervisor =

@@ -1,7 +1,8 @@
 //! The payload: the command, its user and directory, and `[environment]`.
 
+use super::problem::Problem;
 use super::profile::Profile;
-use super::setting::{List, Single, settings};
+use super::setting::{List, Origin, Single, Sourced, settings};
 use super::values::{RawValue, Value, quoted, without_nul};
 use crate::error::{Error, Result};
 use crate::machine::command::{Command, Payload};
@@ -40,6 +41,27 @@ impl CommandSettings {
     /// Removes variables that a later one of the same name replaces.
     pub(super) fn deduplicate_environment(&mut self) {
         self.environment.keep_last(|variable| variable.name.clone());
+    }
+
+    /// Returns a warning for each variable of a definition with a name of a secret: every user of the host can read
+    /// definitions.
+    pub(super) fn warnings(&self) -> Vec<Problem> {
+        let is_secret = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            let mut words = name.split('_');
+            words.any(|word| ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY"].contains(&word))
+        };
+        let secrets = self.environment.sourced().iter().filter(|variable| {
+            is_secret(&variable.value.name) && matches!(variable.origin, Origin::File { .. })
+        });
+        let warning = |variable: &Sourced<Variable>| {
+            let name = &variable.value.name;
+            let text = format!(
+                "every user of the host can read '{name}', and of a booted guest only PID 1 receives it: use [credentials]"
+            );
+            Problem::warning(&variable.origin, text)
+        };
+        secrets.map(warning).collect()
     }
 
     /// Builds the payload; `init_arguments` are the arguments of the definition for the init.

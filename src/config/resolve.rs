@@ -119,5 +119,6 @@ fn warnings(settings: &Layer) -> Vec<Problem> {
     let mut warnings = settings.security.warnings();
     warnings.extend(settings.mounts.warnings(&settings.users.private));
     warnings.extend(settings.network.warnings());
+    warnings.extend(settings.command.warnings());
     warnings
 }

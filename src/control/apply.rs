@@ -20,6 +20,8 @@ use std::path::PathBuf;
 pub(crate) enum Effect {
     /// In the running machine.
     Live,
+    /// Stored, but without effect: the host lacks the controller of the limit.
+    NotEnforced,
     /// After a restart.
     Restart,
 }
@@ -98,10 +100,18 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
     };
     let read = started.clone();
     let after = snapshot::values(&resolved.settings);
+    let unenforced = resources::unenforced(&resolved.machine.resources);
+    let effect_of = |key: &str| match unenforced.iter().find(|(limit, _)| *limit == key) {
+        Some((_, message)) => {
+            log::warn!("{message}; {}", resources::ADD_CONTROLLERS);
+            Effect::NotEnforced
+        }
+        None => Effect::Live,
+    };
     let mut changes: Vec<SettingChange> = resources::apply(paths, &resolved.machine, act)?
         .into_iter()
         .map(|limit| SettingChange {
-            effect: Effect::Live,
+            effect: effect_of(limit.key),
             key: limit.key.into(),
             now: limit.now,
             defined: limit.wanted,

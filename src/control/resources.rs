@@ -2,7 +2,9 @@
 
 use super::{block_on, running};
 use crate::error::{Error, Result};
+use crate::host::cgroup;
 use crate::host::systemd::units::resources;
+use crate::machine::resources::Resources;
 use crate::machine::{Machine, size};
 use crate::paths::Paths;
 
@@ -15,6 +17,42 @@ pub(crate) struct ChangedLimit {
     pub(crate) now: String,
     /// The value of the definition.
     pub(crate) wanted: String,
+}
+
+/// The controller of each limit (cgroups(7)).
+const CONTROLLERS: [(&str, &str); 7] = [
+    ("resources.memory-max", "memory"),
+    ("resources.memory-high", "memory"),
+    ("resources.memory-swap-max", "memory"),
+    ("resources.cpu-quota", "cpu"),
+    ("resources.cpu-weight", "cpu"),
+    ("resources.tasks-max", "pids"),
+    ("resources.io-weight", "io"),
+];
+
+/// The hint for missing controllers.
+pub(super) const ADD_CONTROLLERS: &str = "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=: the controllers may be in use by version 1";
+
+/// Returns the limits of a definition that are not enforced, because the host lacks their controller, each with a
+/// message.
+pub(super) fn unenforced(resources: &Resources) -> Vec<(&'static str, String)> {
+    let controllers = cgroup::controllers();
+    let is_set = [
+        resources.memory_max.is_some(),
+        resources.memory_high.is_some(),
+        resources.memory_swap_max.is_some(),
+        resources.cpu_quota.is_some(),
+        resources.cpu_weight.is_some(),
+        resources.tasks_max.is_some(),
+        resources.io_weight.is_some(),
+    ];
+    let missing = CONTROLLERS.into_iter().zip(is_set).filter(|((_, wanted), is_set)| {
+        *is_set && !controllers.split_whitespace().any(|controller| controller == *wanted)
+    });
+    let text = |(key, controller)| {
+        format!("{key} is not enforced: the host lacks the cgroup controller '{controller}'")
+    };
+    missing.map(|(limit, _)| (limit.0, text(limit))).collect()
 }
 
 /// Whether differences are applied or only returned.
@@ -60,7 +98,12 @@ fn format_value(key: &str, value: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::format_value;
+    use super::*;
+
+    #[test]
+    fn every_limit_has_a_controller() {
+        assert!(CONTROLLERS.iter().all(|(key, _)| resources::is_live(key)));
+    }
 
     #[test]
     fn limits_are_formatted_as_in_definitions() {

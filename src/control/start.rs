@@ -3,6 +3,7 @@
 
 use super::preflight;
 use super::progress::Progress;
+use super::resources;
 use super::status::waiting_for;
 use super::{BatchResult, block_on, defined, each, service, signal};
 use crate::config::{self, Resolved};
@@ -150,7 +151,7 @@ fn up(
     // first, and the child would keep its standard streams open.
     let _early_move = (wait != StartWait::No).then(CgroupMove::begin).flatten();
     let (mut good, mut services) = (Vec::new(), Vec::new());
-    let mut outdated = Vec::new();
+    let (mut outdated, mut limits) = (Vec::new(), Vec::new());
     let before = each(names, |name| {
         if let Some(running) = running_unit(paths, name) {
             let unit = config::service_template(paths, name).service(name);
@@ -162,6 +163,10 @@ fn up(
         let Resolved { machine, ignored, .. } = startable(action, paths, name)?;
         ignored.iter().for_each(|problem| log::warn!("{problem}"));
         services.push(machine.service());
+        let unenforced = resources::unenforced(&machine.resources).into_iter();
+        limits.extend(
+            unenforced.map(|(_, message)| format!("machine '{name}': {message}, see 'coracle doctor'")),
+        );
         if !generator::is_current(paths, &machine) {
             outdated.push(machine);
         }
@@ -182,6 +187,7 @@ fn up(
         }
     }
     let started = run(action, paths, &services, wait, progress);
+    limits.iter().for_each(|limit| log::warn!("{limit}"));
     if wait == StartWait::Unit {
         let records = good.iter().filter_map(|name| Some((name, Record::read(paths, name).ok()??)));
         records

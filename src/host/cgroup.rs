@@ -430,6 +430,11 @@ pub(crate) fn out_of_memory_kills(directory: &Path) -> u64 {
     count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
+/// Returns the controllers of the unified hierarchy of the host, separated by blanks.
+pub(crate) fn controllers() -> String {
+    std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,9 @@ const ROWS: &[Row] = &[
     ("lists are changed by value, and 'set' removes its own changes only", changes_of_lists),
     ("a source that is a link is followed, and the order of scp is explained", copies),
     ("logs select units, order and boots", selections_of_logs),
+    ("limits without a controller are not reported as done", unenforced_limits),
+    ("secrets in the environment are reported", secrets_in_the_environment),
+    ("a plan of a running machine is refused", plans_of_running_machines),
     ("list tells of machines that it does not show", lists_on_a_terminal),
 ];
 
@@ -275,4 +278,30 @@ fn lists_on_a_terminal(host: &Host) {
     host.sh_ok("rm /etc/coracle/machines.d/db.toml; systemctl reset-failed coracle@db; coracle stop web bb");
     assert_eq!(list("coracle list"), "no running machines, 3 stopped: coracle list -a\r\n");
     host.coracle(&["start", "web", "bb"]);
+}
+
+/// The nested hosts of the suite have no controllers; `tests/vm.rs` has limits in force.
+fn unenforced_limits(host: &Host) {
+    let message = "resources.memory-max is not enforced: the host lacks the cgroup controller 'memory'";
+    let set =
+        expect(host, "coracle set web memory-max=64M", 0, &[message, "systemd.unified_cgroup_hierarchy=1"]);
+    assert!(set.lines().any(|line| line.starts_with("not enforced  resources.memory-max")), "{set}");
+    expect(host, "coracle doctor web", 0, &["risk: ", message]);
+    expect(host, "coracle restart web", 0, &[message]);
+    let unset = expect(host, "coracle set web memory-max=", 0, &[]);
+    assert!(!unset.contains("not enforced"), "{unset}");
+}
+
+fn secrets_in_the_environment(host: &Host) {
+    host.define("db", "[environment]\nDB_PASSWORD = \"x\"\nKEYMAP = \"de\"\n");
+    let checked =
+        expect(host, "coracle check db", 0, &["db.toml:2: warning: ", "'DB_PASSWORD'", "[credentials]"]);
+    assert!(!checked.contains("KEYMAP"), "{checked}");
+    host.sh_ok("rm /etc/coracle/machines.d/db.toml");
+}
+
+fn plans_of_running_machines(host: &Host) {
+    for options in ["--dry-run -M web", "-M web"] {
+        expect(host, &format!("coracle run {options}"), 125, &["machine 'web' is already running"]);
+    }
 }

@@ -44,6 +44,7 @@ pub(super) fn print_changes(name: &Name, changes: Vec<SettingChange>, act: Act) 
     let columns = ["HOW", "SETTING", "NOW", "DEFINED"].map(|name| (name, Align::Left));
     let effect = |effect| match (effect, act) {
         (Effect::Restart, _) => "restart",
+        (Effect::NotEnforced, _) => "not enforced",
         (Effect::Live, Act::Apply) => "done",
         (Effect::Live, Act::DryRun) => "live",
     };

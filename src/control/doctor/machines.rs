@@ -1,7 +1,7 @@
 //! Findings about one machine: its definition, its failure record, its unit and its tree.
 
 use super::{Finding, FindingSeverity, network, programs, trees};
-use crate::control::{block_on, defined, service, when};
+use crate::control::{block_on, defined, resources, service, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
@@ -39,6 +39,9 @@ pub(crate) fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
         Ok(machine) => {
             findings.extend(trees::findings_of(paths, &machine));
             findings.extend(super::units::findings_of(paths, &machine));
+            let unenforced = resources::unenforced(&machine.resources).into_iter();
+            findings
+                .extend(unenforced.map(|(_, message)| Finding::risk(message, resources::ADD_CONTROLLERS)));
         }
         Err(error) => findings.push(Finding::wrong(
             error.to_string(),
