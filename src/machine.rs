@@ -11,6 +11,7 @@ pub mod egress;
 pub(crate) mod hash;
 pub mod id128;
 pub(crate) mod identity;
+pub mod image_policy;
 pub mod init;
 pub mod journal;
 pub(crate) mod mac_addr;

@@ -4,6 +4,7 @@ use super::setting::{Single, settings};
 use super::values::{RawValue, Value, choose, quoted, word_of};
 use crate::error::{Error, Result};
 use crate::image::find;
+use crate::machine::image_policy::ImagePolicy;
 use crate::machine::name::Name;
 use crate::machine::root::{Ephemeral, Pivot, Root, RootSource, Volatile};
 use crate::paths::Paths;
@@ -50,6 +51,17 @@ impl Value for Ephemeral {
     }
 }
 
+impl Value for ImagePolicy {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("the policy of a disk image")) };
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.to_string())
+    }
+}
+
 impl Value for Pivot {
     fn read(raw: &RawValue) -> Result<Self> {
         let RawValue::Text(text) = raw else { return Err(raw.expected("a path inside the root")) };
@@ -79,6 +91,8 @@ settings! {
         stack: Single<PathBuf> = Single "root.stack";
         /// The disk image.
         image: Single<PathBuf> = Single "root.image";
+        /// The policy of the disk image.
+        image_policy: Single<ImagePolicy> = Single "root.image-policy";
         /// Whether the root is mounted read-only.
         read_only: Single<bool> = Single "root.read-only", |_| false;
         /// The part that is empty at each boot.
@@ -177,6 +191,7 @@ impl RootSettings {
             pivot: self.pivot.value().cloned(),
             pivoted: None,
             has_writable_parts: false,
+            image_policy: self.image_policy.value().cloned(),
         })
     }
 }

@@ -162,7 +162,7 @@ fn attach_as(
         RootSource::Image(path) => {
             let is_written = matches!(changes, Changes::Kept);
             let access = if is_written { DiskAccess::Write } else { DiskAccess::Read };
-            let opened = disk.insert(Disk::open(path, access)?);
+            let opened = disk.insert(Disk::open(path, access)?.under(machine.root.image_policy.as_ref())?);
             Stack::of_disk(path, opened.root()?, &opened.partitions)
         }
     };

@@ -12,6 +12,7 @@ pub(super) mod mount_points;
 pub(crate) mod mounts;
 mod partition_types;
 pub mod partitions;
+mod policy;
 mod superblock;
 
 pub(crate) use partition_types::Role;

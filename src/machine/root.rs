@@ -1,5 +1,6 @@
 //! The root file system of a machine.
 
+use super::image_policy::ImagePolicy;
 use std::path::{Path, PathBuf};
 
 /// The source of a root file system, by its absolute path.
@@ -94,6 +95,8 @@ pub struct Root {
     pub(crate) pivoted: Option<PathBuf>,
     /// Whether the root is read-only, and other file systems of its image are written to.
     pub(crate) has_writable_parts: bool,
+    /// The policy of its disk image. `None` permits all.
+    pub(crate) image_policy: Option<ImagePolicy>,
 }
 
 impl Root {
@@ -109,6 +112,7 @@ impl Root {
             pivot: None,
             pivoted: None,
             has_writable_parts: false,
+            image_policy: None,
         }
     }
 }

@@ -157,6 +157,15 @@ fn root(contract: Contract, root: &Root) -> Vec<Error> {
                 .with_hint("rename it, or set root.directory if it is a tree"),
         );
     }
+    if root.image_policy.is_some()
+        && !matches!(root.source, RootSource::Image(_))
+        && contract == Contract::Coracle
+    {
+        errors.push(
+            Error::new("root.image-policy requires a disk image")
+                .with_hint("set root.image, or remove the policy"),
+        );
+    }
     let other = match root {
         Root { source: RootSource::Stack(_), .. } => Some("root.stack"),
         Root { source: RootSource::Image(_), .. } => Some("root.image"),

@@ -159,6 +159,17 @@ fn partitions_of_a_gpt_are_mounted_at_their_places() {
     host.sh_ok(
         "coracle run -q -M web --read-only sh -c 'wc -l </home/user/file | grep -x 3; ! touch /home/x'",
     );
+    // Partitions that the policy does not name are left out, and no protection is left out.
+    host.sh_ok(
+        "coracle run -q -M web --read-only --image-policy=root=unprotected sh -c '! test -e /home/user'",
+    );
+    let refused =
+        host.exec(&["coracle", "run", "-q", "-M", "web", "--image-policy=root=verity:=open", "true"]);
+    assert!(refused.stderr.contains("its partition 'root' is not protected"), "{refused}");
+    host.sh_ok("touch /var/lib/machines/web.roothash");
+    let refused = host.exec(&["coracle", "start", "web"]);
+    assert!(refused.status != 0 && refused.stderr.contains("dm-verity"), "{refused}");
+    host.sh_ok("rm /var/lib/machines/web.roothash; coracle cleanup web; systemctl reset-failed");
     // The copy of a damaged table is used, and a damaged copy is not.
     host.sh_ok("cd /var/lib/machines; printf x | dd of=web.raw bs=1 seek=600 conv=notrunc status=none");
     host.sh_ok("coracle run -q -M web --read-only true; coracle verify web");

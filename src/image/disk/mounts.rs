@@ -4,8 +4,10 @@
 use super::bytes::OpenDisk;
 use super::partition_types::Role;
 use super::partitions::{self, Partition};
+use super::policy;
 use super::superblock::{Content, FileSystem};
 use crate::error::{Context, Error, Result};
+use crate::machine::image_policy::ImagePolicy;
 use crate::sys::loops::{self, LoopDevice, LoopPart};
 use crate::sys::mount::{self, MountAttributes};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,6 +47,18 @@ impl Disk {
         open(path, access).map_err(|error| error.context(doing()))
     }
 
+    /// Leaves out the partitions that the policy of the image does not let a machine use.
+    ///
+    /// # Errors
+    /// The image violates the policy, or has a protection that is not supported.
+    pub(crate) fn under(mut self, policy: Option<&ImagePolicy>) -> Result<Self> {
+        let doing = || format!("cannot use the disk image '{}'", self.path.display());
+        let partitions = std::mem::take(&mut self.partitions);
+        self.partitions =
+            policy::apply(&self.path, partitions, policy).map_err(|error| error.context(doing()))?;
+        Ok(self)
+    }
+
     /// Returns the partition with the root.
     ///
     /// # Errors
@@ -52,10 +66,12 @@ impl Disk {
     pub(crate) fn root(&self) -> Result<&Partition> {
         self.of_role(Role::Root).ok_or_else(|| {
             Error::new(format!(
-                "the disk image '{}' has a '/usr', but no root partition",
+                "the disk image '{}' has no root partition that may be used",
                 self.path.display()
             ))
-            .with_hint("add a root partition to it, for example with systemd-repart(8)")
+            .with_hint(
+                "add a root partition, for example with systemd-repart(8), or change root.image-policy",
+            )
         })
     }
 

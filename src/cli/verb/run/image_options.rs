@@ -20,6 +20,10 @@ pub(crate) struct ImageOptions {
         help_heading = "Image"
     )]
     pub(crate) image: Option<PathBuf>,
+
+    /// The partitions of the disk image that are used, and their protection: systemd.image-policy(7)
+    #[arg(long, value_name = "POLICY", help_heading = "Image")]
+    pub(crate) image_policy: Option<String>,
 }
 
 impl ImageOptions {
@@ -28,6 +32,7 @@ impl ImageOptions {
         vec![
             long("mstack", Slot::Path(&mut self.mstack)),
             long("image", Slot::Path(&mut self.image)).or_short(b'i'),
+            long("image-policy", Slot::Text(&mut self.image_policy)),
         ]
     }
 }

@@ -41,6 +41,7 @@ const WORDS: &[WordOption] = &[
     ("--selinux-apifs-context=", "security.selinux-apifs-context", |run| {
         run.selinux_apifs_context.as_deref()
     }),
+    ("--image-policy=", "root.image-policy", |run| run.disk.image_policy.as_deref()),
     ("--pivot-root=", "root.pivot", |run| run.pivot_root.as_deref()),
     ("--private-users=", "users.private", |run| run.private_users.as_deref().map(range_from_root)),
     ("--private-users-ownership=", "users.ownership", |run| run.private_users_ownership.as_deref()),
