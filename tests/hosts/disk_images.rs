@@ -1,6 +1,7 @@
 //! Disk images as roots of machines: with and without a partition table, written to, shared, and discarded.
 
 use crate::support::{Host, LONG, Snapshot};
+use std::process::Command;
 
 /// The loop devices in use whose file lies on the host.
 const NO_LOOPS: &str =
@@ -219,5 +220,65 @@ fn verbs_change_disk_images_as_other_images() {
     host.coracle(&["remove", "other"]);
     host.sh_ok("! ls -A /var/lib/machines | grep other; coracle doctor >&2 || true");
     host.wait_until(LONG, NO_LOOPS);
+    host.stop();
+}
+
+#[test]
+fn xfs_btrfs_and_block_devices_are_roots_too() {
+    let host = host("busybox");
+    for kind in ["xfs", "btrfs"] {
+        let file = host.machines().join(format!("{kind}.raw"));
+        std::fs::File::create(&file).unwrap().set_len(512 << 20).unwrap();
+        let made = Command::new(format!("mkfs.{kind}")).arg("-q").arg(&file).status().unwrap();
+        assert!(made.success(), "mkfs.{kind}");
+        host.sh_ok(&format!(
+            "mkdir -p /mnt; mount /var/lib/machines/{kind}.raw /mnt; cp -a /var/lib/machines/.base/. /mnt; umount /mnt"
+        ));
+    }
+    ext4(&host, "ext4", "128M");
+    let before = Snapshot::take(&host);
+    for kind in ["xfs", "btrfs"] {
+        for options in ["", "-U"] {
+            let run = format!("coracle run -q {options} -i /var/lib/machines/{kind}.raw");
+            host.sh_ok(&format!(
+                "{run} sh -c 'grep \" / {kind} rw\" /proc/mounts; echo x >>/root/x; stat -c %u /root/x | grep -x 0'"
+            ));
+            host.sh_ok(&format!("{run} --read-only sh -c 'grep \" / {kind} ro\" /proc/mounts; ! touch /x'"));
+            host.sh_ok(&format!("{run} -x sh -c 'rm /root/x; touch /y'; {run} test -e /root/x"));
+        }
+    }
+    before.assert_same(&host);
+    // A block device: mounted itself, and locked by its number.
+    host.sh_ok(
+        "device=$(losetup -f --show /var/lib/machines/ext4.raw); echo \"$device\" >/tmp/device
+         coracle run -q -i \"$device\" sh -c \"grep '^$device / ext4 rw' /proc/mounts; echo block >/root/block\"
+         systemd-run -q --unit=holder coracle run -q -i \"$device\" -M holder sleep 600",
+    );
+    host.wait_until(LONG, "coracle exec holder -- true");
+    let refused = host.sh("coracle run -q -i \"$(cat /tmp/device)\" -M other true");
+    assert!(refused.stderr.contains("is in use by machine 'holder'"), "{refused}");
+    host.sh_ok("systemctl stop holder; losetup -d $(cat /tmp/device)");
+    host.sh_ok("debugfs -R 'cat /root/block' /var/lib/machines/ext4.raw 2>/dev/null | grep block");
+    host.wait_until(LONG, NO_LOOPS);
+    host.stop();
+}
+
+#[test]
+fn a_start_killed_at_any_moment_leaves_no_loop_device() {
+    let host = host("busybox");
+    ext4(&host, "web", "128M");
+    host.sh_ok("coracle run -q -i /var/lib/machines/web.raw true");
+    let before = Snapshot::take(&host);
+    for users in ["", "-U"] {
+        host.sh_ok(&format!(
+            "for delay in $(seq -f %03g 1 4 80); do
+                 timeout -s KILL 0.$delay coracle run -q {users} -i /var/lib/machines/web.raw sleep 600 || true
+             done"
+        ));
+        host.wait_until(LONG, NO_LOOPS);
+        host.sh_ok(&format!("coracle run -q {users} -i /var/lib/machines/web.raw true"));
+        before.assert_same(&host);
+    }
+    host.sh_ok("e2fsck -fn /var/lib/machines/web.raw");
     host.stop();
 }
