@@ -17,8 +17,10 @@ pub(crate) enum SeccompAction {
     Refuse,
     /// It fails with ENOSYS, as a missing call.
     Absent,
-    /// It is socket(2) or socketpair(2), allowed except for denied socket families.
+    /// It is socket(2), allowed except for denied socket families.
     Socket,
+    /// It is socketpair(2), allowed except for families that no machine has: systemd.exec(5) does not restrict it.
+    SocketPair,
     /// It is socketcall(2), answered as the call that it makes.
     Socketcall,
     /// It is ipc(2), answered as the call that it makes.
@@ -72,7 +74,7 @@ pub(crate) fn decide(policy: &Policy) -> Result<[SeccompAction; COUNT]> {
 const ON_ARGUMENTS: [(&str, SeccompAction); 5] = [
     ("socket", SeccompAction::Socket),
     // It creates a socket of the family, and loads the kernel module, before it fails.
-    ("socketpair", SeccompAction::Socket),
+    ("socketpair", SeccompAction::SocketPair),
     ("ioctl", SeccompAction::Ioctl),
     (multiplexer::SOCKETCALL.name, SeccompAction::Socketcall),
     (multiplexer::IPC.name, SeccompAction::Ipc),

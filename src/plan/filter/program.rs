@@ -76,6 +76,7 @@ struct Leaves {
     refuse: JumpTarget,
     absent: JumpTarget,
     socket: JumpTarget,
+    socket_pair: JumpTarget,
     ioctl: JumpTarget,
     socketcall: JumpTarget,
     ipc: JumpTarget,
@@ -90,6 +91,7 @@ impl Leaves {
             SeccompAction::Refuse => self.refuse,
             SeccompAction::Absent => self.absent,
             SeccompAction::Socket => self.socket,
+            SeccompAction::SocketPair => self.socket_pair,
             SeccompAction::Ioctl => self.ioctl,
             SeccompAction::Socketcall => self.socketcall,
             SeccompAction::Ipc => self.ipc,
@@ -161,6 +163,10 @@ impl Backwards {
         let refuse = self.fail(libc::EPERM);
         let absent = self.fail(libc::ENOSYS);
         let socket = self.socket(allow, families);
+        let socket_pair = match families {
+            AddressFamilies::All => socket,
+            _ => self.socket(allow, &AddressFamilies::All),
+        };
         let ioctl = self.ioctl(allow, refuse);
         let answers = |action| match action {
             SeccompAction::Refuse => Some(refuse),
@@ -171,7 +177,18 @@ impl Backwards {
             .map(|called| self.multiplexer(called, allow, |row: usize| answers(actions[row])));
         let (pretend, pretend_on_file) =
             if actions.contains(&SeccompAction::PretendOnFile) { self.pretend() } else { (refuse, refuse) };
-        Leaves { allow, refuse, absent, socket, ioctl, socketcall, ipc, pretend, pretend_on_file }
+        Leaves {
+            allow,
+            refuse,
+            absent,
+            socket,
+            socket_pair,
+            ioctl,
+            socketcall,
+            ipc,
+            pretend,
+            pretend_on_file,
+        }
     }
 
     /// Writes the answers of calls without an effect: success, and success for a descriptor, whose sign bit
