@@ -15,9 +15,10 @@ use rustix::pty::OpenptFlags;
 use rustix::thread::{CapabilitySet, CpuSet, sched_setaffinity};
 use std::ffi::{CString, OsString};
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// `CLONE_NEWTIME`, which nix does not have.
 const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
@@ -373,14 +374,30 @@ fn replace(link: &ChildEnd) -> Result<()> {
 }
 
 /// Creates a home directory with its parents unless there is a file of this path. The root directory is that
-/// of the machine.
+/// of the machine. Only the created directory gets another owner: the path is one of the guest.
+///
+/// # Errors
+/// A path with `..`, whose directory may exist once its parents do.
 fn create_home(path: &Path, uid: u32, gid: u32) -> Result<()> {
     if std::fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
     let doing = || format!("cannot create '{}'", path.display());
-    DirBuilder::new().recursive(true).mode(0o755).create(path).context(doing)?;
-    std::os::unix::fs::lchown(path, Some(uid), Some(gid)).context(doing)
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(Error::new("a home directory contains no '..'")).context(doing);
+    }
+    let mut builder = DirBuilder::new();
+    builder.mode(0o755);
+    if let Some(above) = path.parent() {
+        builder.recursive(true).create(above).context(doing)?;
+    }
+    match builder.recursive(false).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        created => {
+            created.context(doing)?;
+            std::os::unix::fs::lchown(path, Some(uid), Some(gid)).context(doing)
+        }
+    }
 }
 
 fn directory(path: &Path) -> Result<()> {
