@@ -188,7 +188,16 @@ pub(crate) fn foreground(
     // There is no unit that cleans up after a killed start. The event loop reads the signals; after the exec
     // of a reboot they are blocked already.
     let signals = kept.is_none().then(interrupt::block).transpose()?;
-    let mut running = start(request, Place::in_foreground, kept).map_err(of_launch)?;
+    let mut running = match start(request, Place::in_foreground, kept) {
+        Ok(running) => running,
+        Err(error) => {
+            // A signal ends the program in its usual way, systemd-nspawn(1) with the status of a failure.
+            if machine.contract == Contract::Nspawn {
+                signals.into_iter().for_each(interrupt::Blocked::discard);
+            }
+            return Err(of_launch(error));
+        }
+    };
     signals.into_iter().for_each(interrupt::Blocked::keep);
     loop {
         let supervised = supervise::supervise(running).inspect_err(|_| {

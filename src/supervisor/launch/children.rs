@@ -9,9 +9,11 @@ use crate::payload::{self, BuildInputs, InitInputs};
 use crate::plan::step::{BuildStep, Credential, HostStep, InitStep};
 use crate::supervisor::handover::FdName;
 use crate::sys::descriptor;
-use crate::sys::process::{self, Child, Ended, Side};
+use crate::sys::process::{self, Child, Ended, Side, interrupt};
 use nix::sched::{CloneFlags, unshare};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
 use std::convert::Infallible;
 
 /// The builder's process id in the machine: high enough that the first child of PID 1 is process 2.
@@ -126,6 +128,7 @@ impl Launch<'_> {
 
     pub(super) fn await_leader(&mut self, sync: SyncPoint) -> Result<()> {
         loop {
+            self.await_user()?;
             match self.leader()?.1.receive()? {
                 Some((FromPayload::Reached(reached), _)) if reached == sync => return Ok(()),
                 Some(message) => self.progress(message)?,
@@ -215,5 +218,20 @@ impl Launch<'_> {
             Some((FromPayload::Failed(failure), _)) => Err(failure.into()),
             Some(_) => Err(Error::new("received a message from PID 1 after its last synchronisation point")),
         }
+    }
+
+    /// Waits for PID 1 that looks up a user by a program of the guest, which may ask a slow server, until it goes
+    /// on or a signal interrupts the start.
+    fn await_user(&self) -> Result<()> {
+        let looks_up = |step: &InitStep| matches!(step, InitStep::FindUser(_));
+        if !self.request.plan.init_steps.iter().any(looks_up) {
+            return Ok(());
+        }
+        let pause = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let mut ready = [PollFd::new(&self.leader()?.1, PollFlags::IN)];
+        while let Ok(0) | Err(Errno::INTR) = poll(&mut ready, Some(&pause)) {
+            interrupt::check()?;
+        }
+        Ok(())
     }
 }

@@ -42,6 +42,14 @@ impl Blocked {
         BLOCKED.store(false, Ordering::Relaxed);
         std::mem::forget(self);
     }
+
+    /// Unblocks the signals, and discards those that have interrupted the start: it has failed in order.
+    pub(crate) fn discard(self) {
+        let pending = pending();
+        for signal in SIGNALS.into_iter().filter(|signal| pending.contains(*signal)) {
+            let _ = [signal].into_iter().collect::<SigSet>().wait();
+        }
+    }
 }
 
 impl Drop for Blocked {
