@@ -25,7 +25,7 @@ impl CompletionsArgs {
 /// Returns the completions for a shell.
 fn script(shell: Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "coracle", &mut script);
+    clap_complete::generate(shell, &mut visible(), "coracle", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
     match shell {
         Shell::Bash => script + &bash(),
@@ -33,6 +33,17 @@ fn script(shell: Shell) -> String {
         Shell::Zsh => zsh(&script),
         _ => script,
     }
+}
+
+/// Returns the command line without hidden verbs, which clap would complete too.
+fn visible() -> Command {
+    let all = Cli::command();
+    let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    Command::new("coracle")
+        .disable_help_subcommand(true)
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(all.get_arguments().cloned())
+        .subcommands(verbs)
 }
 
 /// Returns the verbs with a NAME argument.
@@ -127,6 +138,11 @@ mod tests {
             assert!(verbs.iter().any(|known| known == verb), "{verb}");
         }
         assert!(!verbs.iter().any(|verb| verb == "list" || verb == "names"));
+        for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+            let script = script(shell);
+            assert!(!script.contains("dns-update") && !script.contains("activate"), "{shell}: {script}");
+            assert!(script.contains("copy-from"));
+        }
         let zsh = script(Shell::Zsh);
         assert!(zsh.matches(":_coracle_machines'").count() >= verbs.len() - 1, "{zsh}");
     }
