@@ -124,6 +124,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         init_has_successor: false,
         init: booting.then(|| ("/usr/lib/systemd/systemd".into(), Init::Systemd)),
         socketcall: false,
+        has_hosts_name: false,
         has_systemd: true,
         user: root(),
         finds_user: false,

@@ -286,6 +286,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         init: Some(("/sbin/init".into(), Init::Busybox)),
         init_has_successor: false,
         socketcall: false,
+        has_hosts_name: false,
         has_systemd: true,
         user: User {
             name: "root".into(),

@@ -68,7 +68,7 @@ pub(super) fn execute(machine: &Machine, facts: &Facts) -> Result<InitStep> {
         Payload::Boot { arguments } => {
             let (path, _) = facts.init.clone().ok_or_else(|| no_init(machine))?;
             let name = path.clone().into_os_string();
-            let extra = identity::firstboot(machine, facts, arguments);
+            let extra = identity::systemd_arguments(machine, facts, arguments);
             (vec![path], std::iter::once(name).chain(arguments.iter().cloned()).chain(extra).collect())
         }
         Payload::Command { argv, .. } if argv.is_empty() && machine.contract == Contract::Nspawn => {

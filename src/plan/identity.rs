@@ -86,18 +86,25 @@ fn os_release_field(text: &str, field: &str) -> Option<String> {
     Some(value.trim().trim_matches(['"', '\'']).to_owned())
 }
 
-/// Returns the argument that disables questions of systemd-firstboot(1), for a console without a user. In a
-/// container systemd takes kernel parameters from its arguments (kernel-command-line(7)).
-pub(super) fn firstboot(machine: &Machine, facts: &Facts, arguments: &[OsString]) -> Option<OsString> {
-    const KEY: &str = "systemd.firstboot";
+/// Returns the arguments for systemd, which takes kernel parameters from its arguments in a container
+/// (kernel-command-line(7)). One disables questions of systemd-firstboot(1), for a console without a user. The other
+/// sets a host name over that of the tree, if the definition has one, or if the tree has that of the host.
+pub(super) fn systemd_arguments(machine: &Machine, facts: &Facts, given: &[OsString]) -> Vec<OsString> {
+    const FIRST_BOOT: &str = "systemd.firstboot";
+    const HOSTNAME: &str = "systemd.hostname";
     let kind = match (&machine.boot.init, &facts.init) {
         (InitChoice::Kind(kind), _) | (_, Some((_, kind))) => *kind,
         _ => Init::Unknown,
     };
     let is_asked = console(machine, facts) == Console::Interactive;
-    let is_set = arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(KEY.as_bytes()));
-    let adds = machine.contract == Contract::Coracle;
-    (adds && kind == Init::Systemd && !is_asked && !is_set).then(|| format!("{KEY}=no").into())
+    if machine.contract != Contract::Coracle || kind != Init::Systemd {
+        return Vec::new();
+    }
+    let is_free = |key: &str| given.iter().all(|word| !word.as_encoded_bytes().starts_with(key.as_bytes()));
+    let first_boot = (!is_asked && is_free(FIRST_BOOT)).then(|| format!("{FIRST_BOOT}=no"));
+    let is_named = machine.identity.hostname.is_some() || facts.has_hosts_name;
+    let hostname = (is_named && is_free(HOSTNAME)).then(|| format!("{HOSTNAME}={}", hostname(machine)));
+    first_boot.into_iter().chain(hostname).map(OsString::from).collect()
 }
 
 #[cfg(test)]

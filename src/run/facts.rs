@@ -77,6 +77,8 @@ pub(super) fn find(
             .is_some_and(|(path, kind)| *kind == Init::Unknown && tree.may_have_successor(path)),
         init,
         socketcall,
+        has_hosts_name: hostname_of(tree)
+            .is_some_and(|name| name == rustix::system::uname().nodename().to_string_lossy()),
         has_systemd: units::is_running(),
         user,
         finds_user,
@@ -232,16 +234,21 @@ fn hosts_file(paths: &Paths, machine: &Machine, tree: &Tree) -> Option<HostsFile
     Some(HostsFile { own_names, file: Hosts::bound(&state), bound: Some(text) })
 }
 
-/// Returns the host names that the kernel may report inside: the machine's, and the one that its init sets
-/// (hostname(5)).
-fn own_names(machine: &Machine, tree: &Tree) -> Vec<String> {
+/// Returns the name in the file /etc/hostname of a tree (hostname(5)).
+fn hostname_of(tree: &Tree) -> Option<String> {
     let text = tree.read_text("/etc/hostname").unwrap_or_default();
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     let is_name = |name: &&str| {
         name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     };
+    line.filter(is_name).map(str::to_owned)
+}
+
+/// Returns the host names that the kernel may report inside: the machine's, and the one that its init sets
+/// (hostname(5)).
+fn own_names(machine: &Machine, tree: &Tree) -> Vec<String> {
     let mut names = vec![plan::identity::hostname(machine), machine.name.to_string()];
-    names.extend(line.filter(is_name).map(str::to_owned));
+    names.extend(hostname_of(tree));
     let mut seen = Vec::new();
     names.retain(|name| {
         let is_new = !seen.contains(name);

@@ -22,6 +22,7 @@ const ROWS: &[Row] = &[
     ("limits without a controller are not reported as done", unenforced_limits),
     ("secrets in the environment are reported", secrets_in_the_environment),
     ("a plan of a running machine is refused", plans_of_running_machines),
+    ("a guest of systemd has the host name of its definition", host_names),
     ("list tells of machines that it does not show", lists_on_a_terminal),
 ];
 
@@ -304,4 +305,21 @@ fn plans_of_running_machines(host: &Host) {
     for options in ["--dry-run -M web", "-M web"] {
         expect(host, &format!("coracle run {options}"), 125, &["machine 'web' is already running"]);
     }
+}
+
+fn host_names(host: &Host) {
+    let file = "/var/lib/machines/db/etc/hostname";
+    let hostname = "coracle exec --wait-ready db -- hostname";
+    // The tree was built on this host.
+    host.write(file, &format!("{}\n", host.name()));
+    host.coracle(&["start", "db"]);
+    assert_eq!(expect(host, hostname, 0, &[]), "db\n");
+    host.write(file, "built-elsewhere\n");
+    host.coracle(&["restart", "db"]);
+    assert_eq!(expect(host, hostname, 0, &[]), "built-elsewhere\n");
+    host.define("db", "[identity]\nhostname = \"www\"\n");
+    host.coracle(&["restart", "db"]);
+    assert_eq!(expect(host, hostname, 0, &[]), "www\n");
+    host.coracle(&["stop", "db"]);
+    host.sh_ok(&format!("rm {file} /etc/coracle/machines.d/db.toml"));
 }
