@@ -105,8 +105,8 @@ pub(crate) fn drop_in(machine: &Machine) -> String {
     if let RootSource::Image(image) = &machine.root.source {
         line("DeviceAllow", &"/dev/loop-control rw");
         line("DeviceAllow", &"block-loop rwm");
-        if image.starts_with("/dev") {
-            line("DeviceAllow", &format_args!("{} rw", image.display()));
+        if let Some(device) = quoted(image).filter(|_| image.starts_with("/dev")) {
+            line("DeviceAllow", &format_args!("{device} rw"));
         }
     }
     if let Some(percent) = limits.cpu_quota {
@@ -275,10 +275,10 @@ mod tests {
     #[test]
     fn a_disk_image_needs_loop_devices() {
         let mut parts = parts("web");
-        parts.root = machine::root::Root::of(RootSource::Image("/dev/disk/by-id/web".into()));
+        parts.root = machine::root::Root::of(RootSource::Image("/dev/disk/by-id/we%b".into()));
         let text = drop_in(&Machine::new(parts).unwrap());
         let allowed = "DeviceAllow=/dev/loop-control rw\nDeviceAllow=block-loop rwm\n\
-                       DeviceAllow=/dev/disk/by-id/web rw\n";
+                       DeviceAllow=\"/dev/disk/by-id/we%%b\" rw\n";
         assert!(text.contains(allowed), "{text}");
     }
 

@@ -140,8 +140,9 @@ impl Entries {
         let mut place = stack.join(name);
         let kind = place.metadata().context(|| format!("cannot look at the entry '{name}'"))?.file_type();
         if kind.is_block_device() || name.ends_with(".raw") || name.ends_with(".raw.v") {
-            return Err(Error::new(format!("the entry '{name}' is a disk image"))
-                .with_hint("unpack the image to a directory: Coracle does not mount disk images"));
+            return Err(Error::new(format!("the entry '{name}' is a disk image")).with_hint(
+                "unpack the image to a directory: Coracle does not mount disk images as parts of stacks",
+            ));
         }
         if !kind.is_dir() {
             return Err(Error::new(format!("the entry '{name}' is not a directory")));

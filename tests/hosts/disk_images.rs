@@ -257,7 +257,15 @@ fn xfs_btrfs_and_block_devices_are_roots_too() {
     host.wait_until(LONG, "coracle exec holder -- true");
     let refused = host.sh("coracle run -q -i \"$(cat /tmp/device)\" -M other true");
     assert!(refused.stderr.contains("is in use by machine 'holder'"), "{refused}");
-    host.sh_ok("systemctl stop holder; losetup -d $(cat /tmp/device)");
+    host.sh_ok("systemctl stop holder");
+    let device = host.sh_ok("cat /tmp/device");
+    host.define("unit", &format!("[root]\nimage = \"{}\"\n", device.trim()));
+    host.coracle(&["start", "unit"]);
+    host.sh_ok(
+        "coracle exec unit -- test -e /root/block; systemctl show -P DeviceAllow coracle@unit | grep loop",
+    );
+    host.coracle(&["stop", "unit"]);
+    host.sh_ok("losetup -d $(cat /tmp/device)");
     host.sh_ok("debugfs -R 'cat /root/block' /var/lib/machines/ext4.raw 2>/dev/null | grep block");
     host.wait_until(LONG, NO_LOOPS);
     host.stop();
