@@ -199,6 +199,10 @@ pub(crate) async fn check(interfaces: &mut [ExtraInterface]) -> Result<()> {
                 return Err(Error::new("the loopback interface of the host cannot be moved"));
             }
             (InterfaceKind::Moved, Some(link)) => {
+                if altnames::of(&link).contains(&interface.inside) {
+                    // No interface gets a name that it has as an alternative one.
+                    interface.inside.clone_from(&interface.host);
+                }
                 if let Some(name) = altnames::main_name(&link) {
                     interface.use_name(name);
                 }

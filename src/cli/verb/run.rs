@@ -196,6 +196,8 @@ pub struct RunArgs {
     pub(crate) network_veth_extra: Vec<String>,
 
     /// Move an interface of the host into the machine while it is running
+    ///
+    /// HOST may be one of its alternative names; inside it then has its own name.
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
     pub(crate) network_interface: Vec<String>,
 
