@@ -58,7 +58,8 @@ pub(super) fn read(
 /// Sets the setting of one variable.
 fn set(name: &'static str, effect: &Effect, text: &OsStr, layer: &mut Layer) -> Result<()> {
     let text = text.to_str().ok_or_else(|| Error::new("the value is not UTF-8"))?;
-    let truth = || systemd_boolean(text).ok_or_else(|| Error::new("expected yes or no"));
+    let words = if matches!(effect, Effect::SwitchOrNetwork(_)) { "yes, no or network" } else { "yes or no" };
+    let truth = || systemd_boolean(text).ok_or_else(|| Error::new(format!("expected {words}")));
     let (key, raw) = match effect {
         Effect::SwitchOrNetwork(_) if text == "network" => ("network-settings", RawValue::Boolean(true)),
         Effect::Switch(key) | Effect::SwitchOrNetwork(key) => (*key, RawValue::Boolean(truth()?)),
