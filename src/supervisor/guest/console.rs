@@ -57,6 +57,7 @@ pub(crate) struct GuestConsole {
     escapes: u8,
     /// Whether output was lost, which is reported.
     failed: bool,
+    is_incomplete: bool,
 }
 
 impl GuestConsole {
@@ -89,6 +90,7 @@ impl GuestConsole {
             terminal: None,
             escapes: 0,
             failed: false,
+            is_incomplete: false,
         };
         console.begin();
         console
@@ -147,13 +149,17 @@ impl GuestConsole {
 
     /// Writes to standard output. Its first failure is reported, but not the end of a reader or a terminal.
     fn show(&mut self, bytes: &[u8]) {
-        match write_all(rustix::stdio::stdout(), bytes) {
-            Err(errno) if !self.failed && errno != Errno::PIPE && errno != Errno::IO => {
-                log::error!("cannot write the console to standard output: {}", Error::from(errno));
-                self.failed = true;
-            }
-            _ => {}
+        let Err(errno) = write_all(rustix::stdio::stdout(), bytes) else { return };
+        self.is_incomplete = true;
+        if !self.failed && errno != Errno::PIPE && errno != Errno::IO {
+            log::error!("cannot write the console to standard output: {}", Error::from(errno));
+            self.failed = true;
         }
+    }
+
+    /// Returns whether standard output misses some of the output, because of a failure or the end of its reader.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.is_incomplete
     }
 
     /// Returns whether output was lost because standard output could not be written.

@@ -1,6 +1,7 @@
 //! Output of the guest at its console, and input for it. Part of the loop.
 
 use super::Loop;
+use crate::machine::contract::Contract;
 use crate::supervisor::guest::console::{Hotkey, Typed};
 use crate::sys::process;
 use rustix::fd::AsFd;
@@ -12,6 +13,10 @@ impl Loop {
             is_new = is_booting && self.boot.is_new_output(bytes);
             self.control.show(bytes);
         });
+        if self.console.is_incomplete() && self.state.contract == Contract::Nspawn {
+            // systemd-nspawn(1) ends with the reader of its output.
+            let _ = process::send_signal(self.leader.as_fd(), libc::SIGKILL);
+        }
         if is_open {
             self.progress(is_new);
         } else if let Some(master) = self.console.master() {

@@ -61,7 +61,7 @@ impl Loop {
         let failure = if stopped { None } else { exit.failure() };
         self.console.drain();
         let tail = self.console.tail(failure::LINES);
-        let lost_output = self.console.has_failed();
+        let (lost_output, is_incomplete) = (self.console.has_failed(), self.console.is_incomplete());
         drop(self.console.end());
         let may_be_late = self.stop.is_some() && self.state.waits_for_ready && !self.ready;
         if may_be_late && failure::record_timeout(&self.state, self.boot.waits_for(), &tail) {
@@ -90,7 +90,11 @@ impl Loop {
         std::mem::forget(locks);
         cleanup::after_end(&self.state, self.dhcp.take().map(DhcpServer::into_socket));
         if self.state.contract == Contract::Nspawn {
-            return if restarts { RESTART } else { exit.nspawn_status() };
+            return match exit.nspawn_status() {
+                _ if restarts => RESTART,
+                0 if is_incomplete => 1,
+                status => status,
+            };
         }
         match exit.exit_status() {
             _ if restarts => RESTART,
