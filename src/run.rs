@@ -19,6 +19,8 @@ use crate::image::{owners, recovery, template, throwaway};
 use crate::machine::Machine;
 use crate::machine::contract::Contract;
 use crate::machine::name::Name;
+use crate::machine::network::{Interface, InterfaceKind};
+use crate::machine::root::Ephemeral;
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan;
@@ -236,6 +238,12 @@ fn start(
     mut kept: Option<Carried>,
 ) -> Result<Running> {
     let StartRequest { paths, machine, keep, arguments } = start;
+    let takes = |interface: &Interface| interface.kind == InterfaceKind::Moved;
+    if kept.is_none()
+        && (machine.root.ephemeral != Ephemeral::No || machine.network.interfaces.iter().any(takes))
+    {
+        cleanup::after_killed_runs(paths);
+    }
     let root = root::open(machine)?;
     let place = find_place(machine, kept.as_ref());
     let (unit, tree) = (place.unit(), root.tree.as_ref());

@@ -61,6 +61,27 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
     Ok(())
 }
 
+/// Cleans up after killed supervisors that no unit cleans up after: those of the foreground. A machine that is
+/// starting holds the lock of its name, and is left alone. For starts that need what such machines hold: an
+/// interface of the host, or space for throw-away layers, whose machines have names that never come again.
+pub(crate) fn after_killed_runs(paths: &Paths) {
+    let has_own_unit = |unit: &str| unit_name::machine_of(unit) != unit;
+    let is_left = |record: &Record| !record.is_alive() && !record.unit.as_deref().is_some_and(has_own_unit);
+    for record in Record::all(paths).iter().filter(|record| is_left(record)) {
+        let lock = lock::take(&paths.machine(&record.name).join("lock"));
+        if !matches!(lock, Ok(Some(_))) {
+            continue;
+        }
+        // It may have been cleaned up, or started again, before the lock was taken.
+        if let Ok(Some(record)) = Record::read(paths, &record.name)
+            && is_left(&record)
+        {
+            log::info!("cleaning up after machine '{}', whose supervisor was killed", record.name);
+            undo(paths, &record);
+        }
+    }
+}
+
 /// Cleans up after the ended machine of this supervisor, which has closed the network namespace. The kernel
 /// deletes the links with it, without a request that waits for grace periods of RCU. Closing the packet
 /// socket waits for one, together with the transaction of the firewall.

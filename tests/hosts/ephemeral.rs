@@ -66,9 +66,33 @@ fn ephemeral_machines_share_a_tree_and_leave_nothing() {
     host.sh_ok("kill -9 $(sed -n 's/.*\"supervisor\": \\([0-9]*\\),/\\1/p' /run/coracle/e/state.json)");
     job.wait(LONG);
     host.sh_ok(&format!("mkdir -p {STORAGE}/left/0/data"));
-    host.coracle(&["run", "-q", "-x", "-D", BASE, "-M", "e", "true"]);
+    host.coracle(&["run", "-q", "-x", "-D", BASE, "-M", "f", "true"]);
     before.assert_same(&host);
     is_unchanged(&host);
+    host.stop();
+}
+
+#[test]
+fn an_interface_of_a_killed_machine_is_free_for_another_one() {
+    let host = host();
+    host.sh_ok(
+        "ip link add row0 type veth peer name row1; ip link property add dev row0 altname rowalternative",
+    );
+    let before = Snapshot::take(&host);
+    let run = ["coracle", "run", "-q", "-D", BASE, "--network-interface=row0"];
+    let job = host.spawn(&[&run[..], &["-M", "a", "sleep", "600"]].concat());
+    host.wait_until(LONG, "coracle exec a -- ls /sys/class/net/row0");
+    host.sh_ok("kill -9 $(sed -n 's/.*\"supervisor\": \\([0-9]*\\),/\\1/p' /run/coracle/a/state.json)");
+    job.wait(LONG);
+    // Its machine holds the lock of its name while it is running.
+    let second = host.spawn(&[&run[..], &["-M", "b", "sleep", "600"]].concat());
+    host.wait_until(LONG, "coracle exec b -- ls /sys/class/net/row0");
+    let third = host.exec(&[&run[..], &["-M", "c", "true"]].concat());
+    assert!(third.status == 125 && third.stderr.contains("'row0'"), "{third}");
+    host.sh_ok("coracle exec b -- ls /sys/class/net/row0; coracle stop b");
+    second.wait(LONG);
+    before.assert_same(&host);
+    host.sh_ok("ip link show rowalternative");
     host.stop();
 }
 
