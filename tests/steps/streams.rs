@@ -50,7 +50,7 @@ fn messages_without_a_reader_end_nothing() {
     let coracle = lab.coracle(binary.to_str().unwrap(), &[]).join(" ");
     // The reader has ended before the first message.
     for (words, status) in [
-        (format!("check {}", lab.name()), 1),
+        ("check no-such-machine".to_owned(), 1),
         (format!("run -M {} -- no-such-program", lab.name()), 125),
         (format!("--debug run -M {} -- sh -c 'exit 7'", lab.name()), 7),
     ] {
