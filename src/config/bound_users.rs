@@ -21,7 +21,12 @@ settings! {
 impl BoundUsersSettings {
     /// Builds the users.
     pub(super) fn build(&self) -> BoundUsers {
-        let texts = |names: &List<UserName>| names.values().map(|name| name.0.clone()).collect();
+        // A name may be given several times, as for systemd-nspawn(1).
+        let texts = |names: &List<UserName>| {
+            let mut names = names.clone();
+            names.keep_last(|name| name.0.clone());
+            names.values().map(|name| name.0.clone()).collect()
+        };
         BoundUsers {
             names: texts(&self.names),
             shell: self.shell.value().cloned().unwrap_or_default(),
