@@ -218,7 +218,7 @@ fn wrong_arguments_of_systemd_nspawn_are_one_line_each() {
         (&["--user"], &["systemd-nspawn: option '--user' is not supported: there is no user scope"]),
         (
             &["--share-system"],
-            &["systemd-nspawn: '--share-system' is not supported: namespaces are not shared"],
+            &["systemd-nspawn: option '--share-system' is not supported: namespaces are not shared"],
         ),
         (&["--console=journal"], &["systemd-nspawn: '--console=': unknown mode"]),
         (&["--background=red"], &["systemd-nspawn: '--background=': not an ANSI color"]),
