@@ -36,7 +36,6 @@ pub(super) const ADD_CONTROLLERS: &str = "boot with systemd.unified_cgroup_hiera
 /// Returns the limits of a definition that are not enforced, because the host lacks their controller, each with a
 /// message.
 pub(super) fn unenforced(resources: &Resources) -> Vec<(&'static str, String)> {
-    let controllers = cgroup::controllers();
     let is_set = [
         resources.memory_max.is_some(),
         resources.memory_high.is_some(),
@@ -46,6 +45,10 @@ pub(super) fn unenforced(resources: &Resources) -> Vec<(&'static str, String)> {
         resources.tasks_max.is_some(),
         resources.io_weight.is_some(),
     ];
+    if !is_set.contains(&true) {
+        return Vec::new();
+    }
+    let controllers = cgroup::controllers();
     let missing = CONTROLLERS.into_iter().zip(is_set).filter(|((_, wanted), is_set)| {
         *is_set && !controllers.split_whitespace().any(|controller| controller == *wanted)
     });

@@ -64,12 +64,11 @@ pub(crate) fn restart(
 /// # Errors
 /// One per machine that does not exist or failed to stop.
 pub(crate) fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -> BatchResult {
-    let known = each(names, |name| require_known(paths, name));
-    let (others, units): (Vec<Name>, Vec<Name>) = names
-        .iter()
-        .filter(|name| is_known(paths, name))
-        .cloned()
-        .partition(|name| runs_without_service(paths, name) || !units::is_running());
+    let (present, missing): (Vec<Name>, Vec<Name>) =
+        names.iter().cloned().partition(|name| is_known(paths, name));
+    let known = each(&missing, |name| Err(config::missing(paths, name)));
+    let (others, units): (Vec<Name>, Vec<Name>) =
+        present.into_iter().partition(|name| runs_without_service(paths, name) || !units::is_running());
     let through_units = if units.is_empty() {
         Ok(())
     } else {
@@ -90,8 +89,8 @@ fn is_known(paths: &Paths, name: &Name) -> bool {
         let status = block_on(units::unit_properties(&service(paths, name))).and_then(|status| status);
         status.is_ok_and(|status| status.active_state != "inactive")
     };
-    config::exists(paths, name)
-        || Record::read(paths, name).ok().flatten().is_some()
+    Record::read(paths, name).ok().flatten().is_some()
+        || config::exists(paths, name)
         || (units::is_running() && has_unit())
 }
 

@@ -60,6 +60,7 @@ pub(super) fn find(
     let status = probe::OwnStatus::read();
     let machine_id = machine_id(machine, tree);
     let (journal, directory) = journal::find(paths, machine, tree, machine_id, choice.ids.base)?.unzip();
+    let is_systemd = matches!(init, Some((_, Init::Systemd)));
     let facts = Facts {
         id_base: choice.ids.base,
         mapped_from: choice.ids.mapped_from,
@@ -77,8 +78,7 @@ pub(super) fn find(
             .is_some_and(|(path, kind)| *kind == Init::Unknown && tree.may_have_successor(path)),
         init,
         socketcall,
-        has_hosts_name: hostname_of(tree)
-            .is_some_and(|name| name == rustix::system::uname().nodename().to_string_lossy()),
+        has_hosts_name: is_systemd && has_hosts_name(tree),
         has_systemd: units::is_running(),
         user,
         finds_user,
@@ -232,6 +232,11 @@ fn hosts_file(paths: &Paths, machine: &Machine, tree: &Tree) -> Option<HostsFile
     let text = tree.read_text("/etc/hosts")?;
     let state = paths.machine(&machine.name);
     Some(HostsFile { own_names, file: Hosts::bound(&state), bound: Some(text) })
+}
+
+/// Returns whether a tree has the name of the host, for example of the one that built it.
+fn has_hosts_name(tree: &Tree) -> bool {
+    hostname_of(tree).is_some_and(|name| name == rustix::system::uname().nodename().to_string_lossy())
 }
 
 /// Returns the name in the file /etc/hostname of a tree (hostname(5)).
