@@ -15,7 +15,7 @@ use crate::tree::walk;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The method that has created a root.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +58,14 @@ pub(crate) fn create(
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new("it has no name").context(doing()));
     };
+    let is_inside = |above: std::io::Result<PathBuf>, template: std::io::Result<PathBuf>| {
+        above.is_ok_and(|above| template.is_ok_and(|template| above.starts_with(template)))
+    };
+    if is_inside(above.canonicalize(), template.canonicalize()) {
+        let error =
+            Error::new("the new root is inside of its template").with_hint("choose another directory");
+        return Err(error.context(doing()));
+    }
     let mut held = HeldLocks::default();
     held.take(paths, [locks::of_name(paths, &machine.name, path)])?;
     held.take(paths, locks::of_path(paths, template, LockMode::Shared)?)?;
