@@ -296,6 +296,20 @@ fn networks_are_private_as_configured() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_caller_may_ignore_the_end_of_children() {
+    let lab = Lab::new();
+    let binary = install::binary();
+    for users in [&[][..], &["-U"]] {
+        let run = [&["run", "-M", lab.name()], users, &["--", "sh", "-c", "exit 7"]].concat();
+        let ignoring = ["perl", "-e", "$SIG{CHLD} = 'IGNORE'; exec @ARGV"];
+        let words = [&ignoring[..], &lab.coracle(binary.to_str().unwrap(), &run)].concat();
+        let ended = lab.wait(Job::start(&mut lab.apart(&words), None));
+        assert_eq!(ended.status, 7, "{ended}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_cgroup_is_the_root_of_what_it_sees() {
     let lab = Lab::new();
     let script = "grep '^0::' /proc/self/cgroup; cd /sys/fs/cgroup; cat cgroup.procs | head -n 1
