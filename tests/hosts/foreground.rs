@@ -52,6 +52,20 @@ fn exit_statuses_are_exact() {
 }
 
 #[test]
+fn signals_for_the_payload_leave_the_supervisor_alone() {
+    let (host, before) = bench();
+    let job = host.spawn(&["coracle", "run", "-q", "-D", TREE, "-M", "web", "sleep", "600"]);
+    host.wait_until(LONG, "coracle exec web -- true");
+    for signal in ["USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "RTMIN+4", "RTMIN+15", "RTMAX"] {
+        host.sh_ok(&format!("machinectl kill web -s {signal}"));
+    }
+    host.sh_ok("coracle exec web -- true && coracle stop web");
+    job.wait(LONG);
+    before.assert_same(&host);
+    host.stop();
+}
+
+#[test]
 fn run_passes_streams() {
     let (host, before) = bench();
     let out = run(&host, &["--", "sh", "-c", "echo out; echo err >&2"]);

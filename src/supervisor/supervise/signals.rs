@@ -1,10 +1,25 @@
 //! The signals of the event loop. Called by `supervise`.
 
 use crate::error::{Context, Result};
+use crate::sys::process::SignalSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Blocks the signals that the loop handles, until it reads them. The mask outlives an exec.
+/// Signals that would end this process, and are nobody's request to it: they are meant for the payload if they
+/// are sent to all processes of a unit, for example by `machinectl kill`.
+const UNUSED: SignalSet = SignalSet::of(&[
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+])
+.with_real_time();
+
+/// Blocks the signals that the loop handles, until it reads them, and those without a use. The mask outlives an
+/// exec.
 pub(super) fn block() -> Result<SigSet> {
     let mut mask = SigSet::empty();
     for signal in [
@@ -18,6 +33,7 @@ pub(super) fn block() -> Result<SigSet> {
     ] {
         mask.add(signal);
     }
+    UNUSED.block();
     mask.thread_block().context(|| "cannot block signals")?;
     Ok(mask)
 }

@@ -19,11 +19,26 @@ impl SignalSet {
         Self(bits)
     }
 
+    /// Returns the set with all real-time signals.
+    pub(crate) const fn with_real_time(self) -> Self {
+        const FIRST: u32 = 34;
+        Self(self.0 | u64::MAX << (FIRST - 1))
+    }
+
     /// Makes it the set of blocked signals of this thread.
     pub(crate) fn set_as_mask(self) {
+        self.change_mask(libc::SIG_SETMASK);
+    }
+
+    /// Blocks its signals too.
+    pub(crate) fn block(self) {
+        self.change_mask(libc::SIG_BLOCK);
+    }
+
+    fn change_mask(self, how: i32) {
         let (set, old) = (std::ptr::from_ref(&self.0), std::ptr::null_mut::<u64>());
         // SAFETY: the set has the size read by the kernel and lives across the call; no memory is written.
-        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, old, 8usize) };
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, set, old, 8usize) };
     }
 
     /// Waits for one of its signals, which are blocked, and returns it. `None` after the limit, or if the wait
