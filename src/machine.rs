@@ -28,6 +28,7 @@ pub(crate) mod unit_name;
 pub mod users;
 
 use crate::error::Error;
+use credentials::Credential;
 use mounts::Mount;
 
 /// The parts of a machine, each valid separately.
@@ -161,6 +162,9 @@ impl Machine {
     pub(crate) fn new(mut parts: Parts) -> std::result::Result<Self, Vec<Error>> {
         // A mount on '/' replaces the root: nothing is written to the one below.
         parts.root.read_only |= parts.mounts.iter().any(Mount::is_on_root);
+        if parts.journal.forward.is_some() {
+            parts.credentials.extend(Credential::of_forwarding(&parts.credentials));
+        }
         let broken = rules::broken(&parts);
         if broken.is_empty() { Ok(Self(parts)) } else { Err(broken) }
     }
@@ -170,6 +174,11 @@ impl Machine {
         let security = &mut self.0.security;
         let lists = [&mut security.syscalls_allow, &mut security.syscalls_deny];
         lists.into_iter().flat_map(|names| names.extract_if(.., |name| !is_known(name))).collect()
+    }
+
+    /// Returns whether the host receives its journal.
+    pub fn receives_journal(&self) -> bool {
+        self.journal.forward.is_some()
     }
 
     /// Makes a directory inside the source, by its path on the host, the root.

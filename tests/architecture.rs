@@ -329,6 +329,7 @@ const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("tree/", "entries of open directories; no link is followed"),
     ("host/cgroup.rs", "cgroups"),
     ("supervisor/launch/journal.rs", "before the guest runs; links are resolved inside the tree or refused"),
+    ("supervisor/launch/journal_receiver.rs", "its own socket in the state directory"),
     ("supervisor/launch/network.rs", "the state directory"),
     ("supervisor/control_socket.rs", "its own socket in the state directory"),
 ];

@@ -143,6 +143,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
             .then(|| ResolvConfAction::Write("nameserver 192.0.2.53\n".into())),
         timezone: None,
         journal: None,
+        journal_socket: machine.receives_journal().then(|| "/run/coracle/web/journal".into()),
         hosts_file: None,
         attach_at: "/run/coracle/web/root".into(),
         label: None,

@@ -272,6 +272,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
     let facts = Facts {
         timezone: None,
         journal: None,
+        journal_socket: None,
         id_base: Some(BASE),
         mapped_from: Some(0),
         targets: Vec::new(),

@@ -2,9 +2,11 @@
 
 use super::profile::Profile;
 use super::setting::{Single, settings};
-use super::values::{RawValue, Value, words};
-use crate::error::Result;
-use crate::machine::journal::{Journal, JournalLink, LinkNeed};
+use super::values::{RawValue, Size, Value, words};
+use crate::error::{Error, Result};
+use crate::machine::journal::{Forwarding, Journal, JournalLink, LinkNeed};
+use crate::paths::Paths;
+use std::path::PathBuf;
 
 settings! {
     /// Settings of the journal.
@@ -15,13 +17,44 @@ settings! {
         } else {
             JournalLink::No
         };
+        /// The place of a received journal on the host.
+        forward: Single<PathBuf> = Single "journal.forward";
+        /// Its maximum disk space.
+        forward_max_use: Single<Size> = Single "journal.forward-max-use";
+        /// The disk space that it leaves free.
+        forward_keep_free: Single<Size> = Single "journal.forward-keep-free";
+        /// The maximum size of its files.
+        forward_max_file_size: Single<Size> = Single "journal.forward-max-file-size";
+        /// The maximum number of its files.
+        forward_max_files: Single<Size> = Single "journal.forward-max-files";
     }
 }
 
 impl JournalSettings {
     /// Builds the journal of the machine.
-    pub(super) fn build(&self) -> Journal {
-        Journal { link: self.link.value().copied().unwrap_or_default() }
+    ///
+    /// # Errors
+    /// Limits without a received journal.
+    pub(super) fn build(&self, paths: &Paths) -> Result<Journal> {
+        let size = |setting: &Single<Size>| setting.value().map(|size| size.0);
+        let limits = Forwarding {
+            path: PathBuf::new(),
+            max_use: size(&self.forward_max_use),
+            keep_free: size(&self.forward_keep_free),
+            max_file_size: size(&self.forward_max_file_size),
+            max_files: size(&self.forward_max_files),
+        };
+        let forward = match self.forward.value() {
+            Some(path) => {
+                Some(Forwarding { path: self.forward.origin().host_path(paths, path.clone()), ..limits })
+            }
+            None if limits != Forwarding::default() => {
+                return Err(Error::new("limits of a forwarded journal require journal.forward")
+                    .with_hint("name a file or directory with journal.forward or --forward-journal="));
+            }
+            None => None,
+        };
+        Ok(Journal { link: self.link.value().copied().unwrap_or_default(), forward })
     }
 }
 

@@ -105,7 +105,7 @@ fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Resu
         ownership,
         security: settings.security.build(profile, settings.command.boot.required("boot")?)?,
         identity: settings.identity.build(),
-        journal: settings.journal.build(),
+        journal: settings.journal.build(paths)?,
         resources: settings.resources.build(),
         console: settings.console.build()?,
         register: settings.unit.register.required("register")?,

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 /// The directory with the credentials inside.
 pub(crate) const DIRECTORY: &str = "/run/host/credentials";
+/// The directory inside with the socket that receives the guest's journal.
+pub(crate) const JOURNAL_DIRECTORY: &str = "/run/host/journal";
+/// The name of the socket.
+pub(crate) const JOURNAL_SOCKET: &str = "socket";
 /// The maximum size of all credentials of a machine together, in bytes: that of systemd.
 pub(crate) const SIZE_MAX: usize = 1 << 20;
 
@@ -16,6 +20,17 @@ pub struct Credential {
     pub(crate) name: String,
     /// The source of its content.
     pub(crate) source: CredentialSource,
+}
+
+impl Credential {
+    /// Returns the credential with the socket that a guest sends its journal to (systemd.system-credentials(7)).
+    /// `None` if the machine has one of its own.
+    pub(crate) fn of_forwarding(others: &[Self]) -> Option<Self> {
+        const NAME: &str = "journal.forward_to_socket";
+        let is_set = others.iter().any(|other| other.name == NAME);
+        let source = CredentialSource::Given(Secret::new(format!("{JOURNAL_DIRECTORY}/{JOURNAL_SOCKET}")));
+        (!is_set).then(|| Self { name: NAME.to_owned(), source })
+    }
 }
 
 /// The source of the content of a credential.

@@ -5,7 +5,7 @@ use super::Facts;
 use super::step::{BindSource, BuildStep, Device, IfMissing};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
-use crate::machine::credentials::DIRECTORY;
+use crate::machine::credentials::{DIRECTORY, JOURNAL_DIRECTORY};
 use crate::machine::network::RESOLVED_DROP_IN;
 use crate::sys::mount::{Depth, MountAttributes};
 use std::path::{Path, PathBuf};
@@ -247,8 +247,10 @@ fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildSte
     if credentials.is_some() {
         steps.push(BuildStep::Directory { path: DIRECTORY.into(), mode: 0o500 });
     }
+    steps.extend(facts.journal_socket.iter().map(|_| directory(JOURNAL_DIRECTORY)));
     let attributes = MountAttributes::INERT.read_only();
     steps.push(BuildStep::Restrict { target: "/run/host".into(), attributes });
+    steps.extend(facts.journal_socket.as_deref().map(journal_socket));
     if let Some(source) = machine.mount_tunnel() {
         steps.push(BuildStep::MountTunnel { source, target: MOUNT_TUNNEL.into() });
     }
@@ -260,6 +262,18 @@ fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildSte
     }));
     steps.extend(credentials);
     steps
+}
+
+/// Returns the step for the directory with the socket that receives the journal.
+fn journal_socket(source: &Path) -> BuildStep {
+    BuildStep::Bind {
+        source: BindSource::Host(source.to_owned()),
+        target: JOURNAL_DIRECTORY.into(),
+        attributes: MountAttributes::INERT.read_only(),
+        depth: Depth::One,
+        ids: None,
+        missing: IfMissing::Error,
+    }
 }
 
 /// Returns the step for credentials. Only a command of another user than root, without a way to become root,

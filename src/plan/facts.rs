@@ -113,6 +113,8 @@ pub struct Facts {
     pub timezone: Option<TimezoneAction>,
     /// The journal directory of the host to mount. Its mapping is planned.
     pub journal: Option<JournalDirectory>,
+    /// The directory of the host with the socket that receives the guest's journal.
+    pub journal_socket: Option<PathBuf>,
     /// A file of the host to bind over the guest's hosts(5), if that cannot be written.
     pub hosts_file: Option<PathBuf>,
     /// An empty directory of the host to attach the tree at until it becomes the root.

@@ -98,6 +98,7 @@ pub(super) fn find(
         resolv_conf: resolv_conf(paths, machine, resolver),
         timezone: timezone::find(paths, machine),
         journal: directory.flatten(),
+        journal_socket: machine.receives_journal().then(|| paths.machine(&machine.name).join("journal")),
     };
     tree.check_reads()?;
     Ok(HostFacts { facts, lease, hosts, journal })

@@ -13,6 +13,7 @@ use crate::host::runtime::runtime;
 use crate::host::systemd::{machined, units};
 use crate::host::{cgroup, lock};
 use crate::image::throwaway;
+use crate::machine::credentials::JOURNAL_SOCKET;
 use crate::machine::name::Name;
 use crate::machine::network::Zone;
 use crate::machine::unit_name;
@@ -147,8 +148,11 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
 /// Removes the state directory last, with the record as its last file: after a kill, the next cleanup begins
 /// again.
 fn remove_state(directory: &Path) {
-    const NAMES: [&str; 10] = [
+    // The socket of the receiver of its journal is in a directory of its own, which is mounted in the machine.
+    let _ = std::fs::remove_file(directory.join("journal").join(JOURNAL_SOCKET));
+    const NAMES: [&str; 11] = [
         "root",
+        "journal",
         "hosts",
         "resolver",
         "definition.json",

@@ -4,6 +4,7 @@
 mod children;
 mod descriptors;
 mod journal;
+mod journal_receiver;
 mod network;
 mod record;
 
@@ -212,7 +213,7 @@ impl<'a> Launch<'a> {
 
     fn run(&mut self, step: &HostStep) -> Result<()> {
         match step {
-            HostStep::Cgroups => self.cgroups(),
+            HostStep::Cgroups => self.cgroups().and_then(|()| self.receive_journal()),
             HostStep::Clone => self.clone_leader(),
             HostStep::Await(sync) => self.await_leader(*sync),
             HostStep::MapIds => self.map_ids(),
@@ -246,6 +247,19 @@ impl<'a> Launch<'a> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Starts the receiver of the journal, in the cgroup of this process. That of the boot before goes on.
+    fn receive_journal(&self) -> Result<()> {
+        if self.request.kept.is_some() {
+            return Ok(());
+        }
+        let forward = self.request.machine.journal.forward.as_ref();
+        let Some((forward, directory)) = forward.zip(self.request.facts.journal_socket.as_ref()) else {
+            return Ok(());
+        };
+        journal_receiver::start(forward, directory, self.owner())
+            .context(|| "cannot receive the journal of the machine")
     }
 
     /// The host id of the guest's root.

@@ -75,6 +75,22 @@ pub(crate) fn keep(fd: BorrowedFd<'_>) -> std::io::Result<RawFd> {
     Ok(fd.as_raw_fd())
 }
 
+/// Gives a descriptor a number, and keeps it open across the next exec. Another descriptor of this number is
+/// closed.
+///
+/// # Errors
+/// Any error of dup2(2).
+pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> std::io::Result<()> {
+    let result = if fd.as_raw_fd() == number {
+        // SAFETY: changes a flag of an open descriptor.
+        unsafe { libc::fcntl(number, libc::F_SETFD, 0) }
+    } else {
+        // SAFETY: the caller does not use another descriptor of this number.
+        unsafe { libc::dup2(fd.as_raw_fd(), number) }
+    };
+    if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Adopts a descriptor passed to this program by number across an exec, and marks it close-on-exec again.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 mod credential_options;
 mod image_options;
+mod journal_options;
 mod mount_options;
 mod option_layer;
 mod resource_options;
@@ -19,6 +20,7 @@ use crate::run::RunMode;
 use clap::Args;
 use credential_options::CredentialOptions;
 use image_options::ImageOptions;
+use journal_options::JournalOptions;
 use mount_options::MountOptions;
 use resource_options::ResourceOptions;
 use std::ffi::OsString;
@@ -266,6 +268,10 @@ pub struct RunArgs {
     #[command(flatten)]
     pub(crate) credentials: CredentialOptions,
 
+    /// Options for a forwarded journal.
+    #[command(flatten)]
+    pub(crate) journal: JournalOptions,
+
     /// The mode of the console: auto, interactive, read-only, passive, pipe, autopipe or journal
     #[arg(long, value_name = "MODE", help_heading = "Console")]
     pub(crate) console: Option<String>,
@@ -343,7 +349,7 @@ impl RunArgs {
         rows.extend(self.disk.rows());
         rows.extend(self.resources.rows());
         rows.extend(self.mounts.rows());
-        rows.extend(self.credentials.rows());
+        rows.extend(self.credentials.rows().into_iter().chain(self.journal.rows()));
         rows
     }
 

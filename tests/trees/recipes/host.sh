@@ -2,7 +2,7 @@
 # A Debian 13 with everything a machine manager meets on a host: the tree of the nested test hosts.
 SUITE=trixie
 VARIANT=minbase
-INCLUDE=systemd,systemd-sysv,systemd-container,systemd-resolved,dbus,dbus-user-session,udev,kmod,libpam-systemd
+INCLUDE=systemd,systemd-sysv,systemd-container,systemd-resolved,systemd-journal-remote,dbus,dbus-user-session,udev,kmod,libpam-systemd
 INCLUDE+=,libnss-systemd,libnss-myhostname,libnss-mymachines,iproute2,nftables,iputils-ping,procps,psmisc
 INCLUDE+=,util-linux,mount,login,passwd,busybox-static,strace,e2fsprogs,squashfs-tools,uidmap,libcap2-bin
 

@@ -30,6 +30,18 @@ const WORDS: &[WordOption] = &[
     ("--uuid=", "identity.uuid", |run| run.uuid.as_deref()),
     ("--timezone=", "identity.timezone", |run| run.timezone.as_deref().map(word_or_auto)),
     ("--link-journal=", "journal.link", |run| run.link_journal.as_deref()),
+    ("--forward-journal-max-use=", "journal.forward-max-use", |run| {
+        run.journal.forward_journal_max_use.as_deref()
+    }),
+    ("--forward-journal-keep-free=", "journal.forward-keep-free", |run| {
+        run.journal.forward_journal_keep_free.as_deref()
+    }),
+    ("--forward-journal-max-file-size=", "journal.forward-max-file-size", |run| {
+        run.journal.forward_journal_max_file_size.as_deref()
+    }),
+    ("--forward-journal-max-files=", "journal.forward-max-files", |run| {
+        run.journal.forward_journal_max_files.as_deref()
+    }),
     ("--slice=", "slice", |run| run.slice.as_deref()),
     ("--register=", "register", |run| run.register.as_deref().map(plain_truth)),
     ("--oom-score-adjust=", "resources.oom-score-adjust", |run| run.resources.oom_score_adjust.as_deref()),
@@ -175,6 +187,7 @@ impl Flags {
         {
             self.layer.root.image.set(absolute, Origin::Flag("--image="));
         }
+        self.received_journal(run);
         if !run.boot && run.command.first().is_some_and(|program| program.is_empty()) {
             let error = Error::new("the program is empty").with_hint("name a program of the machine");
             self.check::<()>("COMMAND=", "", Err(error));
@@ -281,6 +294,14 @@ impl Flags {
                 };
                 into.push(name, Origin::Flag(FLAG));
             }
+        }
+    }
+
+    fn received_journal(&mut self, run: &RunArgs) {
+        if let Some(path) = &run.journal.forward_journal
+            && let Some(absolute) = self.check("--forward-journal=", path, absolute(Path::new(path)))
+        {
+            self.layer.journal.forward.set(absolute, Origin::Flag("--forward-journal="));
         }
     }
 
