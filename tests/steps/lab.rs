@@ -32,7 +32,10 @@ const APART: &str = r#"
     status=0
     "$@" || status=$?
     after=$(state)
-    [ "$before" = "$after" ] || { echo "left over: $after" >&2; exit 99; }
+    [ "$before" = "$after" ] || {
+        echo "left over: $(echo "$after" | grep -vxF "$before"); missing: $(echo "$before" | grep -vxF "$after")" >&2
+        exit 99
+    }
     exit $status
 "#;
 
