@@ -34,8 +34,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) paths: &'a Paths,
     /// The machine.
     pub(crate) machine: &'a Machine,
-    /// Its root, opened. `None` for a disk image, which is mounted with its lock held: its files belong to the
-    /// range from 0 on.
+    /// Its root, opened. `None` for a disk image, which is mounted with its lock held: its files belong to
+    /// the range from 0 on.
     pub(crate) root: Option<&'a Tree>,
     /// Whether its range of ids stays recorded.
     pub(crate) keep: RangeRetention,
@@ -57,8 +57,8 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    /// Refuses hosts' ends that exist: after an earlier run of the machine is undone they are those of another
-    /// program. The record must not name them: the undoing would delete them.
+    /// Refuses hosts' ends that exist: after an earlier run of the machine is undone they are those of
+    /// another program. The record must not name them: the undoing would delete them.
     fn refuse_existing_interfaces(&self) -> Result<()> {
         let link = self.link.as_ref().map(|plan| plan.host_interface.as_str());
         let ends = link.into_iter().chain(self.interfaces.iter().filter_map(ExtraInterface::host_end));

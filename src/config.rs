@@ -57,7 +57,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Returns the machine `name` as its unit runs it: by its definition, else by its .nspawn file over the defaults.
+/// Returns the machine `name` as its unit runs it: by its definition, else by its .nspawn file over the
+/// defaults.
 ///
 /// # Errors
 /// Neither exists, the definition is masked, or all problems of the definition as one error.
@@ -130,8 +131,8 @@ pub struct Options {
 }
 
 /// Returns the machine of the options of `coracle run`. The options override the definition of the name, if
-/// there is one; otherwise the defaults of systemd-nspawn(1) apply, and the .nspawn file as the options say. For
-/// systemd-nspawn(1) there are no definitions.
+/// there is one; otherwise the defaults of systemd-nspawn(1) apply, and the .nspawn file as the options say.
+/// For systemd-nspawn(1) there are no definitions.
 ///
 /// # Errors
 /// All problems as one error of kind [`Kind::Launch`].

@@ -1,9 +1,9 @@
 //! Plans of machines as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition of
-//! the machine 'web', `run` contains the arguments of `coracle run`, or `nspawn` those of `systemd-nspawn`; `facts` contains the differences
-//! between the simulated host and the default one (`terminal`, `apparmor`, `selinux`, `no-devices`,
-//! `shifted`, `passed COUNT`, `timezone ZONE`, `journal GID GID`, `attached TARGET…`, `init KIND PATH`,
-//! `user NAME UID`); `expected.txt` is the
-//! plan. To add a case, create a directory, run the test once with BLESS=1, and review the created plan.
+//! the machine 'web', `run` contains the arguments of `coracle run`, or `nspawn` those of `systemd-nspawn`;
+//! `facts` contains the differences between the simulated host and the default one (`terminal`, `apparmor`,
+//! `selinux`, `no-devices`, `shifted`, `passed COUNT`, `timezone ZONE`, `journal GID GID`, `attached
+//! TARGET…`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, create a
+//! directory, run the test once with BLESS=1, and review the created plan.
 
 // clippy.toml allows unwrap in #[test] functions only, not in their helpers.
 #![allow(clippy::unwrap_used)]

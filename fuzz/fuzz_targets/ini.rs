@@ -1,5 +1,5 @@
-//! Files in the syntax of systemd.syntax(7), and the words of their values: assignments and problems have lines in
-//! order, and no input causes a panic.
+//! Files in the syntax of systemd.syntax(7), and the words of their values: assignments and problems have
+//! lines in order, and no input causes a panic.
 #![no_main]
 
 use coracle::config::ini::{read, words};

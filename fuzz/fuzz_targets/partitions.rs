@@ -1,4 +1,5 @@
-//! Disk images: partition tables and superblocks, read or rejected without a panic. What is read lies in the disk.
+//! Disk images: partition tables and superblocks, read or rejected without a panic. What is read lies in the
+//! disk.
 #![no_main]
 
 use coracle::image::disk::partitions;

@@ -1,5 +1,5 @@
-//! The command line of systemd-nspawn(1): a word per line. Each problem is one line of text, and no words cause a
-//! panic.
+//! The command line of systemd-nspawn(1): a word per line. Each problem is one line of text, and no words
+//! cause a panic.
 #![no_main]
 
 use coracle::cli::nspawn::Nspawn;

@@ -62,8 +62,8 @@ pub(super) fn locked(machine: &Machine, base: Option<u32>) -> impl Iterator<Item
     base.into_iter().flat_map(move |base| id_ranges::bases(base, count))
 }
 
-/// Returns the first id of the range of the owners of a root on the disk, if the machine treats them as one of
-/// its ranges: 0 for a root that no container manager has changed. `None` if files keep their owners.
+/// Returns the first id of the range of the owners of a root on the disk, if the machine treats them as one
+/// of its ranges: 0 for a root that no container manager has changed. `None` if files keep their owners.
 fn owners(machine: &Machine, root: Option<&Tree>) -> Result<Option<u32>> {
     if machine.ownership == Ownership::Off || machine.users == Users::Host {
         return Ok(None);

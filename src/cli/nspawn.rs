@@ -251,7 +251,8 @@ impl Nspawn {
     }
 }
 
-/// Returns a text as the name of a unit, as `systemctl` reads it: a path with dashes, other characters escaped.
+/// Returns a text as the name of a unit, as `systemctl` reads it: a path with dashes, other characters
+/// escaped.
 fn unit_name(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'/' => "-".to_owned(),

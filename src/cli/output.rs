@@ -22,8 +22,8 @@ pub(crate) fn text(text: &str) -> Result<()> {
     }
 }
 
-/// Writes what is still in the buffer of standard output: without Rust's own entry point, nothing else does so
-/// at the end of the program.
+/// Writes what is still in the buffer of standard output: without Rust's own entry point, nothing else does
+/// so at the end of the program.
 ///
 /// # Errors
 /// See [`text`].

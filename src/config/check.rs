@@ -75,8 +75,8 @@ fn machine_named(word: &Path) -> Option<Name> {
     if is_file { None } else { Name::new(word.to_str()?).ok() }
 }
 
-/// Checks the named machines with all their files, and the named files separately: a definition or .nspawn file as the machine of its name, a drop-in for
-/// its syntax and values only.
+/// Checks the named machines with all their files, and the named files separately: a definition or .nspawn
+/// file as the machine of its name, a drop-in for its syntax and values only.
 ///
 /// # Errors
 /// A machine does not exist, or its files cannot be found.
@@ -166,7 +166,8 @@ fn resolved(
     }
 }
 
-/// Returns the warning for a machine whose root is not the image of its name: machinectl(1) looks for the image.
+/// Returns the warning for a machine whose root is not the image of its name: machinectl(1) looks for the
+/// image.
 fn hidden_from_machinectl(paths: &Paths, name: &Name, resolved: &Resolved) -> Option<Error> {
     let root = resolved.machine.root.path();
     let mut images = paths.image_directories().into_iter().map(|directory| directory.join(name));

@@ -43,8 +43,8 @@ impl CommandSettings {
         self.environment.keep_last(|variable| variable.name.clone());
     }
 
-    /// Returns a warning for each variable of a definition with a name of a secret: every user of the host can read
-    /// definitions.
+    /// Returns a warning for each variable of a definition with a name of a secret: every user of the host
+    /// can read definitions.
     pub(super) fn warnings(&self) -> Vec<Problem> {
         let is_secret = |name: &str| {
             let name = name.to_ascii_uppercase();

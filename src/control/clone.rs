@@ -83,8 +83,8 @@ impl std::fmt::Display for CloneSource {
 /// Creates an image as a clone of another one. A running source is paused for a moment.
 ///
 /// # Errors
-/// A missing source, one that is used by another program, an existing image with the name, or a file that cannot
-/// be created.
+/// A missing source, one that is used by another program, an existing image with the name, or a file that
+/// cannot be created.
 pub(crate) fn clone(
     paths: &Paths,
     source: &CloneSource,

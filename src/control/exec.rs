@@ -59,8 +59,8 @@ pub(crate) struct ExecRequest<'a> {
 /// Runs a command in a machine and waits until it exits.
 ///
 /// # Errors
-/// The reason why the command was not executed, of kind [`Kind::Launch`], or of a kind of its own for a command
-/// that is missing or not executable.
+/// The reason why the command was not executed, of kind [`Kind::Launch`], or of a kind of its own for a
+/// command that is missing or not executable.
 pub(crate) fn exec(paths: &Paths, request: &ExecRequest<'_>) -> Result<u8> {
     let of_launch = |error: Error| error.with_kind_of_failure(Kind::Launch);
     prepare_and_enter(paths, request).map_err(of_launch)?.run()

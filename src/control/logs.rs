@@ -235,8 +235,8 @@ fn machine_id(record: Option<&Record>, root: &GuestRoot) -> Option<Id128> {
     })
 }
 
-/// Returns the guest's journal in a directory of the host (`journal.link`). `None` if there is none, or only a
-/// link to the tree.
+/// Returns the guest's journal in a directory of the host (`journal.link`). `None` if there is none, or only
+/// a link to the tree.
 fn linked_journal(paths: &Paths, id: Id128) -> Option<Journal> {
     let directory = paths.join("/var/log/journal").join(id.to_string());
     let is_directory = std::fs::symlink_metadata(&directory).is_ok_and(|found| found.is_dir());
@@ -283,8 +283,8 @@ fn matches(paths: &Paths, name: &Name) -> Vec<String> {
     matches
 }
 
-/// Writes a line for each boot of a machine: its number for `--boot`, its id, and the times of its first and last
-/// entry.
+/// Writes a line for each boot of a machine: its number for `--boot`, its id, and the times of its first and
+/// last entry.
 ///
 /// # Errors
 /// A machine that does not exist, no journalctl, or `out` that cannot be written.

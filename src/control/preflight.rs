@@ -1,5 +1,5 @@
-//! The requirements of a start that the host can lose: root, sources of mounts, devices, interfaces and ports.
-//! Called by `restart`, before a running machine is stopped, and by `check`. It changes nothing.
+//! The requirements of a start that the host can lose: root, sources of mounts, devices, interfaces and
+//! ports. Called by `restart`, before a running machine is stopped, and by `check`. It changes nothing.
 
 use crate::config::check::{self, Checked};
 use crate::config::{Problem, Resolved};
@@ -130,8 +130,8 @@ fn refuse_interface(paths: &Paths, name: &str) -> Result<()> {
     Err(Error::new(format!("the host has no interface '{name}'")).with_hint("see 'ip link'"))
 }
 
-/// Refuses ports with a listening program or of another running machine. At ports that start a machine systemd
-/// listens.
+/// Refuses ports with a listening program or of another running machine. At ports that start a machine
+/// systemd listens.
 fn refuse_ports(paths: &Paths, machine: &Machine) -> Result<()> {
     let network = &machine.network;
     let ports: Vec<Port> =

@@ -33,8 +33,8 @@ const CONTROLLERS: [(&str, &str); 7] = [
 /// The hint for missing controllers.
 pub(super) const ADD_CONTROLLERS: &str = "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=: the controllers may be in use by version 1";
 
-/// Returns the limits of a definition that are not enforced, because the host lacks their controller, each with a
-/// message.
+/// Returns the limits of a definition that are not enforced, because the host lacks their controller, each
+/// with a message.
 pub(super) fn unenforced(resources: &Resources) -> Vec<(&'static str, String)> {
     let is_set = [
         resources.memory_max.is_some(),

@@ -72,7 +72,8 @@ pub(crate) fn terminate(paths: &Paths, names: &[Name]) -> BatchResult {
     })
 }
 
-/// Requests a supervisor to shut down its guest, and waits until it does. Returns false if it has ended instead.
+/// Requests a supervisor to shut down its guest, and waits until it does. Returns false if it has ended
+/// instead.
 fn begin_stop(paths: &Paths, name: &Name, supervisor: BorrowedFd<'_>) -> Result<bool> {
     send(supervisor, libc::SIGTERM, name)?;
     let begun = Instant::now();

@@ -201,8 +201,8 @@ fn up(
     merge(before, ready)
 }
 
-/// Returns the machine of a definition. Before a running machine is stopped, the requirements of its next start
-/// are checked.
+/// Returns the machine of a definition. Before a running machine is stopped, the requirements of its next
+/// start are checked.
 fn startable(action: JobAction, paths: &Paths, name: &Name) -> Result<Resolved> {
     let is_stopped_first = action == JobAction::Restart && running_unit(paths, name).is_some();
     let resolved = config::machine(paths, name).and_then(|resolved| {

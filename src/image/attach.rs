@@ -267,7 +267,8 @@ impl Attacher<'_> {
         }
     }
 
-    /// Mounts the `usr` directory of a stack read-only on an empty root (systemd-nspawn(1), `--volatile=yes`).
+    /// Mounts the `usr` directory of a stack read-only on an empty root (systemd-nspawn(1),
+    /// `--volatile=yes`).
     fn volatile(&mut self, stack: &Stack) -> Result<(OwnedFd, Vec<FurtherMount>)> {
         let source = self.layers.read_only(&stack.root)?;
         let links = links_into_usr(source.as_fd())?;

@@ -95,8 +95,8 @@ fn convert_image(
     }
 }
 
-/// Refuses a directory with layers of nested containers: in a layer of a stack, their whiteouts and attributes
-/// would be those of the stack, and disappear.
+/// Refuses a directory with layers of nested containers: in a layer of a stack, their whiteouts and
+/// attributes would be those of the stack, and disappear.
 fn refuse_marks(directory: &Path) -> Result<()> {
     let Some(marked) = overlay_marks::find(mount::open_directory(directory)?.as_fd())? else { return Ok(()) };
     Err(Error::new(format!("'{}' belongs to an overlay inside the image", marked.display())).with_hint(

@@ -58,8 +58,8 @@ pub(crate) fn is_set(image: &Path) -> bool {
 /// Makes the image of a name read-only, or writable again.
 ///
 /// # Errors
-/// A missing image, one in use, one of a package, a version, a stack, a file system without the flag; to make it
-/// writable, also stacks that stand on it.
+/// A missing image, one in use, one of a package, a version, a stack, a file system without the flag; to make
+/// it writable, also stacks that stand on it.
 pub(crate) fn set(paths: &Paths, name: &Name, read_only: bool) -> Result<Method> {
     let doing = || {
         let state = if read_only { "read-only" } else { "writable" };

@@ -1,5 +1,5 @@
-//! The reasons that forbid a change of an image. Called by the verbs that change images, which hold its locks.
-//! They change nothing.
+//! The reasons that forbid a change of an image. Called by the verbs that change images, which hold its
+//! locks. They change nothing.
 
 use super::{find, named_files, read_only, snapshot, users};
 use crate::error::{Context, Error, Result};
@@ -141,8 +141,8 @@ pub(super) fn own_name(image: &Path) -> Result<()> {
         .with_hint("make it a link to the directory itself, or relative to the stack"))
 }
 
-/// Refuses a stack with a link as its writable part: the files behind it are not part of the image, and a copy of
-/// the link would share them.
+/// Refuses a stack with a link as its writable part: the files behind it are not part of the image, and a
+/// copy of the link would share them.
 ///
 /// # Errors
 /// Such a stack.

@@ -1,5 +1,5 @@
-//! Versions: their order, and the choice of an entry in a directory `NAME.v` (systemd.v(7)). Called by `find`.
-//! It renames no entry: counters of boot attempts are only read.
+//! Versions: their order, and the choice of an entry in a directory `NAME.v` (systemd.v(7)). Called by
+//! `find`. It renames no entry: counters of boot attempts are only read.
 
 use crate::error::{Error, Result};
 use std::cmp::Ordering;
@@ -186,8 +186,8 @@ pub(super) fn newest(directory: &Path, name: &str, suffix: &str) -> Option<PathB
     entries.max_by(Entry::compare).map(|entry| directory.join(entry.name))
 }
 
-/// Returns the newest version that a path stands for: a directory `NAME.v`, or `NAME.v/NAME___SUFFIX`. All other
-/// paths stand for themselves, and so does a tree in a directory `NAME.v`.
+/// Returns the newest version that a path stands for: a directory `NAME.v`, or `NAME.v/NAME___SUFFIX`. All
+/// other paths stand for themselves, and so does a tree in a directory `NAME.v`.
 ///
 /// # Errors
 /// There is no version for this host.

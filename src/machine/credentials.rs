@@ -23,8 +23,8 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Returns the credential with the socket that a guest sends its journal to (systemd.system-credentials(7)).
-    /// `None` if the machine has one of its own.
+    /// Returns the credential with the socket that a guest sends its journal to
+    /// (systemd.system-credentials(7)). `None` if the machine has one of its own.
     pub(crate) fn of_forwarding(others: &[Self]) -> Option<Self> {
         const NAME: &str = "journal.forward_to_socket";
         let is_set = others.iter().any(|other| other.name == NAME);

@@ -1,5 +1,5 @@
-//! Alternative names of interfaces. KERNEL(5.5): older kernels have none; KERNEL(6.7): older kernels lose them
-//! when an interface moves to another network namespace. A failure is not an error. Called by `veth` and
+//! Alternative names of interfaces. KERNEL(5.5): older kernels have none; KERNEL(6.7): older kernels lose
+//! them when an interface moves to another network namespace. A failure is not an error. Called by `veth` and
 //! `interfaces`.
 
 use super::veth::{errno, failure};

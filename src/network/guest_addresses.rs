@@ -1,6 +1,6 @@
-//! The addresses of a machine that configures its interfaces itself: a netlink socket in the machine's network
-//! namespace reports changes and lists them. Called by the supervisor. The messages are the kernel's and
-//! their content is the guest's: addresses of other machines do not count, and the work is bounded.
+//! The addresses of a machine that configures its interfaces itself: a netlink socket in the machine's
+//! network namespace reports changes and lists them. Called by the supervisor. The messages are the kernel's
+//! and their content is the guest's: addresses of other machines do not count, and the work is bounded.
 
 use super::addresses;
 use super::veth::within;

@@ -134,8 +134,8 @@ impl ExtraInterface {
         self.creates_bridge
     }
 
-    /// Uses the name of an interface of the host instead of an alternative one: this is the name inside too, if
-    /// no other is defined.
+    /// Uses the name of an interface of the host instead of an alternative one: this is the name inside too,
+    /// if no other is defined.
     fn use_name(&mut self, name: &str) {
         if self.inside == self.host {
             name.clone_into(&mut self.inside);

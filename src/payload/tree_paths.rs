@@ -79,8 +79,8 @@ impl TreePaths {
         self.root.as_fd()
     }
 
-    /// Adds a new file system, mounted by the builder. A tmpfs is empty, others have files of the kernel. One on
-    /// `/` becomes the root.
+    /// Adds a new file system, mounted by the builder. A tmpfs is empty, others have files of the kernel. One
+    /// on `/` becomes the root.
     pub(crate) fn keep(&mut self, target: &Path, root: OwnedFd, attributes: MountAttributes, kind: &str) {
         self.forget(target);
         if target == Path::new("/") {

@@ -1,5 +1,5 @@
-//! Looks up the payload's user by getent(1) of the machine, which knows more sources than passwd(5). Called by
-//! `init_process`.
+//! Looks up the payload's user by getent(1) of the machine, which knows more sources than passwd(5). Called
+//! by `init_process`.
 //!
 //! getent is a program of the guest: it has the rights and the filter of the payload, without CAP_SYS_PTRACE,
 //! because this process, which still has rights and descriptors of the host, is visible to it. Its output is

@@ -80,7 +80,8 @@ pub struct Facts {
     pub init_has_successor: bool,
     /// Whether its programs need socketcall(2), or a security module makes it harmless.
     pub socketcall: bool,
-    /// Whether `/etc/hostname` of a tree with systemd has the name of the host, for example of the one that built it.
+    /// Whether `/etc/hostname` of a tree with systemd has the name of the host, for example of the one that
+    /// built it.
     pub has_hosts_name: bool,
     /// Whether the host has systemd, and the machine a unit.
     pub has_systemd: bool,

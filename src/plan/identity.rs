@@ -87,8 +87,9 @@ fn os_release_field(text: &str, field: &str) -> Option<String> {
 }
 
 /// Returns the arguments for systemd, which takes kernel parameters from its arguments in a container
-/// (kernel-command-line(7)). One disables questions of systemd-firstboot(1), for a console without a user. The other
-/// sets a host name over that of the tree, if the definition has one, or if the tree has that of the host.
+/// (kernel-command-line(7)). One disables questions of systemd-firstboot(1), for a console without a user.
+/// The other sets a host name over that of the tree, if the definition has one, or if the tree has that of
+/// the host.
 pub(super) fn systemd_arguments(machine: &Machine, facts: &Facts, given: &[OsString]) -> Vec<OsString> {
     const FIRST_BOOT: &str = "systemd.firstboot";
     const HOSTNAME: &str = "systemd.hostname";

@@ -104,8 +104,8 @@ pub(super) fn find(
     Ok(HostFacts { facts, lease, hosts, journal })
 }
 
-/// Returns the user of the payload, and whether getent(1) of the machine looks it up: for a command of another
-/// user than root that is given by name.
+/// Returns the user of the payload, and whether getent(1) of the machine looks it up: for a command of
+/// another user than root that is given by name.
 fn user(machine: &Machine, tree: &Tree) -> Result<(User, bool)> {
     let name = machine.command.user.as_deref().unwrap_or("root");
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());

@@ -62,9 +62,9 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
     Ok(())
 }
 
-/// Cleans up after killed supervisors that no unit cleans up after: those of the foreground. A machine that is
-/// starting holds the lock of its name, and is left alone. For starts that need what such machines hold: an
-/// interface of the host, or space for throw-away layers, whose machines have names that never come again.
+/// Cleans up after killed supervisors that no unit cleans up after: those of the foreground. A machine that
+/// is starting holds the lock of its name, and is left alone. For starts that need what such machines hold:
+/// an interface of the host, or space for throw-away layers, whose machines have names that never come again.
 pub(crate) fn after_killed_runs(paths: &Paths) {
     let has_own_unit = |unit: &str| unit_name::machine_of(unit) != unit;
     let is_left = |record: &Record| !record.is_alive() && !record.unit.as_deref().is_some_and(has_own_unit);
@@ -148,7 +148,8 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
 /// Removes the state directory last, with the record as its last file: after a kill, the next cleanup begins
 /// again.
 fn remove_state(directory: &Path) {
-    // The socket of the receiver of its journal is in a directory of its own, which is mounted in the machine.
+    // The socket of the receiver of its journal is in a directory of its own, which is mounted in the
+    // machine.
     let _ = std::fs::remove_file(directory.join("journal").join(JOURNAL_SOCKET));
     const NAMES: [&str; 11] = [
         "root",

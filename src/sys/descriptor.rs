@@ -17,8 +17,8 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> std::io::Result<()> {
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Keeps this number of descriptors from 3 on open across the next exec: those that the service manager has passed
-/// (sd_listen_fds(3)).
+/// Keeps this number of descriptors from 3 on open across the next exec: those that the service manager has
+/// passed (sd_listen_fds(3)).
 ///
 /// # Errors
 /// One of them is not open.
@@ -57,9 +57,9 @@ pub(crate) fn close_copy(fd: BorrowedFd<'_>) {
 /// The number from which on [`leave`] closes descriptors.
 const CLOSED_FROM: RawFd = 256;
 
-/// Leaves a descriptor that is closed on exec to the exec or the end of this process, which closes all of them
-/// by one call: for a child that does one of them soon. A descriptor with a high number is closed, so that the
-/// limit of the child is not reached.
+/// Leaves a descriptor that is closed on exec to the exec or the end of this process, which closes all of
+/// them by one call: for a child that does one of them soon. A descriptor with a high number is closed, so
+/// that the limit of the child is not reached.
 pub(crate) fn leave(fd: OwnedFd) {
     if fd.as_raw_fd() < CLOSED_FROM {
         std::mem::forget(fd);

@@ -110,8 +110,8 @@ pub fn prepare() -> Result<()> {
         let null = null.context(|| "cannot open '/dev/null' as a standard stream")?;
         std::mem::forget(null);
     }
-    // SAFETY: the dispositions have no handlers. Without SIGCHLD, which a caller may ignore, nothing is left of an
-    // ended child to wait for (wait(2)).
+    // SAFETY: the dispositions have no handlers. Without SIGCHLD, which a caller may ignore, nothing is left
+    // of an ended child to wait for (wait(2)).
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         libc::signal(libc::SIGCHLD, libc::SIG_DFL);

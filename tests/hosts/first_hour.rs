@@ -1,5 +1,5 @@
-//! What a first user types and expects: a plain command, its status and its text. All rows share one host, and
-//! each row leaves it as it was: `web` and `bb` are running, `db` is stopped.
+//! What a first user types and expects: a plain command, its status and its text. All rows share one host,
+//! and each row leaves it as it was: `web` and `bb` are running, `db` is stopped.
 
 use crate::support::{Host, LONG};
 use std::panic::{AssertUnwindSafe, catch_unwind};

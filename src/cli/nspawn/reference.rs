@@ -123,7 +123,8 @@ pub(super) fn has(name: &str) -> bool {
     options_of(u32::MAX).any(|known| known == name)
 }
 
-/// Returns the reason why an option is not supported, and what replaces it. `None` for one that is not supported yet.
+/// Returns the reason why an option is not supported, and what replaces it. `None` for one that is not
+/// supported yet.
 pub(in crate::cli) fn replacement(name: &str) -> Option<&'static str> {
     match name {
         "private-users-delegate" => {

@@ -8,8 +8,8 @@ use clap::Args;
 
 /// List running machines
 ///
-/// LEADER is the process id of PID 1 on the host, UPTIME the time since the start, and UNCONFINED names the parts
-/// in which the machine is not separated from the host, for example its users, network or devices.
+/// LEADER is the process id of PID 1 on the host, UPTIME the time since the start, and UNCONFINED names the
+/// parts in which the machine is not separated from the host, for example its users, network or devices.
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Also list machines that are not running
@@ -69,8 +69,8 @@ impl ListArgs {
     }
 }
 
-/// Returns the last line on a terminal: the number of machines that the table does not list. An empty table is
-/// replaced by it.
+/// Returns the last line on a terminal: the number of machines that the table does not list. An empty table
+/// is replaced by it.
 fn others(listed: &[MachineSummary], all: &[MachineSummary]) -> String {
     let missing: Vec<&MachineSummary> =
         all.iter().filter(|row| listed.iter().all(|listed| listed.name != row.name)).collect();

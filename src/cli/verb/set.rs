@@ -21,7 +21,8 @@ pub struct SetArgs {
     name: Name,
 
     /// Settings of the definition, for example memory-max=512M; an empty value removes the setting from the
-    /// drop-in; for lists KEY+=VALUE adds a value to the drop-in, KEY-=VALUE removes one, KEY=A,B replaces all
+    /// drop-in; for lists KEY+=VALUE adds a value to the drop-in, KEY-=VALUE removes one, KEY=A,B replaces
+    /// all
     #[arg(value_name = "KEY=VALUE", required = true)]
     changes: Vec<String>,
 

@@ -137,7 +137,8 @@ pub(super) fn system_call_filter(
     Ok(())
 }
 
-/// `RestrictAddressFamilies=`. An empty value removes those of earlier lines, and an invalid name is ignored alone.
+/// `RestrictAddressFamilies=`. An empty value removes those of earlier lines, and an invalid name is ignored
+/// alone.
 pub(super) fn address_families(
     reader: &mut NspawnReader,
     row: &Row,
@@ -167,7 +168,8 @@ pub(super) fn limit(
     Ok(())
 }
 
-/// `CPUAffinity=`: numbers and ranges between commas or spaces. An empty value removes those of earlier lines.
+/// `CPUAffinity=`: numbers and ranges between commas or spaces. An empty value removes those of earlier
+/// lines.
 pub(super) fn processors(
     reader: &mut NspawnReader,
     _: &Row,

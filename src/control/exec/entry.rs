@@ -203,8 +203,8 @@ impl Entry<'_> {
 }
 
 impl Entry<'_> {
-    /// Returns the error of a failed step. A command that is missing or not executable has the exit status that a
-    /// shell returns.
+    /// Returns the error of a failed step. A command that is missing or not executable has the exit status
+    /// that a shell returns.
     fn refused(&self, failure: StepFailure) -> Error {
         let program = self.exec.argv.first().filter(|_| failure.is_last());
         let Some(program) = program.map(|program| program.display().to_string()) else {

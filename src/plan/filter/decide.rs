@@ -19,7 +19,8 @@ pub(crate) enum SeccompAction {
     Absent,
     /// It is socket(2), allowed except for denied socket families.
     Socket,
-    /// It is socketpair(2), allowed except for families that no machine has: systemd.exec(5) does not restrict it.
+    /// It is socketpair(2), allowed except for families that no machine has: systemd.exec(5) does not
+    /// restrict it.
     SocketPair,
     /// It is socketcall(2), answered as the call that it makes.
     Socketcall,

@@ -13,7 +13,8 @@ pub struct UserLookup {
     pub(crate) name: String,
     /// The user of this name in passwd(5) of the tree, for a machine without getent. `None` if it has none.
     pub(crate) listed: Option<User>,
-    /// Whether the user keeps a missing home, which is created later. Otherwise the root directory replaces it.
+    /// Whether the user keeps a missing home, which is created later. Otherwise the root directory replaces
+    /// it.
     pub(crate) keeps_home: bool,
     /// Whether getent may gain privileges.
     pub(crate) no_new_privileges: bool,

@@ -157,7 +157,8 @@ impl GuestConsole {
         }
     }
 
-    /// Returns whether standard output misses some of the output, because of a failure or the end of its reader.
+    /// Returns whether standard output misses some of the output, because of a failure or the end of its
+    /// reader.
     pub(crate) fn is_incomplete(&self) -> bool {
         self.is_incomplete
     }

@@ -70,7 +70,8 @@ impl Launch<'_> {
             payload::run_init_steps(&plan.init_steps, theirs, inputs)
         };
         let works_meanwhile = plan.host.iter().any(|step| matches!(step, HostStep::Release(_)));
-        // A stub init never executes a program, and both replace the arguments and the environment of their memory.
+        // A stub init never executes a program, and both replace the arguments and the environment of their
+        // memory.
         let keeps_memory = |step: &InitStep| matches!(step, InitStep::Stub(_) | InitStep::FindUser(_));
         if !works_meanwhile && !plan.init_steps.iter().any(keeps_memory) {
             return process::clone_borrowing(plan.namespaces, cgroup, &lead);
@@ -220,8 +221,8 @@ impl Launch<'_> {
         }
     }
 
-    /// Waits for PID 1 that looks up a user by a program of the guest, which may ask a slow server, until it goes
-    /// on or a signal interrupts the start.
+    /// Waits for PID 1 that looks up a user by a program of the guest, which may ask a slow server, until it
+    /// goes on or a signal interrupts the start.
     fn await_user(&self) -> Result<()> {
         let looks_up = |step: &InitStep| matches!(step, InitStep::FindUser(_));
         if !self.request.plan.init_steps.iter().any(looks_up) {

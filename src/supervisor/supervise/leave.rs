@@ -106,7 +106,8 @@ impl Loop {
         }
     }
 
-    /// Ends the children, which may have copies of the locks' descriptors: files of held locks are not deleted.
+    /// Ends the children, which may have copies of the locks' descriptors: files of held locks are not
+    /// deleted.
     fn end_children(&mut self) {
         self.init.end();
         self.request_child.end();

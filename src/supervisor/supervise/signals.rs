@@ -5,8 +5,8 @@ use crate::sys::process::SignalSet;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Signals that would end this process, and are nobody's request to it: they are meant for the payload if they
-/// are sent to all processes of a unit, for example by `machinectl kill`.
+/// Signals that would end this process, and are nobody's request to it: they are meant for the payload if
+/// they are sent to all processes of a unit, for example by `machinectl kill`.
 const UNUSED: SignalSet = SignalSet::of(&[
     libc::SIGUSR2,
     libc::SIGALRM,
@@ -18,8 +18,8 @@ const UNUSED: SignalSet = SignalSet::of(&[
 ])
 .with_real_time();
 
-/// Blocks the signals that the loop handles, until it reads them, and those without a use. The mask outlives an
-/// exec.
+/// Blocks the signals that the loop handles, until it reads them, and those without a use. The mask outlives
+/// an exec.
 pub(super) fn block() -> Result<SigSet> {
     let mut mask = SigSet::empty();
     for signal in [

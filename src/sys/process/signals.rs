@@ -41,8 +41,8 @@ impl SignalSet {
         unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, set, old, 8usize) };
     }
 
-    /// Waits for one of its signals, which are blocked, and returns it. `None` after the limit, or if the wait
-    /// was interrupted.
+    /// Waits for one of its signals, which are blocked, and returns it. `None` after the limit, or if the
+    /// wait was interrupted.
     pub(crate) fn wait(self, limit: Option<Duration>) -> Option<i32> {
         let limit = limit.map(|limit| libc::timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
@@ -50,8 +50,8 @@ impl SignalSet {
         });
         let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         let (set, info) = (std::ptr::from_ref(&self.0), std::ptr::null_mut::<libc::siginfo_t>());
-        // SAFETY: the set has the size read by the kernel, the time is null or valid, and both live across the
-        // call; no memory is written.
+        // SAFETY: the set has the size read by the kernel, the time is null or valid, and both live across
+        // the call; no memory is written.
         let signal = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, set, info, limit, 8usize) };
         i32::try_from(signal).ok().filter(|signal| *signal > 0)
     }
