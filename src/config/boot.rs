@@ -128,9 +128,16 @@ impl Value for Signal {
     }
 
     fn show(&self) -> String {
+        quoted(&self.name())
+    }
+}
+
+impl Signal {
+    /// Returns the name of the signal.
+    pub(crate) fn name(&self) -> String {
         match nix::sys::signal::Signal::try_from(self.0) {
-            Ok(signal) => quoted(signal.as_str()),
-            Err(_) => quoted(&format!("SIGRTMIN+{}", self.0 - REAL_TIME_SIGNALS.start())),
+            Ok(signal) => signal.as_str().to_owned(),
+            Err(_) => format!("SIGRTMIN+{}", self.0 - REAL_TIME_SIGNALS.start()),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! `cli`; each file of the folder inspects one part of the host.
 
 mod cgroups;
+mod guest;
 mod id_ranges;
 mod kernel;
 mod leftovers;

@@ -163,7 +163,7 @@ fn redirect(paths: &Paths, record: &Record, resolver: &Resolver) -> Result<()> {
 fn reload_resolved(record: &Record) {
     let service = "system.slice/systemd-resolved.service";
     let Some(cgroup) = record.payload_cgroup().map(|payload| payload.join(service)) else { return };
-    cgroup::for_each_process(&cgroup, &mut |process| {
+    cgroup::for_each_process(&cgroup, &mut |_, process| {
         let _ = send_signal(process.as_fd(), libc::SIGHUP);
     });
 }

@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 /// The timeout for a supervisor to enter the phase `stopping`, and to exit after the second signal.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The time of a stop without a report of what it waits for.
+pub(super) const UNREPORTED: Duration = Duration::from_secs(5);
+
+/// The time for processes to end after a signal, before PID 1 receives it.
+const REAPING: Duration = Duration::from_secs(1);
+
 /// The receiver of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KillTarget {
@@ -86,11 +92,18 @@ fn begin_stop(paths: &Paths, name: &Name, supervisor: BorrowedFd<'_>) -> Result<
     Ok(false)
 }
 
-/// Sends a signal, by number, to processes in machines.
+/// Sends a signal, by number, to processes in machines. `report` is called with the number of processes of each
+/// machine.
 ///
 /// # Errors
 /// One per machine that is not running or cannot be signalled.
-pub(crate) fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarget) -> BatchResult {
+pub(crate) fn kill(
+    paths: &Paths,
+    names: &[Name],
+    signal: i32,
+    target: KillTarget,
+    mut report: impl FnMut(&Name, usize),
+) -> BatchResult {
     each(names, |name| {
         let record = running(paths, name)?;
         if signal == libc::SIGKILL && record.unit.is_some() {
@@ -101,18 +114,25 @@ pub(crate) fn kill(paths: &Paths, names: &[Name], signal: i32, target: KillTarge
             }
         }
         match target {
-            KillTarget::Leader => send(leader(&record)?.as_fd(), signal, name),
-            KillTarget::All => kill_all(&record, signal, name),
+            KillTarget::Leader => {
+                send(leader(&record)?.as_fd(), signal, name)?;
+                report(name, 1);
+            }
+            KillTarget::All => report(name, kill_all(&record, signal, name)?),
         }
+        Ok(())
     })
 }
 
 /// Requests a supervisor to shut down its guest, and waits until it exits. The supervisor has timeouts of its
-/// own.
-pub(super) fn stop_and_wait(record: &Record) -> Result<()> {
+/// own. `report` is called if the stop takes longer.
+pub(super) fn stop_and_wait(record: &Record, report: impl FnOnce()) -> Result<()> {
     let supervisor = supervisor(record)?;
     send(supervisor.as_fd(), libc::SIGTERM, &record.name)?;
-    while !has_ended(supervisor.as_fd(), PATIENCE)? {}
+    if !has_ended(supervisor.as_fd(), UNREPORTED)? {
+        report();
+        while !has_ended(supervisor.as_fd(), PATIENCE)? {}
+    }
     Ok(())
 }
 
@@ -140,40 +160,72 @@ pub(super) fn leader(record: &Record) -> Result<OwnedFd> {
 }
 
 /// Signals every process of a machine: those in its cgroup, or without a cgroup those in the pid namespace of
-/// PID 1.
-fn kill_all(record: &Record, signal: i32, name: &Name) -> Result<()> {
+/// PID 1. Returns their number.
+///
+/// PID 1 is the last one, after it has reaped the others that the signal ends. systemd executes itself again on
+/// SIGTERM; if the killed message bus still counts as running then, it waits 90 s for the bus, and reads no
+/// signals meanwhile.
+fn kill_all(record: &Record, signal: i32, name: &Name) -> Result<usize> {
     let Some(payload) = record.payload_cgroup().filter(|path| path.is_dir()) else {
         return kill_namespace(record, signal, name);
     };
     // cgroup.kill also reaches processes forked in the meantime.
-    if signal == libc::SIGKILL && std::fs::write(payload.join("cgroup.kill"), "1").is_ok() {
-        return Ok(());
+    if signal == libc::SIGKILL {
+        let count = cgroup::processes(&payload).len();
+        if std::fs::write(payload.join("cgroup.kill"), "1").is_ok() {
+            return Ok(count);
+        }
     }
-    let mut failure = Ok(());
-    cgroup::for_each_process(&payload, &mut |process| {
+    let (mut failure, mut others, mut first) = (Ok(()), Vec::new(), None);
+    let leader = record.leader;
+    cgroup::for_each_process(&payload, &mut |pid, process| {
+        if Some(pid) == leader {
+            first = Some(process);
+            return;
+        }
         if let Err(error) = send(process.as_fd(), signal, name) {
             failure = Err(error);
         }
+        others.push(process);
     });
-    failure
+    let count = others.len() + first.iter().count();
+    if let Some(first) = first {
+        if signal == libc::SIGTERM {
+            wait_until_reaped(others);
+        }
+        send(first.as_fd(), signal, name)?;
+    }
+    failure.map(|()| count)
+}
+
+/// Waits until the processes that have received a signal are reaped, except for those that handle it.
+fn wait_until_reaped(mut processes: Vec<OwnedFd>) {
+    let begun = Instant::now();
+    while !processes.is_empty() && begun.elapsed() < REAPING {
+        std::thread::sleep(Duration::from_millis(10));
+        // A zombie still receives signals (pidfd_send_signal(2)).
+        processes.retain(|process| send_signal(process.as_fd(), 0).is_ok());
+    }
 }
 
 /// Signals the processes in the pid namespace of PID 1. Processes in nested pid namespaces are not found
-/// without a cgroup.
-fn kill_namespace(record: &Record, signal: i32, name: &Name) -> Result<()> {
+/// without a cgroup. Returns their number.
+fn kill_namespace(record: &Record, signal: i32, name: &Name) -> Result<usize> {
     let pidfd = leader(record)?;
     let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let ours = record.leader.and_then(namespace);
     if ours.is_none() || ours == namespace(std::process::id()) {
-        return send(pidfd.as_fd(), signal, name);
+        return send(pidfd.as_fd(), signal, name).map(|()| 1);
     }
     let entries = std::fs::read_dir("/proc").context(|| "cannot list processes".to_owned())?;
+    let mut count = 0;
     for pid in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
         if namespace(pid) == ours {
             signal_if(pid, signal, name, &|pid| namespace(pid) == ours)?;
+            count += 1;
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Signals a process if it still matches after the pidfd is open. A process that has exited is not an error.
@@ -282,7 +334,7 @@ mod tests {
             ..Record::read(&paths, &name).unwrap().unwrap()
         };
         record.write(&paths).unwrap();
-        kill(&paths, &[name], libc::SIGUSR1, KillTarget::Leader).unwrap();
+        kill(&paths, &[name], libc::SIGUSR1, KillTarget::Leader, |_, count| assert_eq!(count, 1)).unwrap();
         assert_eq!(signal_of(child), Some(libc::SIGUSR1));
     }
 }

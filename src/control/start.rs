@@ -18,6 +18,7 @@ use crate::machine::unit_name::{ServiceTemplate, machine_of};
 use crate::paths::Paths;
 use crate::state::record::{Phase, Record};
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 /// The end of the wait for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +79,10 @@ pub(crate) fn stop(paths: &Paths, names: &[Name], progress: &mut Progress<'_>) -
     let directly = each(&others, |name| {
         let Some(record) = Record::read(paths, name)?.filter(Record::is_alive) else { return Ok(()) };
         progress.show(name.as_str(), "stopping");
-        signal::stop_and_wait(&record)
+        signal::stop_and_wait(&record, || {
+            progress.clear();
+            report_slow_stop(paths, name);
+        })
     });
     merge(known, merge(through_units, directly))
 }
@@ -251,7 +255,14 @@ fn run(
     progress: &mut Progress<'_>,
 ) -> BatchResult {
     let until = if wait == StartWait::No { units::Until::Queued } else { units::Until::Done };
+    let (begun, mut reported) = (Instant::now(), Vec::new());
     let mut report = |unit: &str, text: &str| {
+        if begun.elapsed() >= signal::UNREPORTED && !reported.contains(&unit.to_owned()) {
+            progress.clear();
+            if Name::new(machine_of(unit)).is_ok_and(|name| report_slow_stop(paths, &name)) {
+                reported.push(unit.to_owned());
+            }
+        }
         let waits = if text.is_empty() { stop_progress(paths, unit) } else { None };
         match waits {
             Some(waits) => progress.show(machine_of(unit), &waits),
@@ -284,6 +295,13 @@ fn run(
 fn stop_progress(paths: &Paths, unit: &str) -> Option<String> {
     let record = Record::read(paths, &Name::new(machine_of(unit)).ok()?).ok()??;
     Some(format!("stopping: waiting for {}", waiting_for(&record)?))
+}
+
+/// Reports what the stop of a machine waits for. Returns whether it waits.
+fn report_slow_stop(paths: &Paths, name: &Name) -> bool {
+    let record = Record::read(paths, name).ok().flatten();
+    let waits = record.and_then(|record| waiting_for(&record));
+    waits.inspect(|units| log::info!("machine '{name}' is stopping: waiting for {units}")).is_some()
 }
 
 /// Returns whether a status text of a supervisor, `PHASE: detail`, is of a phase after the execution of PID

@@ -4,7 +4,7 @@
 mod traffic;
 mod waiting_for;
 
-pub(super) use waiting_for::waiting_for;
+pub(super) use waiting_for::{has_unread_signals, populated_units, waiting_for};
 
 use super::list::{MachineSummary, span};
 use super::{block_on, defined, logs, service, when};

@@ -410,15 +410,15 @@ pub(crate) fn processes(directory: &Path) -> Vec<u32> {
     all
 }
 
-/// Calls `act` with the pidfd of each process of a cgroup and of all cgroups below. The cgroup is read again
+/// Calls `act` with the id and the pidfd of each process of a cgroup and of all cgroups below. The cgroup is read again
 /// once the pidfds are open: until then an id may be reused.
-pub(crate) fn for_each_process(directory: &Path, act: &mut dyn FnMut(OwnedFd)) {
+pub(crate) fn for_each_process(directory: &Path, act: &mut dyn FnMut(u32, OwnedFd)) {
     walk(directory, &mut |directory| {
         for some in members(directory).chunks(256) {
             let held = some.iter().filter_map(|pid| Some((*pid, process::open_pidfd(*pid).ok()?)));
             let held: Vec<(u32, OwnedFd)> = held.collect();
             let still: BTreeSet<u32> = members(directory).into_iter().collect();
-            held.into_iter().filter(|(pid, _)| still.contains(pid)).for_each(|(_, pidfd)| act(pidfd));
+            held.into_iter().filter(|(pid, _)| still.contains(pid)).for_each(|(pid, pidfd)| act(pid, pidfd));
         }
     });
 }
@@ -451,7 +451,7 @@ mod tests {
         let mut writer = std::process::Command::new("sh");
         let mut writer = writer.args(["-c", &script]).current_dir(&directory).spawn().unwrap();
         let mut count = 0;
-        for_each_process(directory.path(), &mut |_| count += 1);
+        for_each_process(directory.path(), &mut |_, _| count += 1);
         assert!(writer.wait().unwrap().success());
         count
     }

@@ -177,7 +177,7 @@ impl Stop {
             Stage::Requested => {
                 log::warn!("the guest did not stop in time; terminating its processes");
                 if let Some(payload) = cgroup.map(|cgroup| cgroup.join(cgroup::PAYLOAD)) {
-                    cgroup::for_each_process(&payload, &mut |process| {
+                    cgroup::for_each_process(&payload, &mut |_, process| {
                         let _ = process::send_signal(process.as_fd(), libc::SIGTERM);
                     });
                 }

@@ -23,6 +23,7 @@ const ROWS: &[Row] = &[
     ("secrets in the environment are reported", secrets_in_the_environment),
     ("a plan of a running machine is refused", plans_of_running_machines),
     ("a guest of systemd has the host name of its definition", host_names),
+    ("a stop after a kill is orderly, and a slow one names what it waits for", stops_after_a_kill),
     ("list tells of machines that it does not show", lists_on_a_terminal),
 ];
 
@@ -322,4 +323,46 @@ fn host_names(host: &Host) {
     assert_eq!(expect(host, hostname, 0, &[]), "www\n");
     host.coracle(&["stop", "db"]);
     host.sh_ok(&format!("rm {file} /etc/coracle/machines.d/db.toml"));
+}
+
+fn stops_after_a_kill(host: &Host) {
+    let ready = "coracle exec --wait-ready web -- true";
+    for _ in 0..3 {
+        expect(host, ready, 0, &[]);
+        let sent = host.exec_on_tty(LONG, "coracle kill web").stdout;
+        assert!(
+            sent.contains("coracle: sent SIGTERM to ") && sent.contains(" processes of machine 'web'"),
+            "{sent}"
+        );
+        expect(host, "coracle stop web", 0, &[]);
+        host.coracle(&["start", "web"]);
+    }
+    assert!(!host.unit_journal("web").contains("did not stop in time"));
+    expect(host, "coracle kill -s CONT --kill-whom=leader web", 0, &[]);
+    // A stop that waits for a unit, and one that waits for PID 1.
+    let slow =
+        "systemd-run -q --unit=slow -p TimeoutStopSec=8 sh -c 'trap : TERM; while :; do sleep 1; done'";
+    expect(host, &format!("{ready} && coracle exec web -- {slow}"), 0, &[]);
+    expect(host, "coracle stop web", 0, &["coracle: machine 'web' is stopping: waiting for slow.service"]);
+    host.coracle(&["start", "web"]);
+    expect(host, ready, 0, &[]);
+    let leader = host.machine_leader("web");
+    host.sh_ok(&format!("kill -STOP {leader}"));
+    let mut stop = host.spawn(&["sh", "-c", "coracle stop web 2>&1"]);
+    stop.wait_for_stdout(
+        "machine 'web' is stopping: waiting for PID 1, which has not read the request\n",
+        LONG,
+    );
+    host.sh_ok(&format!("kill -CONT {leader}"));
+    stop.wait(LONG).success("stop");
+    host.coracle(&["start", "web"]);
+    // Services of the guest that others need.
+    expect(host, ready, 0, &[]);
+    let journal =
+        "systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service";
+    expect(host, &format!("coracle exec web -- {journal}"), 0, &[]);
+    expect(host, "coracle doctor web", 0, &["risk: the journal of the guest is not running"]);
+    expect(host, "coracle exec web -- systemctl start systemd-journald.service", 0, &[]);
+    let healed = expect(host, "coracle doctor web", 0, &[]);
+    assert!(!healed.contains("journal of the guest"), "{healed}");
 }

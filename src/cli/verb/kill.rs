@@ -6,8 +6,10 @@ use crate::config::boot::Signal;
 use crate::config::values::{RawValue, Value};
 use crate::control::signal;
 use crate::error::Result;
+use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::{Args, ValueEnum};
+use rustix::termios;
 
 /// Send a signal to processes of machines
 #[derive(Debug, Args)]
@@ -43,7 +45,14 @@ impl KillArgs {
             Whom::Leader => signal::KillTarget::Leader,
             Whom::All => signal::KillTarget::All,
         };
-        signal::kill(paths, &self.machines.names, self.signal, whom)?;
+        let is_terminal = termios::isatty(rustix::stdio::stderr());
+        let report = |name: &Name, count: usize| {
+            let processes = if count == 1 { "process" } else { "processes" };
+            if is_terminal {
+                log::info!("sent {} to {count} {processes} of machine '{name}'", Signal(self.signal).name());
+            }
+        };
+        signal::kill(paths, &self.machines.names, self.signal, whom, report)?;
         Ok(0)
     }
 }

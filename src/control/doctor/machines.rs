@@ -1,6 +1,6 @@
 //! Findings about one machine: its definition, its failure record, its unit and its tree.
 
-use super::{Finding, FindingSeverity, network, programs, trees};
+use super::{Finding, FindingSeverity, guest, network, programs, trees};
 use crate::control::{block_on, defined, resources, service, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
@@ -52,6 +52,7 @@ pub(crate) fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
         Some(record) if record.is_alive() => {
             findings.extend(alive(name, record));
             findings.extend(host_ids(record));
+            findings.extend(guest::findings(record));
             findings.extend(programs::of(record));
             findings.extend(record.owned_trees.iter().filter_map(|tree| trees::open(tree)));
             findings.extend(network::findings(paths, record));

@@ -5,9 +5,15 @@
 use crate::control::stats::{Process, processes};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
+use crate::machine::init::REAL_TIME_SIGNALS;
 use crate::state::record::{Phase, Record};
+use crate::sys::pseudo_file;
 use std::ffi::OsStr;
 use std::path::Path;
+use std::time::Duration;
+
+/// The time for PID 1 to read its signals.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The number of named units or processes.
 const NAMED: usize = 4;
@@ -18,7 +24,10 @@ pub(crate) fn waiting_for(record: &Record) -> Option<String> {
     if record.phase != Phase::Stopping || !record.is_alive() {
         return None;
     }
-    let mut all = units(&record.payload_cgroup()?);
+    if record.leader.is_some_and(has_unread_request) {
+        return Some("PID 1, which has not read the request".to_owned());
+    }
+    let mut all = populated_units(&record.payload_cgroup()?);
     if all.is_empty() {
         let others = processes(record).into_iter().filter(|process| Some(process.pid) != record.leader);
         all.extend(others.map(|process| name(&process)));
@@ -33,6 +42,29 @@ pub(crate) fn waiting_for(record: &Record) -> Option<String> {
     }
 }
 
+/// Returns whether signals that PID 1 has to read are pending: a request to systemd, or SIGCHLD.
+pub(crate) fn has_unread_signals(leader: u32) -> bool {
+    pending_signals(leader).is_some_and(|pending| pending != 0)
+}
+
+/// Returns whether a real-time signal is pending for PID 1: the request to systemd.
+fn has_unread_request(leader: u32) -> bool {
+    // Bit 0 is signal 1.
+    pending_signals(leader).is_some_and(|pending| pending >> (REAL_TIME_SIGNALS.start() - 1) != 0)
+}
+
+/// Returns the pending signals of a process. A running one has read them a moment later.
+fn pending_signals(leader: u32) -> Option<u64> {
+    let read = || {
+        let status = pseudo_file::read(format!("/proc/{leader}/status")).ok()?;
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(pending.trim(), 16).ok()
+    };
+    let first = read().filter(|pending| *pending != 0)?;
+    std::thread::sleep(LOOK_AGAIN);
+    Some(first & read()?)
+}
+
 fn name(process: &Process) -> String {
     let program = process.command.split(' ').next().unwrap_or_default();
     let program = program.rsplit('/').next().unwrap_or_default();
@@ -41,7 +73,7 @@ fn name(process: &Process) -> String {
 
 /// Returns units with processes, by the names that systemd gives cgroups. A guest can create cgroups with any
 /// name: the output names at most `NAMED`, as printable text.
-fn units(directory: &Path) -> Vec<String> {
+pub(crate) fn populated_units(directory: &Path) -> Vec<String> {
     let is_unit = |name: &OsStr| {
         let name = name.to_string_lossy();
         [".service", ".scope", ".mount", ".socket", ".swap"].iter().any(|kind| name.ends_with(kind))
@@ -68,7 +100,7 @@ mod tests {
             std::fs::write(directory.join("cgroup.events"), format!("populated {populated}\nfrozen 0\n"))
                 .unwrap();
         }
-        let mut found = units(root.path());
+        let mut found = populated_units(root.path());
         found.sort();
         assert_eq!(found, ["session-1.scope", "slow.service"]);
     }
@@ -86,6 +118,6 @@ mod tests {
         }
         let file = openat(&at, "cgroup.events", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU).unwrap();
         rustix::io::write(file, b"populated 1\n").unwrap();
-        assert_eq!(units(root.path()), ["deep.service"]);
+        assert_eq!(populated_units(root.path()), ["deep.service"]);
     }
 }
