@@ -19,6 +19,7 @@ mod interrupts;
 pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod logs;
+mod machine_ids;
 pub(crate) mod migrate;
 pub(crate) mod network;
 pub(crate) mod network_update;

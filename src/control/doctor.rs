@@ -15,7 +15,7 @@ mod units;
 
 pub(crate) use machines::{Diagnosis, diagnose};
 
-use super::defined;
+use super::{defined, machine_ids};
 use crate::config;
 use crate::error::Result;
 use crate::machine::Machine;
@@ -90,6 +90,8 @@ pub(crate) fn host(paths: &Paths) -> Result<Vec<Finding>> {
     findings.extend(trees::findings(paths, &machines));
     findings.extend(leftovers::findings(paths));
     findings.extend(programs::findings(paths));
+    let shared = machine_ids::shared(paths).into_iter();
+    findings.extend(shared.map(|shared| Finding::risk(shared.message, shared.hint)));
     findings.sort_by_key(|finding| finding.severity);
     Ok(findings)
 }

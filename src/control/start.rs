@@ -1,6 +1,7 @@
 //! `start`, `stop`, `restart`, `enable` and `disable`: through units, waiting for their jobs. Machines
 //! outside of their unit are stopped through their supervisor.
 
+use super::machine_ids;
 use super::preflight;
 use super::progress::Progress;
 use super::resources;
@@ -191,6 +192,7 @@ fn up(
     }
     let started = run(action, paths, &services, wait, progress);
     limits.iter().for_each(|limit| log::warn!("{limit}"));
+    report_shared_ids(paths, &good);
     if wait == StartWait::Unit {
         let records = good.iter().filter_map(|name| Some((name, Record::read(paths, name).ok()??)));
         records
@@ -203,6 +205,14 @@ fn up(
     let ready = each(&good, |name| until_ready(paths, name, progress));
     progress.clear();
     merge(before, ready)
+}
+
+/// Warns of started machines with the machine id of another one.
+fn report_shared_ids(paths: &Paths, names: &[Name]) {
+    for shared in names.iter().filter_map(|name| machine_ids::shared_by(paths, name)) {
+        log::warn!("{}", shared.message);
+        log::warn!("hint: {}", shared.hint);
+    }
 }
 
 /// Returns the machine of a definition. Before a running machine is stopped, the requirements of its next

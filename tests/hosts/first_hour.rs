@@ -24,6 +24,7 @@ const ROWS: &[Row] = &[
     ("a plan of a running machine is refused", plans_of_running_machines),
     ("a guest of systemd has the host name of its definition", host_names),
     ("a stop after a kill is orderly, and a slow one names what it waits for", stops_after_a_kill),
+    ("machines with the same machine id are reported", shared_machine_ids),
     ("list tells of machines that it does not show", lists_on_a_terminal),
 ];
 
@@ -365,4 +366,18 @@ fn stops_after_a_kill(host: &Host) {
     expect(host, "coracle exec web -- systemctl start systemd-journald.service", 0, &[]);
     let healed = expect(host, "coracle doctor web", 0, &[]);
     assert!(!healed.contains("journal of the guest"), "{healed}");
+}
+
+fn shared_machine_ids(host: &Host) {
+    let id = "/var/lib/machines/db/etc/machine-id";
+    expect(host, &format!("coracle exec --wait-ready web -- cat /etc/machine-id >{id}"), 0, &[]);
+    let both = "machines 'web' and 'db' have the same machine id: ";
+    let cure = "hint: run 'coracle stop db', empty etc/machine-id in '/var/lib/machines/db'";
+    expect(host, "coracle start db", 0, &[both, cure]);
+    expect(host, "coracle doctor db", 0, &["risk: machines 'web' and 'db'", cure]);
+    assert!(host.exec(&["coracle", "doctor"]).stdout.contains(both));
+    expect(host, &format!("coracle stop db && : >{id} && coracle start db"), 0, &[]);
+    let healed = expect(host, "coracle doctor db", 0, &[]);
+    assert!(!healed.contains("machine id"), "{healed}");
+    host.coracle(&["stop", "db"]);
 }

@@ -1,7 +1,7 @@
 //! Findings about one machine: its definition, its failure record, its unit and its tree.
 
 use super::{Finding, FindingSeverity, guest, network, programs, trees};
-use crate::control::{block_on, defined, resources, service, when};
+use crate::control::{block_on, defined, machine_ids, resources, service, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
@@ -52,6 +52,9 @@ pub(crate) fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
         Some(record) if record.is_alive() => {
             findings.extend(alive(name, record));
             findings.extend(host_ids(record));
+            findings.extend(
+                machine_ids::shared_by(paths, name).map(|shared| Finding::risk(shared.message, shared.hint)),
+            );
             findings.extend(guest::findings(record));
             findings.extend(programs::of(record));
             findings.extend(record.owned_trees.iter().filter_map(|tree| trees::open(tree)));
