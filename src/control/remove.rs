@@ -1,6 +1,6 @@
 //! `remove`: images, with all records about them. Called by `cli`.
 
-use super::{BatchResult, block_on, defined_stacks, on_demand};
+use super::{BatchResult, block_on, defined_stacks, on_demand, service};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::host::systemd::units;
@@ -60,7 +60,23 @@ pub(crate) fn remove(
 fn remove_one(paths: &Paths, name: &Name, purge: Purge) -> Result<Removal> {
     let image = find::by_name(paths, name);
     let others = image.map_or_else(|| Ok(Vec::new()), |image| on(paths, name, image.path()))?;
-    remove::remove(paths, name, purge, &others)
+    let unit = failed_unit(paths, name);
+    let mut removal = remove::remove(paths, name, purge, &others, unit.is_some())?;
+    removal.reset_unit = unit.filter(|unit| {
+        let reset = block_on(units::reset_failed(unit)).and_then(|reset| reset);
+        reset.inspect_err(|error| log::warn!("{error}, ignoring")).is_ok()
+    });
+    Ok(removal)
+}
+
+/// Returns the unit of a machine if it has failed.
+fn failed_unit(paths: &Paths, name: &Name) -> Option<String> {
+    if !units::is_running() {
+        return None;
+    }
+    let unit = service(paths, name);
+    let status = block_on(units::unit_properties(&unit)).and_then(|status| status).ok()?;
+    (status.active_state == "failed").then_some(unit)
 }
 
 /// Returns the other machines whose definitions have an image as their root.

@@ -30,6 +30,10 @@ pub(crate) struct Removal {
     pub(crate) image: Option<PathBuf>,
     /// The number of its snapshots.
     pub(crate) snapshots: usize,
+    /// The deleted files, without those of the image.
+    pub(crate) files: Vec<PathBuf>,
+    /// The failed unit that was reset.
+    pub(crate) reset_unit: Option<String>,
     /// The files in `/etc` that were kept.
     pub(crate) kept: Vec<PathBuf>,
     /// The image that is now found for the name.
@@ -37,17 +41,30 @@ pub(crate) struct Removal {
 }
 
 /// Removes the image of a name. If another image of the name remains, the records and snapshots are its own.
-/// `others` are the machines whose definitions have it as their root.
+/// `others` are the machines whose definitions have it as their root. `is_failed` is set if its unit has failed, which
+/// the caller resets: a leftover like a file.
 ///
 /// # Errors
 /// A missing image; one that is running, read-only or of a package, or that others stand on; a file that
 /// cannot be deleted.
-pub(crate) fn remove(paths: &Paths, name: &Name, purge: Purge, others: &[Name]) -> Result<Removal> {
-    remove_image(paths, name, purge, others)
+pub(crate) fn remove(
+    paths: &Paths,
+    name: &Name,
+    purge: Purge,
+    others: &[Name],
+    is_failed: bool,
+) -> Result<Removal> {
+    remove_image(paths, name, purge, others, is_failed)
         .map_err(|error| error.context(format!("cannot remove image '{name}'")))
 }
 
-fn remove_image(paths: &Paths, name: &Name, purge: Purge, others: &[Name]) -> Result<Removal> {
+fn remove_image(
+    paths: &Paths,
+    name: &Name,
+    purge: Purge,
+    others: &[Name],
+    is_failed: bool,
+) -> Result<Removal> {
     let image = find::by_name(paths, name);
     let path = image.as_ref().map(|image| image.path().to_owned());
     let directory = path.as_deref().and_then(Path::parent).map_or_else(|| paths.images(), Path::to_owned);
@@ -57,8 +74,9 @@ fn remove_image(paths: &Paths, name: &Name, purge: Purge, others: &[Name]) -> Re
         Keeper::Administrator => purge == Purge::No,
         Keeper::Image => remains || file.is_of_package(paths),
     };
+    let ids = if remains { Vec::new() } else { id_ranges::record_files(paths, name)? };
     if path.is_none() {
-        if files.iter().all(is_kept) {
+        if files.iter().all(is_kept) && ids.is_empty() && !is_failed {
             find::existing(paths, name)?;
         }
         find::refuse_other(paths, name)?;
@@ -94,16 +112,15 @@ fn remove_image(paths: &Paths, name: &Name, purge: Purge, others: &[Name]) -> Re
     }
     let (kept, deleted): (Vec<_>, Vec<_>) = files.into_iter().partition(is_kept);
     let snapshots = if remains { 0 } else { snapshot::tags(paths, name)?.len() };
-    let ids = if remains { Vec::new() } else { id_ranges::record_files(paths, name)? };
-    let deleted = deleted.into_iter().map(|file| file.path).chain(ids);
+    let deleted: Vec<PathBuf> = deleted.into_iter().map(|file| file.path).chain(ids).collect();
     let state = Some(paths.machine(name)).filter(|directory| !remains && directory.exists());
     // The files of the image last: they take the longest time.
     let trash = changes.images.get(1).cloned();
-    changes.steps.extend(deleted.chain(state).chain(trash).map(Step::Delete));
+    changes.steps.extend(deleted.iter().cloned().chain(state).chain(trash).map(Step::Delete));
     changes.run(paths)?;
     let kept = kept.into_iter().filter(|file| file.keeper == Keeper::Administrator).map(|file| file.path);
     let uncovered = find::by_name(paths, name).map(|image| image.path().to_owned());
-    Ok(Removal { image: path, snapshots, kept: kept.collect(), uncovered })
+    Ok(Removal { image: path, snapshots, files: deleted, reset_unit: None, kept: kept.collect(), uncovered })
 }
 
 /// Returns a hidden name beside an image, which systemd removes at boot.

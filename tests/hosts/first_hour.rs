@@ -25,6 +25,7 @@ const ROWS: &[Row] = &[
     ("a guest of systemd has the host name of its definition", host_names),
     ("a stop after a kill is orderly, and a slow one names what it waits for", stops_after_a_kill),
     ("machines with the same machine id are reported", shared_machine_ids),
+    ("what is left of a machine without a tree is removed", leftovers),
     ("list tells of machines that it does not show", lists_on_a_terminal),
 ];
 
@@ -380,4 +381,31 @@ fn shared_machine_ids(host: &Host) {
     let healed = expect(host, "coracle doctor db", 0, &[]);
     assert!(!healed.contains("machine id"), "{healed}");
     host.coracle(&["stop", "db"]);
+}
+
+fn leftovers(host: &Host) {
+    host.sh_ok("cp -a /var/lib/machines/bb /var/lib/machines/old && coracle start old && coracle stop old");
+    let ids = host.sh_ok("grep -lx old /var/lib/coracle/ids/*");
+    host.sh_ok("rm -r /var/lib/machines/old");
+    host.define("old", "");
+    host.exec(&["coracle", "start", "old"]);
+    assert_eq!(host.unit("old", "ActiveState"), "failed");
+    let removed = expect(
+        host,
+        "coracle remove --purge old",
+        0,
+        &[
+            "old: removed '/etc/coracle/machines.d/old.toml'\n",
+            &format!("old: removed '{}'\n", ids.trim()),
+            "old: reset the failed unit 'coracle@old.service'\n",
+        ],
+    );
+    assert!(removed.contains("it had no image"), "{removed}");
+    expect(host, "systemctl is-failed coracle@old", 1, &["inactive"]);
+    expect(host, "coracle remove old", 1, &["image 'old' does not exist"]);
+    // An unit that has failed without a file.
+    host.exec(&["systemctl", "start", "coracle@old"]);
+    assert_eq!(host.unit("old", "ActiveState"), "failed");
+    expect(host, "coracle remove old", 0, &["old: reset the failed unit 'coracle@old.service'\n"]);
+    host.sh_ok("! grep -lx old /var/lib/coracle/ids/* && ! coracle list -a | grep old");
 }

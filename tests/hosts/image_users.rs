@@ -163,10 +163,8 @@ fn snapshots_of_an_image_deleted_by_hand_are_not_those_of_the_next_one() {
     for verb in [&["clone", "base", "web"][..], &["rename", "base", "web"]] {
         refused(&host, verb, &["snapshot 's' of a former image 'web' exists", "coracle remove web"]);
     }
-    assert_eq!(
-        host.coracle(&["remove", "web"]),
-        "web: removed its files and its snapshot; it had no image\n"
-    );
+    let removed = host.coracle(&["remove", "web"]);
+    assert!(removed.starts_with("web: removed its files and its snapshot; it had no image\n"), "{removed}");
     host.coracle(&["clone", "base", "web"]);
     // A damaged description hides no other snapshot.
     for tag in ["one", "two"] {

@@ -10,7 +10,8 @@ use clap::Args;
 
 /// Remove the images of stopped machines, with their snapshots and records
 ///
-/// Files in /etc are kept: definitions, .nspawn files and enablement. A read-only image, and one that others
+/// Also removes what is left of a machine whose image was deleted by hand, and resets its failed unit. Files in /etc are
+/// kept: definitions, .nspawn files and enablement. A read-only image, and one that others
 /// stand on, is not removed.
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
@@ -48,8 +49,15 @@ fn text(name: &Name, removal: &Removal) -> String {
     };
     let mut text = match &removal.image {
         Some(image) => format!("{name}: removed '{}'{snapshots}\n", image.display()),
+        None if removal.files.is_empty() => format!("{name}: it had no image\n"),
         None => format!("{name}: removed its files{snapshots}; it had no image\n"),
     };
+    for file in removal.files.iter().filter(|_| removal.image.is_none()) {
+        text += &format!("{name}: removed '{}'\n", file.display());
+    }
+    if let Some(unit) = &removal.reset_unit {
+        text += &format!("{name}: reset the failed unit '{unit}'\n");
+    }
     if !removal.kept.is_empty() {
         let files: Vec<String> = removal.kept.iter().map(|file| format!("'{}'", file.display())).collect();
         text += &format!("{name}: kept {}; --purge deletes files in /etc\n", files.join(", "));

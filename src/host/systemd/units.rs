@@ -44,6 +44,7 @@ trait SystemdManager {
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reload(&self) -> zbus::Result<()>;
+    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     fn thaw_unit(&self, name: &str) -> zbus::Result<()>;
     fn set_unit_properties(
         &self,
@@ -155,6 +156,16 @@ pub(crate) async fn reload() -> Result<()> {
         .reload()
         .await
         .map_err(|error| bus::failure(error).context("cannot reload the unit files of systemd"))
+}
+
+/// Resets the failure of a unit (`systemctl reset-failed`).
+///
+/// # Errors
+/// systemd does not reply, or refuses.
+pub(crate) async fn reset_failed(unit: &str) -> Result<()> {
+    let connection = bus::connect(CALL_TIMEOUT).await?;
+    let refused = |error| bus::failure(error).context(format!("cannot reset unit '{unit}'"));
+    manager(&connection).await?.reset_failed_unit(unit).await.map_err(refused)
 }
 
 /// Thaws a unit frozen by systemd.
