@@ -9,6 +9,7 @@ pub(crate) mod clone;
 pub(crate) mod convert;
 pub(crate) mod copy;
 mod defined_stacks;
+mod disconnect;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod freezer;

@@ -155,6 +155,10 @@ pub(crate) struct EntryOptions {
     /// Wait until the guest is ready
     #[arg(long)]
     wait_ready: bool,
+
+    /// Pass on ^] instead of disconnecting when it is typed three times within a second
+    #[arg(long)]
+    no_escape: bool,
 }
 
 impl EntryOptions {
@@ -167,6 +171,7 @@ impl EntryOptions {
             long("tty", Slot::Flag(&mut self.tty)).or_short(b't').in_group("tty"),
             long("no-tty", Slot::Flag(&mut self.no_tty)).or_short(b'T').in_group("tty"),
             long("wait-ready", Slot::Flag(&mut self.wait_ready)),
+            long("no-escape", Slot::Flag(&mut self.no_escape)),
         ]
     }
 
@@ -210,6 +215,8 @@ impl EntryOptions {
                 _ => exec::TerminalMode::Auto,
             },
             wait_ready: self.wait_ready,
+            disconnects: !self.no_escape,
+            announces: command.is_empty(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `attach`: the console of a running machine, over the control socket of its supervisor. Several viewers can
 //! be attached; each first receives the buffered output of the console.
 
+use super::disconnect::DisconnectKey;
 use super::exec::forward;
 use super::running;
 use crate::error::{Context, Error, Result};
@@ -19,8 +20,6 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The key that detaches if typed three times within one second: `^]`, as in machinectl(1).
-const ESCAPE: u8 = 0x1d;
 /// The time that a reboot of the guest may take.
 const REBOOT_TIME: Duration = Duration::from_secs(20);
 
@@ -48,7 +47,7 @@ pub(crate) fn attach(paths: &Paths, name: &Name) -> Result<AttachEnd> {
         name: name.clone(),
         socket: paths.control(&record.name),
         signals: forward::signals()?,
-        escapes: Vec::new(),
+        detach_key: DisconnectKey::default(),
         reads_input: true,
     };
     let mut stream = viewer.connect()?;
@@ -75,8 +74,7 @@ struct Viewer {
     name: Name,
     socket: PathBuf,
     signals: SignalFd,
-    /// Times of recent detach keys.
-    escapes: Vec<Instant>,
+    detach_key: DisconnectKey,
     reads_input: bool,
 }
 
@@ -144,7 +142,7 @@ impl Viewer {
                 let length = rustix::io::read(stdin, &mut buffer).unwrap_or(0);
                 self.reads_input = length > 0;
                 let typed = buffer.get(..length).unwrap_or_default();
-                if typed.iter().any(|byte| self.is_detach_key(*byte)) {
+                if self.detach_key.is_typed(typed) {
                     return Ok(Some(AttachEnd::Detached));
                 }
                 if stream.write_all(typed).is_err() {
@@ -170,18 +168,6 @@ impl Viewer {
             }
         }
         false
-    }
-
-    /// Returns whether this byte is the third detach key within one second.
-    fn is_detach_key(&mut self, byte: u8) -> bool {
-        if byte != ESCAPE {
-            self.escapes.clear();
-            return false;
-        }
-        let now = Instant::now();
-        self.escapes.retain(|before| now.duration_since(*before) < Duration::from_secs(1));
-        self.escapes.push(now);
-        self.escapes.len() >= 3
     }
 }
 

@@ -6,6 +6,7 @@ mod entry;
 pub(super) mod forward;
 mod stdio;
 
+use super::disconnect::DisconnectKey;
 use super::{freezer, require_root, running, signal};
 use crate::error::{Error, Kind, Result};
 use crate::host::lsm;
@@ -20,7 +21,7 @@ use crate::plan::step::ResourceLimit;
 use crate::state::record::{Phase, Record};
 use crate::sys::process;
 use entry::Entry;
-use forward::Forwarder;
+use forward::{ForwardEnd, Forwarder};
 use rustix::process::Resource;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -54,6 +55,10 @@ pub(crate) struct ExecRequest<'a> {
     pub(crate) terminal: TerminalMode,
     /// Whether to wait until the guest reports that it is ready.
     pub(crate) wait_ready: bool,
+    /// Whether `^]` three times within a second disconnects from a terminal.
+    pub(crate) disconnects: bool,
+    /// Whether that is announced.
+    pub(crate) announces: bool,
 }
 
 /// Runs a command in a machine and waits until it exits.
@@ -63,7 +68,23 @@ pub(crate) struct ExecRequest<'a> {
 /// command that is missing or not executable.
 pub(crate) fn exec(paths: &Paths, request: &ExecRequest<'_>) -> Result<u8> {
     let of_launch = |error: Error| error.with_kind_of_failure(Kind::Launch);
-    prepare_and_enter(paths, request).map_err(of_launch)?.run()
+    let forward = prepare_and_enter(paths, request).map_err(of_launch)?;
+    let name = request.name;
+    if request.announces && has_terminal(request) && request.disconnects {
+        log::info!("connected to machine '{name}'; ^] three times within a second disconnects");
+    }
+    match forward.run()? {
+        ForwardEnd::Exited(status) => Ok(status),
+        ForwardEnd::Disconnected => {
+            log::info!("disconnected from machine '{name}'");
+            Ok(0)
+        }
+    }
+}
+
+/// Returns whether a command is on a terminal and typed input is forwarded to it.
+fn has_terminal(request: &ExecRequest<'_>) -> bool {
+    rustix::termios::isatty(rustix::stdio::stdin()) && request.terminal != TerminalMode::No
 }
 
 /// Prepares and clones the command; returns once it is executed.
@@ -90,7 +111,8 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
     let entered = entry.enter(&mut stdio);
     stdio.restore()?;
     let (child, terminal) = entered?;
-    Forwarder::new(child, terminal, stdio.into_flows(), signals)
+    let key = (request.disconnects && has_terminal(request)).then(DisconnectKey::default);
+    Forwarder::new(child, terminal, stdio.into_flows(), signals, key)
 }
 
 /// Waits until the guest reports that it is ready.

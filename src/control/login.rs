@@ -18,13 +18,19 @@ const PROMPTS: [&[&str]; 3] =
 ///
 /// # Errors
 /// The machine is not running, or has no login program. They are of kind [`Kind::Launch`].
-pub(crate) fn login<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
-    prompt(paths, name).map_err(|error| error.with_kind(Kind::Launch))
+pub(crate) fn login<'a>(paths: &Paths, name: &'a Name, disconnects: bool) -> Result<ExecRequest<'a>> {
+    prompt(paths, name, disconnects).map_err(|error| error.with_kind(Kind::Launch))
 }
 
-fn prompt<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
-    let found =
-        read_tree(paths, name, |tree| Ok(PROMPTS.iter().position(|prompt| tree.has(Path::new(prompt[0])))))?;
+fn prompt<'a>(paths: &Paths, name: &'a Name, disconnects: bool) -> Result<ExecRequest<'a>> {
+    let (found, is_locked) = read_tree(paths, name, |tree| {
+        let found = PROMPTS.iter().position(|prompt| tree.has(Path::new(prompt[0])));
+        Ok((found, tree.has_locked_users()))
+    })?;
+    if is_locked {
+        log::warn!("no user of machine '{name}' has a password");
+        log::warn!("hint: open a shell without a password: coracle shell {name}");
+    }
     let prompt = found.and_then(|at| PROMPTS.get(at)).ok_or_else(|| {
         Error::new(format!("machine '{name}' has no login program"))
             .with_hint(format!("open a shell without a password: coracle shell {name}"))
@@ -37,6 +43,8 @@ fn prompt<'a>(paths: &Paths, name: &'a Name) -> Result<ExecRequest<'a>> {
         environment: Vec::new(),
         terminal: TerminalMode::Yes,
         wait_ready: false,
+        disconnects,
+        announces: true,
     })
 }
 

@@ -2,6 +2,7 @@
 //! and each row leaves it as it was: `web` and `bb` are running, `db` is stopped.
 
 use crate::support::{Host, LONG};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What holds, and its test.
@@ -25,6 +26,7 @@ const ROWS: &[Row] = &[
     ("a guest of systemd has the host name of its definition", host_names),
     ("a stop after a kill is orderly, and a slow one names what it waits for", stops_after_a_kill),
     ("machines with the same machine id are reported", shared_machine_ids),
+    ("a terminal of a machine can be left", terminals_are_left),
     ("what is left of a machine without a tree is removed", leftovers),
     ("list tells of machines that it does not show", lists_on_a_terminal),
 ];
@@ -381,6 +383,32 @@ fn shared_machine_ids(host: &Host) {
     let healed = expect(host, "coracle doctor db", 0, &[]);
     assert!(!healed.contains("machine id"), "{healed}");
     host.coracle(&["stop", "db"]);
+}
+
+fn terminals_are_left(host: &Host) {
+    host.sh_ok("coracle exec web -- sh -c 'cp -a /etc/shadow /etc/kept; sed -i s/:[^:]*:/:*:/ /etc/shadow'");
+    let announced = "coracle: connected to machine 'web'; ^] three times within a second disconnects";
+    for (command, texts) in [
+        ("coracle shell web", &[announced][..]),
+        (
+            "coracle login web",
+            &["no user of machine 'web' has a password", "coracle shell web", announced, "login:"][..],
+        ),
+        ("coracle exec web -- sh -c 'echo begun; exec sleep 1000'", &["begun"][..]),
+    ] {
+        let mut job = host.spawn_on_tty(command);
+        texts.iter().for_each(|text| job.wait_for_stdout(text, LONG));
+        job.input().write_all(&[0x1d; 3]).unwrap();
+        let left = job.wait(LONG);
+        assert_eq!(left.status, 0, "{left}");
+        assert!(left.stdout.contains("coracle: disconnected from machine 'web'"), "{left}");
+    }
+    let mut job = host.spawn_on_tty("coracle exec --no-escape web -- sh -c 'echo begun; head -n 1 | od -c'");
+    job.wait_for_stdout("begun", LONG);
+    job.input().write_all(b"\x1d\x1d\x1d\n").unwrap();
+    let passed = job.wait(LONG);
+    assert!(passed.status == 0 && passed.stdout.contains("035 035 035"), "{passed}");
+    host.sh_ok("coracle exec web -- mv /etc/kept /etc/shadow");
 }
 
 fn leftovers(host: &Host) {

@@ -1,6 +1,7 @@
 //! Forwards terminal, standard streams and signals between this process and a command in a machine. Called by
 //! `exec`, and by `attach` for the signals. One poll(2) loop; only poll(2) blocks.
 
+use crate::control::disconnect::DisconnectKey;
 use crate::error::{Context, Error, LAUNCH_STATUS, Result};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::terminal;
@@ -80,6 +81,10 @@ pub(crate) struct Flow {
     /// Whether splice(2) moves the bytes between a file and a pipe. The pages of a file are read-only in a
     /// pipe.
     splices: bool,
+    /// The key that disconnects, for typed input.
+    key: Option<DisconnectKey>,
+    /// Whether the key was typed.
+    is_disconnected: bool,
 }
 
 impl Flow {
@@ -100,6 +105,8 @@ impl Flow {
             failed: false,
             chunk,
             splices,
+            key: None,
+            is_disconnected: false,
         }
     }
 
@@ -159,7 +166,11 @@ impl Flow {
         let Some(from) = &self.from else { return false };
         self.buffer.resize(self.chunk, 0);
         match rustix::io::read(from, &mut self.buffer) {
-            Ok(length @ 1..) => self.pending = 0..length,
+            Ok(length @ 1..) => {
+                self.pending = 0..length;
+                let typed = self.buffer.get(..length).unwrap_or_default();
+                self.is_disconnected = self.key.as_mut().is_some_and(|key| key.is_typed(typed));
+            }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return false,
             Ok(_) | Err(_) => self.end(),
@@ -213,6 +224,15 @@ fn is_regular_file(fd: &OwnedFd) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
+/// The end of forwarding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ForwardEnd {
+    /// The command ended, with this status.
+    Exited(u8),
+    /// The user has typed the disconnect key.
+    Disconnected,
+}
+
 /// A running command.
 pub(crate) struct Forwarder {
     child: Child,
@@ -226,7 +246,8 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    /// Takes over a command, with the host's end of its terminal if it has one, and the redirected streams.
+    /// Takes over a command, with the host's end of its terminal if it has one, and the redirected streams. `key`
+    /// disconnects from the terminal.
     ///
     /// # Errors
     /// A descriptor that cannot be duplicated. A terminal without raw mode is used unchanged.
@@ -235,6 +256,7 @@ impl Forwarder {
         terminal: Option<OwnedFd>,
         mut flows: Vec<Flow>,
         signals: SignalFd,
+        key: Option<DisconnectKey>,
     ) -> Result<Self> {
         if let Some(machine_end) = &terminal {
             let keep = |fd: BorrowedFd<'_>| {
@@ -243,7 +265,8 @@ impl Forwarder {
             // This end only: a guest that does not read cannot block its own output.
             rustix::io::ioctl_fionbio(machine_end, true)
                 .context(|| "cannot set the terminal to non-blocking mode")?;
-            flows.push(Flow::new(Direction::In, keep(rustix::stdio::stdin())?, keep(machine_end.as_fd())?));
+            let typed = Flow::new(Direction::In, keep(rustix::stdio::stdin())?, keep(machine_end.as_fd())?);
+            flows.push(Flow { key, ..typed });
             flows.push(Flow::new(Direction::Out, keep(machine_end.as_fd())?, keep(rustix::stdio::stdout())?));
         }
         let is_resting = Cell::new(false);
@@ -266,18 +289,18 @@ impl Forwarder {
         }
     }
 
-    /// Forwards until the command exits. Returns its exit status, or 128 plus the signal that killed it. A
-    /// successful command of which output was lost has failed.
+    /// Forwards until the command exits, or the user disconnects. The exit status is that of the command, or 128
+    /// plus the signal that killed it. A successful command of which output was lost has failed.
     ///
     /// # Errors
     /// Any error of poll(2) or waitid(2).
-    pub(crate) fn run(mut self) -> Result<u8> {
-        let status = self.event_loop();
+    pub(crate) fn run(mut self) -> Result<ForwardEnd> {
+        let end = self.event_loop();
         self.restore_terminal();
-        status
+        end
     }
 
-    fn event_loop(&mut self) -> Result<u8> {
+    fn event_loop(&mut self) -> Result<ForwardEnd> {
         loop {
             let ready = self.wait()?;
             if ready.signalled {
@@ -288,14 +311,19 @@ impl Forwarder {
                     flow.transfer();
                 }
             }
+            if self.flows.iter().any(|flow| flow.is_disconnected) {
+                // The terminal is hung up with the end of this process, as after a lost connection.
+                self.signal(libc::SIGHUP);
+                return Ok(ForwardEnd::Disconnected);
+            }
             if ready.ended {
                 let ended = process::wait(self.child.pidfd.as_fd())?;
                 self.flows.iter_mut().filter(|flow| flow.direction == Direction::Out).for_each(Flow::drain);
-                return Ok(match ended {
+                return Ok(ForwardEnd::Exited(match ended {
                     Ended::Exited(0) if self.flows.iter().any(|flow| flow.failed) => LAUNCH_STATUS,
                     Ended::Exited(status) => u8::try_from(status).unwrap_or(1),
                     Ended::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
-                });
+                }));
             }
         }
     }
