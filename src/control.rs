@@ -11,6 +11,7 @@ pub(crate) mod copy;
 mod defined_stacks;
 mod disconnect;
 pub(crate) mod doctor;
+pub(crate) mod edit;
 pub(crate) mod exec;
 pub(crate) mod freezer;
 mod guest_child;

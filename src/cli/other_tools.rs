@@ -23,8 +23,8 @@ const RENAMED: &[(&[&str], &str)] = &[
     (&["cat", "checkconfig"], "show the settings with 'coracle config NAME --explain'"),
     (&["diff"], "show changed settings with 'coracle apply --dry-run NAME'"),
     (
-        &["edit", "profile", "update", "update-config", "set-limit", "cgroup", "device"],
-        "change a setting with 'coracle set NAME KEY=VALUE', or edit the definition: see coracle.toml(5)",
+        &["profile", "update", "update-config", "set-limit", "cgroup", "device"],
+        "change a setting with 'coracle set NAME KEY=VALUE', or edit the definition with 'coracle edit NAME'",
     ),
     (&["clean"], "remove unused layers with 'coracle prune'"),
     (&["move", "mv"], "rename a stopped machine with 'coracle rename NAME NEW'"),

@@ -16,6 +16,7 @@ mod copy_to;
 mod disable;
 mod dns_update;
 mod doctor;
+mod edit;
 mod enable;
 mod exec;
 mod freeze;
@@ -127,7 +128,7 @@ impl Verb {
             }
             Self::Thaw(_) | Self::CopyTo(_) | Self::CopyFrom(_) | Self::Unbind(_) | Self::Attach(_) => true,
             Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
-            Self::Set(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
+            Self::Set(_) | Self::Edit(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
             Self::Convert(_) | Self::Prune(_) | Self::Verify(_) => true,
             Self::Rename(_) | Self::Remove(_) => true,
             _ => false,
@@ -178,6 +179,7 @@ verbs! {
     Login(login::LoginArgs),
     Set(set::SetArgs),
     Apply(apply::ApplyArgs),
+    Edit(edit::EditArgs),
     Check(check::CheckArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),

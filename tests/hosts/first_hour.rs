@@ -28,6 +28,7 @@ const ROWS: &[Row] = &[
     ("machines with the same machine id are reported", shared_machine_ids),
     ("a terminal of a machine can be left", terminals_are_left),
     ("what is left of a machine without a tree is removed", leftovers),
+    ("a definition is edited, checked and compared", edited_definitions),
     ("list tells of machines that it does not show", lists_on_a_terminal),
 ];
 
@@ -436,4 +437,28 @@ fn leftovers(host: &Host) {
     assert_eq!(host.unit("old", "ActiveState"), "failed");
     expect(host, "coracle remove old", 0, &["old: reset the failed unit 'coracle@old.service'\n"]);
     host.sh_ok("! grep -lx old /var/lib/coracle/ids/* && ! coracle list -a | grep old");
+}
+
+fn edited_definitions(host: &Host) {
+    let file = "/etc/coracle/machines.d/web.toml";
+    let editor = |script: &str| host.write("/root/editor", &format!("#!/bin/sh\n{script}\n"));
+    let edit = "chmod +x /root/editor; EDITOR='/root/editor -x' coracle edit web";
+    editor("true");
+    expect(host, edit, 0, &["the definition was not changed\n"]);
+    expect(host, &format!("ls {file}"), 2, &[]);
+    // The first text has an error, which the second call of the editor sees.
+    editor(
+        "grep -q '^#! .*web.toml:1:2: unknown key .netwrk' $2 && exec sed -i s/netwrk/network/ $2\n\
+         grep -q 'coracle.toml(5)' $2 && printf '[netwrk]\\nports = [\"8077:77\"]\\n' >$2",
+    );
+    let stored = format!("stored in {file}\n");
+    expect(host, edit, 0, &[&stored, "HOW", "network.ports"]);
+    assert_eq!(host.read(file), "[network]\nports = [\"8077:77\"]\n");
+    // Errors that are left do not replace the definition.
+    editor("grep -q '^#!' $2 || echo '[netwrk]' >$2");
+    expect(host, edit, 1, &["the definition has errors, and was not replaced: ", "unknown key 'netwrk'"]);
+    editor("exit 3");
+    expect(host, edit, 1, &["the editor '/root/editor' failed: exit status: 3"]);
+    assert_eq!(host.read(file), "[network]\nports = [\"8077:77\"]\n");
+    host.sh_ok(&format!("rm {file} /root/editor; ! ls -A /etc/coracle/machines.d | grep edit"));
 }
