@@ -1,5 +1,5 @@
-//! The key that leaves a terminal of a machine: `^]` three times within one second, as in machinectl(1). Used by
-//! `attach` and `exec`.
+//! The key that leaves a terminal of a machine: `^]` three times within one second, as in machinectl(1). Used
+//! by `attach` and `exec`.
 
 use std::time::{Duration, Instant};
 

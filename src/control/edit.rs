@@ -1,5 +1,5 @@
-//! `edit`: the definition of a machine in an editor. The editor works on a hidden copy; the definition is replaced only by
-//! one without errors. Called by `cli`.
+//! `edit`: the definition of a machine in an editor. The editor works on a hidden copy; the definition is
+//! replaced only by one without errors. Called by `cli`.
 
 use super::{preflight, running};
 use crate::config::{Problem, ProblemSeverity};
@@ -32,8 +32,8 @@ pub(crate) enum EditResult {
     },
 }
 
-/// Opens the definition of a machine in `/etc` in an editor, until it has no errors. A new one begins with comments, or is
-/// a copy of that in another directory.
+/// Opens the definition of a machine in `/etc` in an editor, until it has no errors. A new one begins with
+/// comments, or is a copy of that in another directory.
 ///
 /// # Errors
 /// A definition that is a link, an editor that fails, or errors that are left unchanged.

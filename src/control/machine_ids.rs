@@ -1,5 +1,5 @@
-//! Running machines with the same machine-id(5): copies of a tree made without `coracle clone`. Called by `start` and
-//! `doctor`.
+//! Running machines with the same machine-id(5): copies of a tree made without `coracle clone`. Called by
+//! `start` and `doctor`.
 
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -14,7 +14,8 @@ pub(super) struct SharedId {
     pub(super) hint: String,
 }
 
-/// Returns the running machines with the id of another one that was started before, in the order of their start.
+/// Returns the running machines with the id of another one that was started before, in the order of their
+/// start.
 pub(super) fn shared(paths: &Paths) -> Vec<SharedId> {
     let records = running(paths);
     let later = records.iter().enumerate().filter_map(|(at, record)| {
@@ -40,7 +41,8 @@ fn running(paths: &Paths) -> Vec<Record> {
     records
 }
 
-/// Describes a machine with the id of another one. An empty file gets the id of the machine at its next start.
+/// Describes a machine with the id of another one. An empty file gets the id of the machine at its next
+/// start.
 fn of_two(record: &Record, other: &Name) -> SharedId {
     let name = &record.name;
     SharedId {

@@ -92,8 +92,8 @@ fn begin_stop(paths: &Paths, name: &Name, supervisor: BorrowedFd<'_>) -> Result<
     Ok(false)
 }
 
-/// Sends a signal, by number, to processes in machines. `report` is called with the number of processes of each
-/// machine.
+/// Sends a signal, by number, to processes in machines. `report` is called with the number of processes of
+/// each machine.
 ///
 /// # Errors
 /// One per machine that is not running or cannot be signalled.
@@ -162,9 +162,9 @@ pub(super) fn leader(record: &Record) -> Result<OwnedFd> {
 /// Signals every process of a machine: those in its cgroup, or without a cgroup those in the pid namespace of
 /// PID 1. Returns their number.
 ///
-/// PID 1 is the last one, after it has reaped the others that the signal ends. systemd executes itself again on
-/// SIGTERM; if the killed message bus still counts as running then, it waits 90 s for the bus, and reads no
-/// signals meanwhile.
+/// PID 1 is the last one, after it has reaped the others that the signal ends. systemd executes itself again
+/// on SIGTERM; if the killed message bus still counts as running then, it waits 90 s for the bus, and reads
+/// no signals meanwhile.
 fn kill_all(record: &Record, signal: i32, name: &Name) -> Result<usize> {
     let Some(payload) = record.payload_cgroup().filter(|path| path.is_dir()) else {
         return kill_namespace(record, signal, name);

@@ -410,8 +410,8 @@ pub(crate) fn processes(directory: &Path) -> Vec<u32> {
     all
 }
 
-/// Calls `act` with the id and the pidfd of each process of a cgroup and of all cgroups below. The cgroup is read again
-/// once the pidfds are open: until then an id may be reused.
+/// Calls `act` with the id and the pidfd of each process of a cgroup and of all cgroups below. The cgroup is
+/// read again once the pidfds are open: until then an id may be reused.
 pub(crate) fn for_each_process(directory: &Path, act: &mut dyn FnMut(u32, OwnedFd)) {
     walk(directory, &mut |directory| {
         for some in members(directory).chunks(256) {

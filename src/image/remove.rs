@@ -41,8 +41,8 @@ pub(crate) struct Removal {
 }
 
 /// Removes the image of a name. If another image of the name remains, the records and snapshots are its own.
-/// `others` are the machines whose definitions have it as their root. `is_failed` is set if its unit has failed, which
-/// the caller resets: a leftover like a file.
+/// `others` are the machines whose definitions have it as their root. `is_failed` is set if its unit has
+/// failed, which the caller resets: a leftover like a file.
 ///
 /// # Errors
 /// A missing image; one that is running, read-only or of a package, or that others stand on; a file that

@@ -12,8 +12,9 @@ use clap::Args;
 
 /// Edit the definition of a machine
 ///
-/// Opens it in the editor of EDITOR or VISUAL, and again as long as it has errors: these are comments at its beginning.
-/// Leave the editor without a change to keep the old definition. Then prints the changes that 'coracle apply' makes.
+/// Opens it in the editor of EDITOR or VISUAL, and again as long as it has errors: these are comments at its
+/// beginning. Leave the editor without a change to keep the old definition. Then prints the changes that
+/// 'coracle apply' makes.
 #[derive(Debug, Args)]
 pub struct EditArgs {
     /// The machine

@@ -10,9 +10,9 @@ use clap::Args;
 
 /// Remove the images of stopped machines, with their snapshots and records
 ///
-/// Also removes what is left of a machine whose image was deleted by hand, and resets its failed unit. Files in /etc are
-/// kept: definitions, .nspawn files and enablement. A read-only image, and one that others
-/// stand on, is not removed.
+/// Also removes what is left of a machine whose image was deleted by hand, and resets its failed unit. Files
+/// in /etc are kept: definitions, .nspawn files and enablement. A read-only image, and one that others stand
+/// on, is not removed.
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
     /// The images

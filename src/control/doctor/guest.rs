@@ -1,5 +1,5 @@
-//! Services of a running systemd guest that others need, read from its cgroups: neither a bus nor an answering init is
-//! needed.
+//! Services of a running systemd guest that others need, read from its cgroups: neither a bus nor an
+//! answering init is needed.
 
 use super::Finding;
 use crate::control::status::{has_unread_signals, populated_units};

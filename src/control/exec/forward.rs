@@ -246,8 +246,8 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    /// Takes over a command, with the host's end of its terminal if it has one, and the redirected streams. `key`
-    /// disconnects from the terminal.
+    /// Takes over a command, with the host's end of its terminal if it has one, and the redirected streams.
+    /// `key` disconnects from the terminal.
     ///
     /// # Errors
     /// A descriptor that cannot be duplicated. A terminal without raw mode is used unchanged.
@@ -289,8 +289,8 @@ impl Forwarder {
         }
     }
 
-    /// Forwards until the command exits, or the user disconnects. The exit status is that of the command, or 128
-    /// plus the signal that killed it. A successful command of which output was lost has failed.
+    /// Forwards until the command exits, or the user disconnects. The exit status is that of the command, or
+    /// 128 plus the signal that killed it. A successful command of which output was lost has failed.
     ///
     /// # Errors
     /// Any error of poll(2) or waitid(2).

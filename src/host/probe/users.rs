@@ -73,8 +73,8 @@ impl Tree {
         texts.iter().flat_map(|text| text.lines().flat_map(of_line)).collect()
     }
 
-    /// Returns whether no user can log in with a password: each one of its shadow(5) is locked. `false` without this
-    /// file.
+    /// Returns whether no user can log in with a password: each one of its shadow(5) is locked. `false`
+    /// without this file.
     pub(crate) fn has_locked_users(&self) -> bool {
         let is_locked = |line: &str| line.split(':').nth(1).is_none_or(|field| field.starts_with(['!', '*']));
         self.read_text("/etc/shadow").is_some_and(|text| text.lines().all(is_locked))
