@@ -27,10 +27,10 @@ pub(super) fn shared(paths: &Paths) -> Vec<SharedId> {
 
 /// Returns the first other running machine with the id of a running machine.
 pub(super) fn shared_by(paths: &Paths, name: &Name) -> Option<SharedId> {
-    let records = running(paths);
-    let record = records.iter().find(|record| record.name == *name)?;
-    let is_same = |other: &&Record| other.name != *name && other.machine_id == record.machine_id;
-    records.iter().find(is_same).map(|other| of_two(record, &other.name))
+    let record = Record::read(paths, name).ok()??;
+    let id = record.machine_id.filter(|id| !id.is_null())?;
+    let is_same = |other: &&Record| other.name != *name && other.machine_id == Some(id) && other.is_alive();
+    Record::all_with(paths, &id.to_string()).iter().find(is_same).map(|other| of_two(&record, &other.name))
 }
 
 /// Returns the records of running machines with an id, by the time of their start.
