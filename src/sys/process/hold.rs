@@ -32,8 +32,10 @@ impl Holder {
         let stack = Stack::new()?;
         let flags = namespaces | u64::from(libc::CLONE_VM.cast_unsigned());
         let arguments = stack.give_to(clone::arguments(flags, None)?);
-        // A number, not an address: the child reads no memory of this process.
-        let argument = std::ptr::without_provenance::<c_void>(wait_for.as_raw_fd().cast_unsigned() as usize);
+        // Two numbers, not an address: the child reads no memory of this process.
+        const { assert!(usize::BITS == 64) };
+        let [low, high] = [&wait_for, &release].map(|end| end.as_raw_fd().cast_unsigned() as usize);
+        let argument = std::ptr::without_provenance::<c_void>(high << 32 | low);
         let child = clone::with_pidfd(arguments, |arguments| {
             // SAFETY: the stack is new, and is unmapped after the child is reaped. The child makes system
             // calls that do not fail, and changes no memory but its stack.
@@ -59,11 +61,14 @@ impl Drop for Holder {
     }
 }
 
-/// The child: closes the copies of all descriptors but that of its argument, and waits.
+/// The child: closes its copies of all descriptors but that of the end in its argument, and waits for that of the
+/// other one, whose own copy it closes by a call of its own: without it the wait would not end.
 extern "C" fn hold(argument: *const c_void) -> ! {
-    let number = i32::try_from(argument.addr()).unwrap_or(-1);
-    // SAFETY: the descriptor is a copy of the parent's, open until this process ends.
-    let wait_for = unsafe { BorrowedFd::borrow_raw(number) };
+    let numbers = [argument.addr() & 0xffff_ffff, argument.addr() >> 32];
+    // SAFETY: the descriptors are copies of the parent's, the first one open until this process ends.
+    let [wait_for, release] =
+        numbers.map(|number| unsafe { BorrowedFd::borrow_raw(i32::try_from(number).unwrap_or(i32::MAX)) });
+    descriptor::close_copy(release);
     descriptor::close_from(3, wait_for);
     let _ = rustix::io::read(wait_for, &mut [0u8; 1]);
     exit_now(0)
