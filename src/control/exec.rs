@@ -111,7 +111,8 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
     let entered = entry.enter(&mut stdio);
     stdio.restore()?;
     let (child, terminal) = entered?;
-    let key = (request.disconnects && has_terminal(request)).then(DisconnectKey::default);
+    let key =
+        (request.disconnects && terminal.is_some() && has_terminal(request)).then(DisconnectKey::default);
     Forwarder::new(child, terminal, stdio.into_flows(), signals, key)
 }
 

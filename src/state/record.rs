@@ -324,14 +324,15 @@ impl Record {
         records.filter_map(|name| Self::read(paths, &name).ok().flatten()).collect()
     }
 
-    /// Returns the records whose files contain a text. Only these are parsed: a host may have many machines.
-    pub(crate) fn all_with(paths: &Paths, text: &str) -> Vec<Self> {
+    /// Returns the records of other machines whose files contain a text. Only these are parsed: a host may have
+    /// many machines.
+    pub(crate) fn others_with(paths: &Paths, own: &Name, text: &str) -> Vec<Self> {
         let wanted = memchr::memmem::Finder::new(text);
         let contains = |name: &Name| {
             let text = std::fs::read(paths.machine(name).join("state.json"));
             text.is_ok_and(|text| wanted.find(&text).is_some())
         };
-        let names = Self::names(paths).into_iter().filter(contains);
+        let names = Self::names(paths).into_iter().filter(|name| name != own).filter(contains);
         names.filter_map(|name| Self::read(paths, &name).ok().flatten()).collect()
     }
 
