@@ -89,7 +89,7 @@ fn the_binary_of_the_host_is_not_writable_from_the_guest() {
              (echo '#!/proc/self/exe check'; yes '# long' | head -c 250000) >script; chmod 755 script"
         ));
         let out = host.exec(&["coracle", "exec", guest, "--", "itself"]);
-        assert_eq!(out.status, 125, "{out}");
+        assert_eq!(out.status, 126, "{out}");
         assert!(out.stderr.contains("is the host's own program"), "{out}");
         // The script runs the host's program with the rights of the guest; the file stays unchanged.
         let mut job = attack(&host, guest, &["overwrite"]);

@@ -207,7 +207,7 @@ fn settings_without_an_equal_are_not_lost_silently() {
     let refused = host.exec(&["coracle", "migrate", "web"]);
     assert_eq!((refused.status, refused.stdout.as_str()), (1, ""), "{refused}");
     for text in [
-        "'PrivateUsersDelegate=' is not supported (/etc/systemd/nspawn/web.nspawn:3)",
+        "'PrivateUsersDelegate=': ids are not delegated (/etc/systemd/nspawn/web.nspawn:3)",
         "hook.conf:2",
         "--force web",
     ] {

@@ -83,7 +83,7 @@ fn a_trusted_file_defines_a_machine_of_a_unit() {
     assert_ne!(refused.status, 0, "{refused}");
     host.wait_for_unit("web", "failed");
     let diagnosis = host.exec(&["coracle", "doctor", "web"]);
-    assert!(diagnosis.stdout.contains(&format!("{named}' is not supported")), "{diagnosis}");
+    assert!(diagnosis.stdout.contains(&format!("{named}': ids are not delegated")), "{diagnosis}");
     host.sh_ok("systemctl reset-failed");
     before.assert_same(&host);
     host.stop();
