@@ -39,6 +39,8 @@ for b in /sys/block/loop*/loop/backing_file; do
 	file=$(cat "$b" 2>/dev/null) || continue
 	device=/dev/$(basename "${b%/loop/backing_file}")
 	inode=$(losetup -nO BACK-INO "$device" 2>/dev/null | tr -d ' ') || continue
+	# Another host has released it since.
+	[ -n "$inode" ] || continue
 	case $file in
 	*' (deleted)') echo "loop: $file" ;;
 	*) [ "$(stat -c %i "$file" 2>/dev/null)" != "$inode" ] || echo "loop: $file" ;;
