@@ -39,13 +39,7 @@ fn protect_disk(path: &Path, machine: &mut Machine) -> Result<()> {
         return Ok(());
     }
     if read_only::is_protected(path) {
-        log::warn!(
-            "image '{}' is read-only, and so is the root of machine '{}': set root.ephemeral = true to discard changes, \
-             or start a clone",
-            path.display(),
-            machine.name
-        );
-        machine.make_root_read_only();
+        keep_read_only(&path.display().to_string(), machine);
     } else if !root_is_writable {
         if disk.partitions.iter().any(Partition::is_writable) {
             machine.make_root_partition_read_only();
@@ -61,10 +55,15 @@ fn protect_directory(machine: &mut Machine) {
     if machine.root.is_shared() || !read_only::is_set(path) {
         return;
     }
+    let path = path.display().to_string();
+    keep_read_only(&path, machine);
+}
+
+/// Makes the root of a read-only image read-only, with a warning.
+fn keep_read_only(path: &str, machine: &mut Machine) {
     log::warn!(
-        "image '{}' is read-only, and so is the root of machine '{}': set root.ephemeral = true to discard changes, \
+        "image '{path}' is read-only, and so is the root of machine '{}': set root.ephemeral = true to discard changes, \
          or start a clone",
-        path.display(),
         machine.name
     );
     machine.make_root_read_only();
