@@ -32,11 +32,9 @@ impl Paths {
     }
 
     /// Returns the directories of definitions; the first directory with a definition of a name wins.
-    pub fn definitions(&self) -> Vec<PathBuf> {
+    pub fn definitions(&self) -> [PathBuf; 4] {
         ["/etc", "/run", "/usr/local/lib", "/usr/lib"]
-            .iter()
             .map(|parent| self.join(parent).join("coracle/machines.d"))
-            .collect()
     }
 
     /// Returns the default directory of machines' trees: `/var/lib/machines`.

@@ -38,15 +38,14 @@ pub(crate) enum EditResult {
 /// # Errors
 /// A definition that is a link, an editor that fails, or errors that are left unchanged.
 pub(crate) fn edit(paths: &Paths, name: &Name) -> Result<EditResult> {
-    let files: Vec<PathBuf> =
-        paths.definitions().iter().map(|directory| directory.join(format!("{name}.toml"))).collect();
-    let file = files.first().ok_or_else(|| Error::new("there is no directory of definitions"))?;
+    let files = paths.definitions().map(|directory| directory.join(format!("{name}.toml")));
+    let [file, others @ ..] = &files;
     if file.is_symlink() {
         return Err(Error::new(format!("'{}' is a symbolic link", file.display()))
             .with_hint("edit the file that it leads to, or remove the link"));
     }
     let old = read(file)?;
-    let begun = match (&old, files.iter().skip(1).find(|file| file.is_file())) {
+    let begun = match (&old, others.iter().find(|file| file.is_file())) {
         (Some(text), _) => text.clone(),
         (None, Some(other)) => read(other)?.unwrap_or_default(),
         (None, None) => head(name),
