@@ -1,11 +1,11 @@
-//! What a first user types and expects: a plain command, its status and its text. All rows share one host,
+//! Commands of a first user, each with its status and its text. All rows share one host,
 //! and each row leaves it as it was: `web` and `bb` are running, `db` is stopped.
 
 use crate::support::{Host, LONG};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What holds, and its test.
+/// A claim and its test.
 type Row = (&'static str, fn(&Host));
 
 /// The rows, in the order of their run.
