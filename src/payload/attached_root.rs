@@ -5,6 +5,7 @@ use super::tree_paths::TreePaths;
 use crate::error::{Context, Error, Result};
 use crate::sys::{mount, process};
 use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::CWD;
 use std::path::{Path, PathBuf};
 
 /// Attaches the first mount as the root at a directory, and the other ones below it at their targets. Creates
@@ -21,8 +22,7 @@ pub(super) fn attach(
 ) -> Result<TreePaths> {
     let (root, further) =
         mounts.split_first().ok_or_else(|| Error::new("the builder has received no root"))?;
-    let place = mount::open_directory(at)?;
-    mount::attach(*root, place.as_fd()).context(|| "cannot attach the root")?;
+    mount::attach_at(*root, CWD, at).context(|| "cannot attach the root")?;
     let root = rustix::io::fcntl_dupfd_cloexec(root, 3).context(|| "cannot keep a descriptor")?;
     let paths = TreePaths::new(root);
     if owner != 0 {

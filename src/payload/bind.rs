@@ -93,8 +93,7 @@ fn enter_and_attach(ask: Attach) -> Result<()> {
 fn lock(tree: &OwnedFd, staging_dir: &Path, enter: impl FnOnce() -> Result<()>) -> Result<OwnedFd> {
     let new_mounts = || unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace");
     new_mounts()?;
-    let root = mount::open_directory(Path::new("/"))?;
-    mount::propagate(root.as_fd(), libc::MS_PRIVATE).context(|| "cannot make mounts private")?;
+    mount::propagate("/", libc::MS_PRIVATE).context(|| "cannot make mounts private")?;
     let stat = rustix::fs::fstat(tree).context(|| "cannot get the type of the mount")?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     // A file cannot be mounted on a directory. The mount on the file disappears with this process's

@@ -218,9 +218,7 @@ impl<'a> Builder<'a> {
             (None, Some(empty)) => join(empty).and_then(|()| new_mount_namespace()),
             (None, None) => {
                 new_mount_namespace()?;
-                let root = mount::open_directory(Path::new("/"))?;
-                mount::propagate(root.as_fd(), libc::MS_PRIVATE)
-                    .context(|| "cannot keep mounts from the host")
+                mount::propagate("/", libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")
             }
         })
     }

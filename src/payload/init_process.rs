@@ -260,9 +260,8 @@ fn mount_namespace() -> Result<()> {
     enter(CloneFlags::CLONE_NEWNS)
 }
 
-fn propagate(place: &str, kind: libc::c_ulong, doing: &'static str) -> Result<()> {
-    let place = mount::open_directory(Path::new(place))?;
-    mount::propagate(place.as_fd(), kind).context(|| doing)
+fn propagate(mount_point: &str, kind: libc::c_ulong, doing: &'static str) -> Result<()> {
+    mount::propagate(mount_point, kind).context(|| doing)
 }
 
 fn keyring() -> Result<()> {

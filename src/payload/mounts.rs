@@ -106,18 +106,20 @@ fn is_missing(error: &std::io::Error) -> bool {
 /// Finds a mount target. `None` if it does not exist; a symbolic link is refused.
 fn existing<'t, 'p>(paths: &'t TreePaths, target: &'p Path) -> Result<Option<Target<'t, 'p>>> {
     let found = match paths.direct(target) {
-        Some((root, path)) => {
-            let stat = rustix::fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW);
-            stat.map(|stat| (Directory::Root(root), path, stat)).map_err(std::io::Error::from)
-        }
+        Some((root, path)) => paths
+            .kind(target)
+            .unwrap_or_else(|| {
+                let stat = rustix::fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW)?;
+                Ok(FileType::from_raw_mode(stat.st_mode))
+            })
+            .map(|kind| (Directory::Root(root), path, kind)),
         None => paths.open(target).and_then(|place| {
             let stat = rustix::fs::fstat(&place)?;
-            Ok((Directory::Opened(place), Path::new(""), stat))
+            Ok((Directory::Opened(place), Path::new(""), FileType::from_raw_mode(stat.st_mode)))
         }),
     };
     match found {
-        Ok((directory, path, stat)) => {
-            let kind = FileType::from_raw_mode(stat.st_mode);
+        Ok((directory, path, kind)) => {
             refuse_link(paths, target, kind)?;
             Ok(Some(Target { directory, path, kind }))
         }
@@ -220,9 +222,13 @@ pub(crate) fn bind(
     if !attach(paths, &tree, target)? {
         return is_skipped(self::missing(paths, target));
     }
-    // A part of a file system of the builder, bound in the same file system, has no foreign files.
+    // A part of a file system of the builder, bound in the same file system, has no foreign files; a directory
+    // of the kernel that is bound over itself stays one.
     match source {
         BindSource::Inside(path) if paths.ours(path).is_some() => descriptor::leave(tree),
+        BindSource::Inside(path) if path == target && paths.in_mount(path).is_some() => {
+            descriptor::leave(tree);
+        }
         _ => paths.cover(target, tree),
     }
     Ok(())

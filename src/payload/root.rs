@@ -7,6 +7,7 @@ use super::tree_paths::TreePaths;
 use crate::error::{Context, Error, Result};
 use crate::sys::mount::{self, Depth, MountAttributes};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::CWD;
 use std::path::{Path, PathBuf};
 
 /// A root that is not attached yet.
@@ -30,8 +31,10 @@ impl OpenedRoot {
         mount_points: &[PathBuf],
     ) -> Result<Self> {
         let host = TreePaths::new(mount::open_directory(directory)?);
-        for point in mount_points {
-            // On the host's own mount: an idmapped one has no id for the host's root to create with.
+        // On the host's own mount: an idmapped one has no id for the host's root to create with. In a writable
+        // root without mapped ids, the mounts create them.
+        let created = if read_only || userns.is_some() { mount_points } else { &[] };
+        for point in created {
             make_directories(&host, point, 0)?;
         }
         let points = userns.map_or_else(|| Ok(Vec::new()), |_| submounts::of(directory))?;
@@ -62,8 +65,7 @@ impl OpenedRoot {
     /// # Errors
     /// A mount point below that does not exist any more.
     pub(crate) fn attach(self, at: &Path) -> Result<TreePaths> {
-        let place = mount::open_directory(at)?;
-        mount::attach(self.tree.as_fd(), place.as_fd()).context(|| "cannot attach the root")?;
+        mount::attach_at(self.tree.as_fd(), CWD, at).context(|| "cannot attach the root")?;
         let root = TreePaths::new(self.tree);
         for (path, mounted) in self.below {
             let place = open_target(&root, &path)?;

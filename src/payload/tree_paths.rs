@@ -9,10 +9,13 @@
 //! In a tmpfs of the builder only the builder has created links. So paths in it that do not lead through one
 //! are given to the kernel as they are. All other paths are resolved by openat2(2).
 
+use crate::sys::directory::FileKinds;
 use crate::sys::mount::MountAttributes;
 use crate::sys::{descriptor, guest_files};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
+use std::cell::OnceCell;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 /// A directory that a resolution starts from or has reached.
@@ -44,6 +47,8 @@ struct Mounted {
     attributes: MountAttributes,
     /// The origin of its files.
     files: Files,
+    /// The entries of its root, as far as they were needed.
+    entries: OnceCell<Option<FileKinds>>,
 }
 
 /// The origin of the files of a mount.
@@ -92,7 +97,13 @@ impl TreePaths {
             "proc" => Files::Procfs,
             _ => Files::Kernel,
         };
-        self.mounted.push(Mounted { target: target.to_owned(), root, attributes, files });
+        self.mounted.push(Mounted {
+            target: target.to_owned(),
+            root,
+            attributes,
+            files,
+            entries: OnceCell::new(),
+        });
     }
 
     /// Adds a bind mount with foreign files: the builder's mounts below it are not visible any more. A mount
@@ -105,7 +116,13 @@ impl TreePaths {
         } else if replaces {
             let attributes = MountAttributes::default();
             let files = Files::Foreign;
-            self.mounted.push(Mounted { target: target.to_owned(), root, attributes, files });
+            self.mounted.push(Mounted {
+                target: target.to_owned(),
+                root,
+                attributes,
+                files,
+                entries: OnceCell::new(),
+            });
         } else {
             descriptor::leave(root);
             self.foreign.push(target.to_owned());
@@ -173,6 +190,20 @@ impl TreePaths {
         let is_plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
         let is_kernels = mounted.files == Files::Procfs && rest.starts_with("sys");
         (is_kernels && is_plain && !self.is_covered(path)).then(|| (mounted.root.as_fd(), rest))
+    }
+
+    /// Returns the type of a file right below the root of a procfs, whose entries are read once: many of them
+    /// are masked. `None` for other paths.
+    ///
+    /// # Errors
+    /// The file does not exist.
+    pub(crate) fn kind(&self, path: &Path) -> Option<std::io::Result<FileType>> {
+        let (mounted, rest) = self.nearest(path).filter(|(mounted, _)| mounted.files == Files::Procfs)?;
+        let mut parts = rest.components();
+        let (Some(Component::Normal(name)), None) = (parts.next(), parts.next()) else { return None };
+        let read = || FileKinds::read(mounted.root.as_fd()).ok();
+        let entries = mounted.entries.get_or_init(read).as_ref()?;
+        Some(entries.find(name).ok_or_else(|| ErrorKind::NotFound.into()))
     }
 
     /// Like [`Self::direct`], but only in a mount of the builder: its names do not change during the build.

@@ -1,8 +1,9 @@
 //! Names of small directories, by few calls.
 
-use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::fd::BorrowedFd;
+use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use std::ffi::{OsStr, OsString};
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -31,8 +32,70 @@ pub(crate) fn names(path: &Path) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
+/// The names and types of the files in a directory, in one piece of memory.
+#[derive(Debug)]
+pub(crate) struct FileKinds {
+    /// Each file: its type, as the highest four bits of its mode, the length of its name, and the name.
+    packed: Vec<u8>,
+}
+
+impl FileKinds {
+    /// Reads the entries of a directory that is open for paths only. Process directories are left out.
+    ///
+    /// # Errors
+    /// Any error of openat(2) and getdents(2), or a file system that does not tell types.
+    pub(crate) fn read(directory: BorrowedFd<'_>) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
+        let mut buffer = [MaybeUninit::uninit(); SIZE];
+        let mut entries = RawDir::new(&opened, &mut buffer);
+        let mut packed = Vec::with_capacity(SIZE / 2);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            let Ok(length) = u8::try_from(name.len()) else { continue };
+            if entry.file_type() == FileType::Unknown {
+                return Err(ErrorKind::Unsupported.into());
+            }
+            if !name.first().is_some_and(u8::is_ascii_digit) {
+                let kind = u8::try_from(entry.file_type().as_raw_mode() >> 12).unwrap_or_default();
+                packed.extend([kind, length]);
+                packed.extend_from_slice(name);
+            }
+        }
+        Ok(Self { packed })
+    }
+
+    /// Returns the type of a file. `None` if there is no file of this name.
+    pub(crate) fn find(&self, name: &OsStr) -> Option<FileType> {
+        let mut rest = self.packed.as_slice();
+        while let [kind, length, after @ ..] = rest {
+            let (this, next) = after.split_at_checked(usize::from(*length))?;
+            if this == name.as_bytes() {
+                return Some(FileType::from_raw_mode(u32::from(*kind) << 12));
+            }
+            rest = next;
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn types_of_files_are_found_by_name() {
+        let proc = std::fs::File::open("/proc").unwrap();
+        let kinds = FileKinds::read(proc.as_fd()).unwrap();
+        let find = |name: &str| kinds.find(OsStr::new(name));
+        assert_eq!(find("self"), Some(FileType::Symlink));
+        assert_eq!(find("sys"), Some(FileType::Directory));
+        assert_eq!(find("uptime"), Some(FileType::RegularFile));
+        assert_eq!((find("up"), find("uptime2"), find("")), (None, None, None));
+    }
+
     #[test]
     fn all_names_of_small_and_large_directories() {
         let directory = tempfile::tempdir().unwrap();

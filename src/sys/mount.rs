@@ -6,6 +6,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::path::Arg;
+use std::ffi::CStr;
 use std::path::Path;
 
 /// `struct mount_attr` of `linux/mount.h`.
@@ -77,17 +79,26 @@ pub enum Depth {
 
 /// Calls mount_setattr(2) for the mount of a descriptor.
 fn set(mount: BorrowedFd<'_>, depth: Depth, attributes: &MountAttr) -> std::io::Result<()> {
+    set_at(mount, c"", depth, attributes)
+}
+
+/// Calls mount_setattr(2) for the mount of a path below a directory; the path is empty for the directory.
+fn set_at(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    depth: Depth,
+    attributes: &MountAttr,
+) -> std::io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH;
     if depth == Depth::Tree {
         flags |= libc::AT_RECURSIVE;
     }
-    // SAFETY: the path is an empty C string, the attributes live across the call and have the
-    // size passed.
+    // SAFETY: the path is a C string, the attributes live across the call and have the size passed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
+            directory.as_raw_fd(),
+            path.as_ptr(),
             flags,
             std::ptr::from_ref(attributes),
             std::mem::size_of::<MountAttr>(),
@@ -140,12 +151,13 @@ pub(crate) fn receive(tree: BorrowedFd<'_>, attributes: MountAttributes) -> std:
     set(tree, Depth::Tree, &MountAttr { attr_set, propagation: libc::MS_SLAVE, ..MountAttr::default() })
 }
 
-/// Changes the propagation of a tree (`MS_PRIVATE`, `MS_SHARED`, …).
+/// Changes the propagation of the mount at a path, and of those below it (`MS_PRIVATE`, `MS_SHARED`, …).
 ///
 /// # Errors
 /// Any error of mount_setattr(2).
-pub(crate) fn propagate(mount: BorrowedFd<'_>, propagation: u64) -> std::io::Result<()> {
-    set(mount, Depth::Tree, &MountAttr { propagation, ..MountAttr::default() })
+pub(crate) fn propagate(mount_point: &str, propagation: u64) -> std::io::Result<()> {
+    let attributes = MountAttr { propagation, ..MountAttr::default() };
+    mount_point.into_with_c_str(|path| Ok(set_at(CWD, path, Depth::Tree, &attributes)))?
 }
 
 /// Returns a detached copy of the mount at a descriptor.
@@ -302,11 +314,8 @@ pub(crate) fn in_new_namespace<T>(act: impl FnOnce() -> Result<T>) -> Result<T> 
     let own = own_namespace()?;
     let directory = open_directory(Path::new("."))?;
     unshare(CloneFlags::CLONE_NEWNS).context(|| "cannot create a mount namespace")?;
-    let private = || {
-        let root = open_directory(Path::new("/"))?;
-        propagate(root.as_fd(), libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")
-    };
-    let result = private().and_then(|()| act());
+    let private = propagate("/", libc::MS_PRIVATE).context(|| "cannot keep mounts from the host");
+    let result = private.and_then(|()| act());
     setns(&own, CloneFlags::CLONE_NEWNS).context(|| "cannot return to the mount namespace")?;
     rustix::process::fchdir(&directory).context(|| "cannot return to the working directory")?;
     result

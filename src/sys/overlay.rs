@@ -205,7 +205,7 @@ mod tests {
         let copy = |name: &str| {
             let place = mount::open_directory(&directory.join(name)).unwrap();
             let tree = mount::copy_tree(place.as_fd(), Depth::One).unwrap();
-            mount::propagate(tree.as_fd(), libc::MS_PRIVATE).unwrap();
+            mount::separate(tree.as_fd(), None, MountAttributes::default()).unwrap();
             tree
         };
         ["top", "low", "rw"].map(copy).into()

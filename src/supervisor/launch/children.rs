@@ -98,9 +98,7 @@ impl Launch<'_> {
         if self.empty_mounts.is_some() {
             return Ok(());
         }
-        let root = crate::sys::mount::open_directory(std::path::Path::new("/"))?;
-        crate::sys::mount::propagate(root.as_fd(), libc::MS_PRIVATE)
-            .context(|| "cannot keep mounts from the host")
+        crate::sys::mount::propagate("/", libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")
     }
 
     /// Returns what the tree is built with, in the process that builds it: a clone of this one.
