@@ -148,9 +148,6 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
 /// Removes the state directory last, with the record as its last file: after a kill, the next cleanup begins
 /// again.
 fn remove_state(directory: &Path) {
-    // The socket of the receiver of its journal is in a directory of its own, which is mounted in the
-    // machine.
-    let _ = std::fs::remove_file(directory.join("journal").join(JOURNAL_SOCKET));
     const NAMES: [&str; 11] = [
         "root",
         "journal",
@@ -165,6 +162,10 @@ fn remove_state(directory: &Path) {
         "lock",
     ];
     let present = names(directory).unwrap_or_default();
+    if present.iter().any(|name| name == "journal") {
+        // The socket of the receiver of its journal, in a directory of its own that is mounted in the machine.
+        let _ = std::fs::remove_file(directory.join("journal").join(JOURNAL_SOCKET));
+    }
     for name in NAMES.into_iter().filter(|name| present.iter().any(|present| present == name)) {
         let path = directory.join(name);
         let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));

@@ -58,8 +58,15 @@ impl ControlSocket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .context(listening)?;
-        let _ = std::fs::remove_file(path);
-        rustix::net::bind(&socket, &SocketAddrUnix::new(path).context(listening)?).context(listening)?;
+        let address = SocketAddrUnix::new(path).context(listening)?;
+        let bound = rustix::net::bind(&socket, &address).or_else(|error| match error {
+            rustix::io::Errno::ADDRINUSE => {
+                let _ = rustix::fs::unlink(path);
+                rustix::net::bind(&socket, &address)
+            }
+            _ => Err(error),
+        });
+        bound.context(listening)?;
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::chmod(path, mode).context(listening)?;
         rustix::net::listen(&socket, 16).context(listening)?;

@@ -20,6 +20,7 @@ use crate::host::runtime::Runtime;
 use crate::host::systemd::machined::{PreviousOwner, RegistrationResult};
 use crate::host::{empty_mounts, idmap};
 use crate::image::attach::AttachedRoot;
+use crate::machine::console::Console;
 use crate::machine::contract::Contract;
 use crate::machine::{Machine, Register};
 use crate::network::addresses::LinkPlan;
@@ -185,7 +186,7 @@ impl<'a> Launch<'a> {
 
     /// Completes the record, and creates what the steps find in the state directory.
     fn prepare(&mut self) -> Result<()> {
-        if self.fds.get(FdName::Ring).is_none() {
+        if self.fds.get(FdName::Ring).is_none() && self.request.plan.console != Console::Pipe {
             self.fds.insert(FdName::Ring, ring()?);
         }
         record::complete(&mut self.record, &self.request);

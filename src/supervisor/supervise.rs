@@ -141,7 +141,7 @@ pub(crate) fn supervise(running: Running) -> Result<SupervisionResult> {
 /// # Errors
 /// Any error of sigprocmask(2).
 pub(crate) fn announce(running: &mut Running) -> Result<()> {
-    signals::block()?;
+    signals::block();
     if running.fds.get(FdName::Control).is_none() {
         running.fds.insert(FdName::Control, listen(&running.state).into_listener());
     }
@@ -175,10 +175,8 @@ impl Loop {
         let Running { state, mut fds } = running;
         let signals = signals::take()?;
         let epoll = new_epoll()?;
-        let ring =
-            fds.get(FdName::Ring).ok_or_else(|| Error::new("the console's memory was not handed over"))?;
-        let memory =
-            rustix::io::fcntl_dupfd_cloexec(ring, 3).context(|| "cannot keep the memory of the console")?;
+        let ring = fds.get(FdName::Ring).map(|ring| rustix::io::fcntl_dupfd_cloexec(ring, 3));
+        let memory = ring.transpose().context(|| "cannot keep the memory of the console")?;
         let guest = GuestIdentity {
             name: state.record.name.as_str(),
             leader: state.record.leader.unwrap_or_default(),

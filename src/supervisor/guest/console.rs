@@ -51,7 +51,8 @@ pub(crate) struct GuestConsole {
     fields: [(&'static str, String); 4],
     limit: RateLimit,
     line: Vec<u8>,
-    ring: std::fs::File,
+    /// The memory of the kept output. `None` if the payload has the streams of the caller.
+    ring: Option<std::fs::File>,
     written: u64,
     terminal: Option<Termios>,
     escapes: u8,
@@ -64,14 +65,14 @@ impl GuestConsole {
     /// Takes over the master of the console and its memory.
     pub(crate) fn new(
         master: Option<OwnedFd>,
-        ring: OwnedFd,
+        ring: Option<OwnedFd>,
         kind: Console,
         guest: &GuestIdentity<'_>,
     ) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = master.as_ref().and_then(|master| rustix::pty::ioctl_tiocgptpeer(master, flags).ok());
-        let ring = std::fs::File::from(ring);
-        let written = ring.metadata().map_or(0, |data| data.len());
+        let ring = ring.map(std::fs::File::from);
+        let written = ring.as_ref().and_then(|ring| ring.metadata().ok()).map_or(0, |data| data.len());
         let mut console = Self {
             journal: (kind == Console::Journal).then(JournalWriter::open).flatten(),
             fields: [
@@ -170,23 +171,25 @@ impl GuestConsole {
 
     /// Keeps the last 64 KiB in the memfd, as a ring.
     fn keep(&mut self, bytes: &[u8]) {
+        let Some(ring) = &self.ring else { return };
         for chunk in bytes.chunks(1024) {
             let at = self.written % KEPT;
             let (before, after) = chunk.split_at(chunk.len().min(usize::try_from(KEPT - at).unwrap_or(0)));
-            let _ = self.ring.write_all_at(before, at).and_then(|()| self.ring.write_all_at(after, 0));
+            let _ = ring.write_all_at(before, at).and_then(|()| ring.write_all_at(after, 0));
             self.written += chunk.len() as u64;
         }
     }
 
     /// Returns the kept output, oldest first.
     pub(crate) fn kept(&self) -> Vec<u8> {
+        let Some(ring) = &self.ring else { return Vec::new() };
         let at = self.written % KEPT;
         let parts =
             if self.written > KEPT { vec![(at, KEPT - at), (0, at)] } else { vec![(0, self.written)] };
         let mut kept = Vec::new();
         for (from, length) in parts {
             let mut part = vec![0u8; usize::try_from(length).unwrap_or_default()];
-            let length = self.ring.read_at(&mut part, from).unwrap_or(0);
+            let length = ring.read_at(&mut part, from).unwrap_or(0);
             kept.extend_from_slice(part.get(..length).unwrap_or_default());
         }
         kept
@@ -203,10 +206,11 @@ impl GuestConsole {
 
     /// Returns the last lines of the console, oldest first.
     pub(crate) fn tail(&self, lines: usize) -> Vec<String> {
+        let Some(ring) = &self.ring else { return Vec::new() };
         let mut bytes = vec![0u8; 4096];
         let at = self.written % KEPT;
         let from = at.saturating_sub(bytes.len() as u64);
-        let length = self.ring.read_at(&mut bytes, from).unwrap_or(0);
+        let length = ring.read_at(&mut bytes, from).unwrap_or(0);
         let used = length.min(usize::try_from(at - from).unwrap_or(0));
         let text = String::from_utf8_lossy(bytes.get(..used).unwrap_or_default()).into_owned();
         let clean = text.lines().map(|line| readable(line.as_bytes())).filter(|line| !line.is_empty());
@@ -376,11 +380,11 @@ mod tests {
     #[test]
     fn the_ring_keeps_the_last_output() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let mut console = GuestConsole::new(None, ring, Console::Passive, &WEB);
+        let mut console = GuestConsole::new(None, Some(ring), Console::Passive, &WEB);
         for number in 0..20_000 {
             console.keep(format!("line {number}\n").as_bytes());
         }
-        assert!(console.ring.metadata().unwrap().len() <= KEPT);
+        assert!(console.ring.as_ref().unwrap().metadata().unwrap().len() <= KEPT);
         console.keep(b"the last\n");
         assert_eq!(console.tail(1), ["the last"]);
     }
@@ -388,7 +392,7 @@ mod tests {
     #[test]
     fn kept_output_is_in_order() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let mut console = GuestConsole::new(None, ring, Console::Passive, &WEB);
+        let mut console = GuestConsole::new(None, Some(ring), Console::Passive, &WEB);
         console.keep(b"first ");
         assert_eq!(console.kept(), b"first ");
         let all: Vec<u8> = (0..30_000).flat_map(|number| format!("{number}\n").into_bytes()).collect();
@@ -401,7 +405,7 @@ mod tests {
     #[test]
     fn hotkeys_need_two_escapes() {
         let ring = rustix::fs::memfd_create("ring", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let mut console = GuestConsole::new(None, ring, Console::Passive, &WEB);
+        let mut console = GuestConsole::new(None, Some(ring), Console::Passive, &WEB);
         let mut type_keys = |keys: &[u8]| keys.iter().find_map(|key| console.hotkey(*key));
         assert_eq!(type_keys(b"r\x1dr\x1dp"), None);
         assert_eq!(type_keys(b"\x1d\x1dp"), Some(Hotkey::PowerOff));
