@@ -142,8 +142,9 @@ fn print_error(error: &Error) {
     }
 }
 
-/// Prints a line to standard error. The reader of a pipe may have ended: nothing depends on the line, and
-/// `eprintln!` would abort a supervisor.
+/// Prints a line to standard error by one write(2): lines of several processes are not mixed. The reader of a
+/// pipe may have ended: nothing depends on the line, and `eprintln!` would abort a supervisor.
 fn print_line(start: &str, text: &str) {
-    let _ = writeln!(std::io::stderr(), "{start}: {}", printable(text));
+    let line = format!("{start}: {}\n", printable(text));
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }

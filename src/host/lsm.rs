@@ -6,6 +6,7 @@ use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE, Secur
 use crate::plan::step::LsmLabel;
 use crate::sys::pseudo_file;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// A module's attributes in procfs: the current label of a process, and the label at its next exec.
 struct Module {
@@ -25,9 +26,11 @@ const MODULES: [Module; 2] = [APPARMOR, SELINUX];
 /// AppArmor's list of profiles, `NAME (MODE)` a line.
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 
-/// Returns whether AppArmor is active on this host.
+/// Returns whether AppArmor is active on this host, which does not change before the next boot.
 pub(crate) fn has_apparmor() -> bool {
-    pseudo_file::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
+    static IS_ACTIVE: OnceLock<bool> = OnceLock::new();
+    let read = || pseudo_file::read("/sys/module/apparmor/parameters/enabled");
+    *IS_ACTIVE.get_or_init(|| read().is_ok_and(|text| text.trim() == "Y"))
 }
 
 /// Returns whether an AppArmor profile is loaded. `false` if AppArmor is inactive.
@@ -57,9 +60,9 @@ pub(crate) fn refuses_families(security: &Security) -> bool {
 /// # Errors
 /// The label's module is not active, or does not know the label.
 pub(crate) fn of_machine(security: &Security) -> Result<Option<LsmLabel>> {
-    let has_selinux = Path::new("/sys/fs/selinux/enforce").exists();
+    let has_selinux = || Path::new("/sys/fs/selinux/enforce").exists();
     let contexts = [&security.selinux_context, &security.selinux_apifs_context];
-    if let Some(context) = contexts.into_iter().flatten().next().filter(|_| !has_selinux) {
+    if let Some(context) = contexts.into_iter().flatten().next().filter(|_| !has_selinux()) {
         return Err(Error::new(format!(
             "cannot use the SELinux context '{context}': SELinux is not active on this host"
         ))

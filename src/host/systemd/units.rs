@@ -14,6 +14,7 @@ use super::bus;
 use crate::error::{Error, Result};
 use crate::paths::running_systemd;
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, OwnedVariant, Variant, proxy};
@@ -132,7 +133,8 @@ impl UnitStatus {
 
 /// Returns whether PID 1 of this host is systemd (sd_booted(3)).
 pub(crate) fn is_running() -> bool {
-    running_systemd("system").is_dir()
+    static IS_RUNNING: OnceLock<bool> = OnceLock::new();
+    *IS_RUNNING.get_or_init(|| running_systemd("system").is_dir())
 }
 
 /// Returns the version of the running systemd, for example `257.7-1`.
