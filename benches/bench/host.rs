@@ -18,6 +18,7 @@ pub fn measure(parts: &[&str]) {
         .on("host-bench")
         .guest("busybox")
         .guest("trixie")
+        .guest("trixie-untrimmed")
         .bind(&tools.display().to_string(), TOOLS)
         // Pages of programs in a tmpfs are dirty and mapped one by one: installed programs lie on a disk.
         .on_disk()
