@@ -7,6 +7,7 @@ pub mod command;
 pub mod console;
 pub mod contract;
 pub mod credentials;
+pub(crate) mod descriptor_name;
 pub mod egress;
 pub(crate) mod hash;
 pub mod id128;

@@ -1,7 +1,7 @@
 //! Plans of machines as text. Each directory of tests/plan/ is a case: `machine.toml` is the definition of
 //! the machine 'web', `run` contains the arguments of `coracle run`, or `nspawn` those of `systemd-nspawn`;
 //! `facts` contains the differences between the simulated host and the default one (`terminal`, `apparmor`,
-//! `selinux`, `no-devices`, `shifted`, `passed COUNT`, `timezone ZONE`, `journal GID GID`, `attached
+//! `selinux`, `no-devices`, `shifted`, `passed NAMES`, `timezone ZONE`, `journal GID GID`, `attached
 //! TARGET…`, `init KIND PATH`, `user NAME UID`); `expected.txt` is the plan. To add a case, create a
 //! directory, run the test once with BLESS=1, and review the created plan.
 
@@ -132,6 +132,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         bounding: (1 << 41) - 1,
         ignored_signals: 0,
         passed_descriptors: 0,
+        descriptor_names: None,
         terminal: "dumb".into(),
         color_variables: Vec::new(),
         devices: vec!["net/tun".into(), "fuse".into()],
@@ -153,6 +154,12 @@ fn facts(machine: &Machine, words: &str) -> Facts {
     facts
 }
 
+/// Passes descriptors with names, separated by colons.
+fn pass(facts: &mut Facts, names: &str) {
+    facts.passed_descriptors = names.split(':').count().try_into().unwrap();
+    facts.descriptor_names = Some(names.to_owned());
+}
+
 /// Applies the differences of a case.
 fn change(facts: &mut Facts, machine: &Machine, words: &str) {
     for line in words.lines() {
@@ -161,7 +168,7 @@ fn change(facts: &mut Facts, machine: &Machine, words: &str) {
                 (facts.on_terminal, facts.terminal) = (true, "xterm".into());
                 facts.color_variables = vec![("COLORTERM", "truecolor".into())];
             }
-            ["passed", count] => facts.passed_descriptors = count.parse().unwrap(),
+            ["passed", names] => pass(facts, names),
             ["apparmor"] => {
                 let file = "/proc/thread-self/attr/apparmor/exec";
                 facts.label =

@@ -303,6 +303,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         terminal: "dumb".into(),
         color_variables: Vec::new(),
         passed_descriptors: 0,
+        descriptor_names: None,
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),
         guest_network_file: Some("[Match]\n".into()),

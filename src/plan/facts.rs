@@ -96,6 +96,8 @@ pub struct Facts {
     pub ignored_signals: u64,
     /// The number of descriptors from 3 on for the payload (sd_listen_fds(3)).
     pub passed_descriptors: u32,
+    /// Their names, separated by colons. `None` if the manager has passed none.
+    pub descriptor_names: Option<String>,
     /// `TERM` for the payload.
     pub terminal: String,
     /// The variables of the caller about colors, for a payload on its terminal.

@@ -69,6 +69,7 @@ pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
         let is_second = matches!(machine.command.payload, Payload::Command { as_pid2: true, .. });
         variables.push(("LISTEN_FDS", facts.passed_descriptors.to_string()));
         variables.push(("LISTEN_PID", if is_second { "2" } else { "1" }.into()));
+        variables.extend(facts.descriptor_names.clone().map(|names| ("LISTEN_FDNAMES", names)));
     }
     if !matches!(machine.command.payload, Payload::Boot { .. }) {
         variables.push(("LANG", "C.UTF-8".into()));

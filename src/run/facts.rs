@@ -58,6 +58,7 @@ pub(super) fn find(
     let lease = choice.link.as_ref().map(|plan| Lease::new(plan, resolver.as_ref()));
     let hosts = (choice.link.is_some() || booting).then(|| hosts_file(paths, machine, tree)).flatten();
     let status = probe::OwnStatus::read();
+    let passed_descriptors = placement::passed_descriptors()?;
     let machine_id = machine_id(machine, tree);
     let (journal, directory) = journal::find(paths, machine, tree, machine_id, choice.ids.base)?.unzip();
     let is_systemd = matches!(init, Some((_, Init::Systemd)));
@@ -84,7 +85,8 @@ pub(super) fn find(
         finds_user,
         bounding: status.bounding,
         ignored_signals: status.ignored_signals,
-        passed_descriptors: placement::passed_descriptors()?,
+        passed_descriptors,
+        descriptor_names: placement::descriptor_names(passed_descriptors),
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
         color_variables: color_variables(),
         devices: probe::devices(),

@@ -6,6 +6,7 @@ use crate::host::runtime::{runtime, unless_interrupted};
 use crate::host::systemd::units;
 use crate::machine::console::Console;
 use crate::machine::contract::Contract;
+use crate::machine::descriptor_name;
 use crate::machine::unit_name::{self, ServiceTemplate};
 use crate::machine::{Machine, Register};
 use crate::supervisor::handover::Carried;
@@ -80,6 +81,12 @@ pub(super) fn passed_descriptors() -> Result<u32> {
         }
     }
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Returns the names of the passed descriptors for the payload. `None` if there are none, or other ones.
+pub(super) fn descriptor_names(count: u32) -> Option<String> {
+    let names = (count > 0).then(|| std::env::var("LISTEN_FDNAMES").ok()).flatten()?;
+    descriptor_name::for_payload(&names, usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// The place of a machine, before anything is created in it.

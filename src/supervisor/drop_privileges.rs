@@ -7,6 +7,7 @@
 
 use crate::machine::init::{Init, PayloadKind};
 use crate::state::record::Record;
+use crate::supervisor::guest::descriptor_store;
 use crate::sys::process;
 use rustix::thread::CapabilitySet;
 
@@ -35,6 +36,10 @@ pub(crate) fn apply(record: &Record) {
     }
     if !record.interfaces.is_empty() {
         // Cleanup enters the guest's network namespace to move borrowed interfaces back to the host.
+        kept |= CapabilitySet::SYS_ADMIN;
+    }
+    if descriptor_store::is_enabled() {
+        // The store of the service accepts descriptors of the main process only: a child sends in its name.
         kept |= CapabilitySet::SYS_ADMIN;
     }
     let dropped = rustix::thread::capabilities(None).and_then(|mut sets| {

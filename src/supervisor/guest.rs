@@ -2,6 +2,7 @@
 //! input is untrusted and bounded.
 
 pub(crate) mod console;
+pub mod descriptor_store;
 pub(crate) mod inbox;
 pub mod notify_in;
 mod rate_limit;

@@ -69,6 +69,9 @@ pub(crate) struct SupervisorState {
     /// Whether the service manager knows that the machine was started.
     #[serde(default)]
     pub(crate) is_announced: bool,
+    /// Whether the guest has changed the file descriptor store of the service.
+    #[serde(default)]
+    pub(crate) has_stored: bool,
     /// The number of reboots since the first launch.
     pub(crate) boots: u32,
     /// The running times of the boots before that rebooted soon, milliseconds.

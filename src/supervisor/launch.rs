@@ -374,6 +374,7 @@ impl<'a> Launch<'a> {
                 lease: self.request.lease,
                 solicited: dhcp::Solicited::Nothing,
                 is_announced: false,
+                has_stored: false,
                 boots,
                 uptimes,
                 record: self.record,

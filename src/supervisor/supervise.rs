@@ -15,6 +15,7 @@ use super::control_socket::{ControlSocket, FIRST_CLIENT};
 use super::exit::Exit;
 use super::failure;
 use super::guest::console::{GuestConsole, GuestIdentity};
+use super::guest::descriptor_store::DescriptorStore;
 use super::guest::inbox::Inbox;
 use super::guest::notify_in::{self, Notification};
 use super::guest::syslog::Syslog;
@@ -92,6 +93,7 @@ struct Loop {
     fds: Fds,
     leader: OwnedFd,
     notify: Option<Inbox>,
+    store: Option<DescriptorStore>,
     log: Option<Syslog>,
     dhcp: Option<DhcpServer>,
     firewall_watch: Option<FirewallWatch>,
@@ -195,6 +197,7 @@ impl Loop {
         let watch = Self {
             leader: fds.require(FdName::Leader)?,
             notify: fds.take(FdName::Notify).map(Inbox::new),
+            store: DescriptorStore::of_service(),
             fds,
             ready: state.record.phase == Phase::Running,
             init: InitWatch::new(&state),
@@ -393,7 +396,8 @@ impl Loop {
 
     fn notified(&mut self) {
         let Some(inbox) = &mut self.notify else { return };
-        for notification in notify_in::receive(inbox, self.state.record.leader.unwrap_or_default()) {
+        let leader = self.state.record.leader.unwrap_or_default();
+        for notification in notify_in::receive(inbox, leader, &mut self.store) {
             match notification {
                 Notification::Ready => {
                     self.recognise_ready();

@@ -6,20 +6,22 @@
 //! refuses such messages (SO_PASSRIGHTS). On older kernels a message is peeked at first (MSG_PEEK); a child
 //! process receives one with descriptors and exits: sockets do not linger then, and any other delay only
 //! affects the child. The number of such children is bounded.
+//!
+//! The same child sends descriptors on to the service manager, if the caller has a message for them.
 
+use super::descriptor_store::{self, MOST_DESCRIPTORS};
 use crate::error::Result;
 use crate::sys::{descriptor, process};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
+use rustix::process::Pid;
 use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::time::{Duration, Instant};
 
 /// The largest number of children at once.
 const MOST_CHILDREN: usize = 4;
-/// The largest number of descriptors in one message (`SCM_MAX_FD`).
-const MOST_DESCRIPTORS: usize = 253;
 /// The time limit of a child for one message.
 const RECEIVING: Duration = Duration::from_millis(200);
 /// The pause after a message that cannot be received.
@@ -82,8 +84,20 @@ impl Inbox {
         is_over
     }
 
-    /// Receives the next datagram. `None` if there is none, or it cannot be received now.
+    /// Receives the next datagram and discards its descriptors. `None` if there is none, or it cannot be
+    /// received now.
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Option<Received> {
+        self.receive_sending(buffer, |_, _| None)
+    }
+
+    /// Receives the next datagram. Its descriptors are sent to the service manager with the message that
+    /// `message` returns for its text and its sender, else discarded. `None` if there is none, or it cannot be
+    /// received now.
+    pub(crate) fn receive_sending(
+        &mut self,
+        buffer: &mut [u8],
+        message: impl FnOnce(&[u8], Option<u32>) -> Option<String>,
+    ) -> Option<Received> {
         if self.paused.is_some() {
             return None;
         }
@@ -94,7 +108,8 @@ impl Inbox {
         if !has_descriptors {
             return receive(self.socket.as_fd(), buffer, RecvFlags::empty()).map(|(received, _)| received);
         }
-        match self.discard() {
+        let message = message(buffer.get(..received.length).unwrap_or_default(), received.sender);
+        match self.receive_in_child(message.as_deref()) {
             Ok(()) => Some(received),
             Err(error) => {
                 log::debug!("cannot receive a message of the guest: {error}, waiting");
@@ -109,15 +124,17 @@ impl Inbox {
         while self.receive(&mut [0; 64]).is_some() {}
     }
 
-    /// Makes a child receive the next message and exit.
-    fn discard(&mut self) -> Result<()> {
+    /// Makes a child receive the next message, send its descriptors on with `message` if there is one, and
+    /// exit.
+    fn receive_in_child(&mut self, message: Option<&str>) -> Result<()> {
         self.children.retain(|child| process::has_ended(child.as_fd()).is_none());
         if self.children.len() >= MOST_CHILDREN {
             return Err(crate::error::Error::new("too many children are closing descriptors of the guest"));
         }
         let (done, open) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let main = rustix::process::getpid();
         let child = match process::clone(0, None)? {
-            process::Side::Child => receive_and_exit(&self.socket, open),
+            process::Side::Child => receive_and_exit(&self.socket, open, main, message),
             process::Side::Parent(child) => child.pidfd,
         };
         drop(open);
@@ -159,8 +176,9 @@ fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: RecvFlags) -> Optio
     Some((Received { length: received.bytes, sender }, received.flags.contains(ReturnFlags::CTRUNC)))
 }
 
-/// Receives one message with its descriptors in the child, reports that by closing the pipe, and exits.
-fn receive_and_exit(socket: &OwnedFd, open: OwnedFd) -> ! {
+/// Receives one message with its descriptors in the child of `main`, sends them on with `message` if there is
+/// one, reports that by closing the pipe, and exits.
+fn receive_and_exit(socket: &OwnedFd, open: OwnedFd, main: Pid, message: Option<&str>) -> ! {
     // The child must not hold locks of the supervisor.
     if rustix::stdio::dup2_stdin(&open).is_err() {
         process::exit_now(1);
@@ -172,9 +190,18 @@ fn receive_and_exit(socket: &OwnedFd, open: OwnedFd) -> ! {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let slices = &mut [IoSliceMut::new(&mut [])];
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let _ = rustix::net::recvmsg(socket, slices, &mut control, flags);
+    let received = rustix::net::recvmsg(socket, slices, &mut control, flags);
+    if let Some(message) = message.filter(|_| received.is_ok()) {
+        let rights = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(rights) => Some(rights.collect::<Vec<OwnedFd>>()),
+            _ => None,
+        });
+        let rights = ManuallyDrop::new(rights.unwrap_or_default());
+        // A service whose store is full, or that has ended.
+        let _ = descriptor_store::send(main, message, &rights);
+    }
     let _ = rustix::stdio::dup2_stdin(socket);
-    // The buffer is not dropped: that would close the received descriptors.
+    // The descriptors and the buffer are not dropped: that would close the received descriptors.
     process::exit_now(0)
 }
 

@@ -1,6 +1,7 @@
 //! Notifications of the guest's PID 1 (sd_notify(3)), with bounds. Called by the event loop.
 
-use super::inbox::Inbox;
+use super::descriptor_store::DescriptorStore;
+use super::inbox::{Inbox, Received};
 
 /// A notification of the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,19 +19,47 @@ pub enum Notification {
 /// The longest accepted status, characters.
 const STATUS_LIMIT: usize = 200;
 
-/// Receives the pending notifications. Ignores those of other processes than the leader.
+/// Receives the pending notifications. Ignores those of other processes than the leader. Requests for the
+/// store of the service are sent on.
 #[inline(never)]
-pub(crate) fn receive(inbox: &mut Inbox, leader: u32) -> Vec<Notification> {
+pub(crate) fn receive(
+    inbox: &mut Inbox,
+    leader: u32,
+    store: &mut Option<DescriptorStore>,
+) -> Vec<Notification> {
     let mut words = Vec::new();
     let mut buffer = [0u8; 4096];
     // Bounded: the loop handles other events before further notifications of a flooding guest.
     for _ in 0..32 {
-        let Some(received) = inbox.receive(&mut buffer) else { break };
+        let Some(received) = next(inbox, &mut buffer, leader, store) else { break };
         if received.sender == Some(leader) {
             words.extend(parse(buffer.get(..received.length).unwrap_or_default()));
         }
     }
     words
+}
+
+/// Receives the remaining notifications of an ended guest: only its requests for the store count.
+pub(crate) fn drain(inbox: &mut Inbox, leader: u32, store: &mut Option<DescriptorStore>) {
+    let mut buffer = [0u8; 4096];
+    while next(inbox, &mut buffer, leader, store).is_some() {}
+}
+
+/// Receives the next datagram, and sends on what the leader stores or removes.
+fn next(
+    inbox: &mut Inbox,
+    buffer: &mut [u8],
+    leader: u32,
+    store: &mut Option<DescriptorStore>,
+) -> Option<Received> {
+    let of_leader = |sender: Option<u32>| sender == Some(leader);
+    let received = inbox.receive_sending(buffer, |datagram, sender| {
+        store.as_mut().filter(|_| of_leader(sender))?.message(datagram)
+    })?;
+    if let Some(store) = store.as_mut().filter(|_| of_leader(received.sender)) {
+        store.remove(buffer.get(..received.length).unwrap_or_default());
+    }
+    Some(received)
 }
 
 /// Parses the assignments of one datagram.

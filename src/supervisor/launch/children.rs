@@ -1,6 +1,6 @@
 //! Clones PID 1 and the builder, and synchronises with them. Called by `launch`.
 
-use super::descriptors::guest_socket;
+use super::descriptors::{guest_socket, notify_socket};
 use super::{Launch, enter, namespace, network};
 use crate::channel::{self, ChildEnd, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Result};
@@ -22,7 +22,7 @@ const BUILDER: u32 = 300;
 impl Launch<'_> {
     pub(super) fn clone_leader(&mut self) -> Result<()> {
         let (ours, theirs) = channel::pair()?;
-        self.fds.insert(FdName::Notify, guest_socket()?);
+        self.fds.insert(FdName::Notify, notify_socket()?);
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
         self.fds.insert(FdName::Log, self.request.plan.tree().any(logs).then(guest_socket).transpose()?);
         let ourselves = self.has_builder().then(process::own_program).flatten();

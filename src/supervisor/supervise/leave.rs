@@ -8,7 +8,9 @@ use super::{Loop, LoopExit, SupervisionResult};
 use crate::error::{LAUNCH_STATUS, Result};
 use crate::machine::console::Console;
 use crate::machine::contract::Contract;
+use crate::supervisor::guest::descriptor_store::DescriptorStore;
 use crate::supervisor::guest::inbox::Inbox;
+use crate::supervisor::guest::notify_in;
 use crate::supervisor::guest::syslog::Syslog;
 use crate::supervisor::handover::{FdName, Running};
 use crate::supervisor::network::dhcp::DhcpServer;
@@ -29,8 +31,11 @@ impl Loop {
         if matches!(reason, LoopExit::Ended(_)) {
             // Unread messages also hold descriptors, which this process would close.
             self.log.iter_mut().for_each(Syslog::read);
-            self.notify.iter_mut().chain(self.log.as_mut().map(Syslog::inbox)).for_each(Inbox::drain);
+            self.log.as_mut().map(Syslog::inbox).into_iter().for_each(Inbox::drain);
+            let leader = self.state.record.leader.unwrap_or_default();
+            self.notify.iter_mut().for_each(|inbox| notify_in::drain(inbox, leader, &mut self.store));
         }
+        self.state.has_stored |= self.store.as_ref().is_some_and(DescriptorStore::has_changed);
         match reason {
             LoopExit::Unregistered => Ok(SupervisionResult::Register(Box::new(self.hand_on()))),
             LoopExit::NeedsReexec => Ok(SupervisionResult::Reexec(Box::new(self.hand_on()))),
@@ -115,9 +120,11 @@ impl Loop {
     }
 
     /// Returns whether the unit has to restart for a reboot: systemd-nspawn(1) leaves it to the unit of its
-    /// caller.
+    /// caller, and the service manager passes stored descriptors to a new process only.
     fn restarts_unit(&self) -> bool {
-        self.state.contract == Contract::Nspawn && self.state.keep_unit || self.is_outdated()
+        self.state.contract == Contract::Nspawn && self.state.keep_unit
+            || self.state.is_launched() && self.state.has_stored
+            || self.is_outdated()
     }
 
     /// Returns whether systemd has to restart the unit for a reboot: the program was replaced, and the
