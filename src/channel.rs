@@ -2,7 +2,7 @@
 //! checks the direction of each message. Messages are datagrams of bounded size; bytes from a child are
 //! untrusted and decode into a value or an error.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -77,17 +77,21 @@ pub struct StepFailure {
 pub struct Refusal {
     cause: String,
     hint: Option<String>,
+    /// Whether the files of the guest do not list a user or group.
+    is_unknown_user: bool,
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self { cause: error.to_string(), hint: error.hint().map(str::to_owned) }
+        let hint = error.hint().map(str::to_owned);
+        Self { cause: error.to_string(), hint, is_unknown_user: error.is_unknown_user() }
     }
 }
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
-        let error = Self::new(shorten(&refusal.cause));
+        let kind = if refusal.is_unknown_user { Kind::UnknownUser } else { Kind::Failure };
+        let error = Self::new(shorten(&refusal.cause)).with_kind(kind);
         match refusal.hint {
             Some(hint) => error.with_hint(shorten(&hint)),
             None => error,

@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     NotExecutable,
     /// The command does not exist in a machine: exit status 127, as with sh(1).
     NoCommand,
+    /// The files of a machine do not list a user or group: exit status 1.
+    UnknownUser,
     /// Anything else: exit status 1.
     Failure,
 }
@@ -51,9 +53,14 @@ impl Error {
         Self { kind, ..self }
     }
 
-    /// Replaces the kind, unless a cause has set another one than [`Kind::Failure`].
+    /// Returns whether a user or group is unknown.
+    pub(crate) fn is_unknown_user(&self) -> bool {
+        self.kind == Kind::UnknownUser
+    }
+
+    /// Replaces the kind, unless a cause has set one with an exit status of its own.
     pub(crate) fn with_kind_of_failure(self, kind: Kind) -> Self {
-        if self.kind == Kind::Failure { self.with_kind(kind) } else { self }
+        if matches!(self.kind, Kind::Failure | Kind::UnknownUser) { self.with_kind(kind) } else { self }
     }
 
     /// Adds the failed action in front of the cause.
@@ -87,7 +94,7 @@ impl Kind {
             Self::Launch => LAUNCH_STATUS,
             Self::NotExecutable => 126,
             Self::NoCommand => 127,
-            Self::Failure => 1,
+            Self::UnknownUser | Self::Failure => 1,
         }
     }
 }

@@ -20,7 +20,7 @@ mod stub;
 mod submounts;
 mod timezone;
 mod tree_paths;
-mod user_lookup;
+pub(crate) mod user_lookup;
 
 use crate::channel::{ChildEnd, FromPayload, StepFailure};
 use crate::error::{Error, Result};

@@ -92,6 +92,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "payload::run_init_steps",
             "payload::run_command_steps",
             "payload::InitInputs",
+            // It looks up users by getent(1) of the machine, as PID 1 does.
+            "payload::user_lookup",
             // `bind` mounts with a child process, like the builder.
             "payload::bind",
         ],

@@ -5,6 +5,7 @@
 mod entry;
 pub(super) mod forward;
 mod stdio;
+mod user_lookup;
 
 use super::disconnect::DisconnectKey;
 use super::{freezer, require_root, running, signal};
@@ -19,9 +20,10 @@ use crate::plan::exec::Exec;
 use crate::plan::filter::Policy;
 use crate::plan::step::ResourceLimit;
 use crate::state::record::{Phase, Record};
-use crate::sys::process;
-use entry::Entry;
+use crate::sys::process::{self, Child};
+use entry::{Entry, FoundUser};
 use forward::{ForwardEnd, Forwarder};
+use rustix::fd::OwnedFd;
 use rustix::process::Resource;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -105,15 +107,31 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
     }
     // Blocked before the child exists: no signal is lost. The child resets its own mask.
     let signals = forward::signals()?;
-    let mut stdio = if exec.on_terminal { RedirectedStdio::default() } else { RedirectedStdio::redirect()? };
     let user = request.user.unwrap_or("root");
-    let entry = Entry { exec: &exec, user, record: &record, leader, signals: &signals };
-    let entered = entry.enter(&mut stdio);
-    stdio.restore()?;
-    let (child, terminal) = entered?;
+    let found = FoundUser::default();
+    let entry = Entry { exec: &exec, user, found, record: &record, leader: &leader, signals: &signals };
+    let entered = match enter(&entry) {
+        // Only then: most users are those of passwd(5).
+        Err(error) if error.is_unknown_user() => {
+            let found = user_lookup::find(&entry, error)?;
+            enter(&entry.with_found(found))
+        }
+        entered => entered,
+    };
+    let (child, terminal, stdio) = entered?;
     let key =
         (request.disconnects && terminal.is_some() && has_terminal(request)).then(DisconnectKey::default);
     Forwarder::new(child, terminal, stdio.into_flows(), signals, key)
+}
+
+/// Enters the machine, with pipes in place of the streams of this process where that is necessary. Returns the
+/// command, the host's end of its terminal, and its streams.
+fn enter(entry: &Entry<'_>) -> Result<(Child, Option<OwnedFd>, RedirectedStdio)> {
+    let on_terminal = entry.exec.on_terminal;
+    let mut stdio = if on_terminal { RedirectedStdio::default() } else { RedirectedStdio::redirect()? };
+    let entered = entry.enter(&mut stdio);
+    stdio.restore()?;
+    entered.map(|(child, terminal)| (child, terminal, stdio))
 }
 
 /// Waits until the guest reports that it is ready.

@@ -2,7 +2,7 @@
 //! child enters the user and mount namespaces of the machine and executes no program of the guest. A file
 //! system of the guest may never answer: the parent waits with a timeout, or until a signal.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::host::probe::Tree;
 use crate::state::record::Record;
 use crate::sys::guest_files;
@@ -33,17 +33,20 @@ const OVER_FILES: CapabilitySet = CapabilitySet::CHOWN
 pub(super) struct ChildError {
     text: String,
     hint: Option<String>,
+    is_unknown_user: bool,
 }
 
 impl From<Error> for ChildError {
     fn from(error: Error) -> Self {
-        Self { text: error.to_string(), hint: error.hint().map(str::to_owned) }
+        let hint = error.hint().map(str::to_owned);
+        Self { text: error.to_string(), hint, is_unknown_user: error.is_unknown_user() }
     }
 }
 
 impl From<ChildError> for Error {
     fn from(failure: ChildError) -> Self {
-        let error = Self::new(failure.text);
+        let kind = if failure.is_unknown_user { Kind::UnknownUser } else { Kind::Failure };
+        let error = Self::new(failure.text).with_kind(kind);
         match failure.hint {
             Some(hint) => error.with_hint(hint),
             None => error,

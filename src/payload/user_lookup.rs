@@ -24,11 +24,11 @@ use std::time::{Duration, Instant};
 /// The paths of getent(1).
 const PROGRAMS: [&str; 2] = ["/usr/bin/getent", "/bin/getent"];
 /// The longest output, bytes.
-const LONGEST: usize = 64 * 1024;
+pub(crate) const LONGEST: usize = 64 * 1024;
 /// The time for both calls: getent may ask a server.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The exit status of getent(1) for an unknown key.
-const UNKNOWN: i32 = 2;
+pub(crate) const UNKNOWN: i32 = 2;
 
 /// Looks up a user. `check` refuses programs that must not be executed.
 ///
@@ -174,7 +174,7 @@ fn end_others() {
 }
 
 /// Returns the user of an entry of passwd(5).
-fn user_of(name: &str, line: &str) -> Option<User> {
+pub(crate) fn user_of(name: &str, line: &str) -> Option<User> {
     let fields: Vec<&str> = line.split(':').collect();
     let path = |at: usize, default: &str| {
         let is_path = |path: &&&str| path.starts_with('/') && !path.contains(char::is_control);
@@ -191,12 +191,12 @@ fn user_of(name: &str, line: &str) -> Option<User> {
 }
 
 /// Returns the groups of an entry of the database `initgroups`: the name of the user and numbers.
-fn groups_of(line: &str) -> Option<Vec<u32>> {
+pub(crate) fn groups_of(line: &str) -> Option<Vec<u32>> {
     line.split_whitespace().skip(1).map(id).collect()
 }
 
 /// Returns a valid id.
-fn id(text: &str) -> Option<u32> {
+pub(crate) fn id(text: &str) -> Option<u32> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|id| is_number && *id != u32::MAX)
 }

@@ -29,6 +29,7 @@ mod endurance;
 mod ephemeral;
 mod escape;
 mod exec;
+mod exec_users;
 mod exhaustion;
 mod faults;
 mod firewall;

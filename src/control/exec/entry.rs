@@ -24,30 +24,44 @@ pub(super) struct Entry<'a> {
     pub(super) exec: &'a Exec,
     /// User, and after a colon a group, by name or number.
     pub(super) user: &'a str,
+    /// What getent(1) of the machine has found.
+    pub(super) found: FoundUser,
     pub(super) record: &'a Record,
     /// The pidfd of PID 1.
-    pub(super) leader: OwnedFd,
+    pub(super) leader: &'a OwnedFd,
     /// The blocked signals.
     pub(super) signals: &'a SignalFd,
 }
 
+/// The user and the group of a command that the files of the machine do not list. `None` is looked up there.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FoundUser {
+    pub(super) user: Option<User>,
+    pub(super) gid: Option<u32>,
+}
+
 impl Entry<'_> {
+    /// Returns the same command for a found user.
+    pub(super) fn with_found(&self, found: FoundUser) -> Self {
+        Self { found, ..*self }
+    }
+
     /// Clones the command into the pid namespace of the machine and the cgroup of PID 1. Returns after the
     /// execve(2), with the host's end of the terminal.
     ///
     /// # Errors
     /// A user that the guest does not have, or a failed step of the command.
-    pub(super) fn enter(self, stdio: &mut RedirectedStdio) -> Result<(Child, Option<OwnedFd>)> {
+    pub(super) fn enter(&self, stdio: &mut RedirectedStdio) -> Result<(Child, Option<OwnedFd>)> {
         let steps = entry_steps(self.exec)?;
         let lends = self.can_lend();
         let command = match lends {
             true => None,
-            false => Some(guest_child::run(self.record, &self.leader, || self.find_user())?),
+            false => Some(guest_child::run(self.record, self.leader, || self.find_user())?),
         };
         let cgroup = leader_cgroup(self.record)?;
         inherit_oom_score(self.record);
         if self.exec.user_namespace {
-            setns(&self.leader, CloneFlags::CLONE_NEWPID)
+            setns(self.leader, CloneFlags::CLONE_NEWPID)
                 .context(|| "cannot enter the machine's pid namespace")?;
         }
         let cgroup = cgroup.as_ref().map(AsFd::as_fd);
@@ -79,13 +93,24 @@ impl Entry<'_> {
     /// Finds the user in the guest's files, inside the machine.
     fn find_user(&self) -> Result<User> {
         let tree = Tree::of_machine(self.record.name.as_str())?;
-        let (user, group) = match self.user.split_once(':') {
+        let (user, group) = self.user_and_group();
+        let user = match &self.found.user {
+            Some(user) => tree.with_existing_home(user.clone()),
+            None => tree.user(user)?,
+        };
+        let gid = match self.found.gid {
+            Some(gid) => Some(gid),
+            None => group.map(|group| tree.group(group)).transpose()?,
+        };
+        Ok(User { gid: gid.unwrap_or(user.gid), ..user })
+    }
+
+    /// Returns the name or number of the user, and that of the group if there is one.
+    pub(super) fn user_and_group(&self) -> (&str, Option<&str>) {
+        match self.user.split_once(':') {
             Some((user, group)) => (user, Some(group)),
             None => (self.user, None),
-        };
-        let user = tree.user(user)?;
-        let gid = group.map(|group| tree.group(group)).transpose()?.unwrap_or(user.gid);
-        Ok(User { gid, ..user })
+        }
     }
 
     /// Clones the command with the memory of this process.
@@ -247,7 +272,7 @@ fn has_message(link: &ParentEnd, signals: &SignalFd) -> Result<bool> {
 }
 
 /// Reads all received signals. Returns whether one of them ends the command. Allocates no memory.
-fn is_interrupted(signals: &SignalFd) -> bool {
+pub(super) fn is_interrupted(signals: &SignalFd) -> bool {
     let mut ended = false;
     while let Ok(Some(info)) = signals.read_signal() {
         let ends = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];

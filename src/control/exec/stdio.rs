@@ -6,7 +6,7 @@
 use super::forward::{Direction, Flow, PIPE_SIZE};
 use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 /// The standard streams by number: name and direction.
 const STREAMS: [(&str, Direction); 3] = [
@@ -46,6 +46,28 @@ impl RedirectedStdio {
             }
         }
         Ok(stdio)
+    }
+
+    /// Replaces standard output by a pipe, and the other streams by `/dev/null`. Returns the pipe.
+    ///
+    /// # Errors
+    /// Any error of pipe(2), dup2(2) or open(2).
+    pub(super) fn collect() -> Result<(Self, OwnedFd)> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .context(|| "cannot create a pipe for a stream")?;
+        // Not in the place of a closed stream.
+        let [read, write] = [read, write].map(|end| rustix::io::fcntl_dupfd_cloexec(end, 3));
+        let (read, write) = (read?, write?);
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .context(|| "cannot open '/dev/null'")?;
+        let mut stdio = Self::default();
+        for (number, end) in [(0, &null), (1, &write), (2, &null)] {
+            // A closed stream stays so.
+            let Ok(own_end) = rustix::io::fcntl_dupfd_cloexec(stream(number), 3) else { continue };
+            place(number, end.as_fd())?;
+            stdio.own_end.push((number, own_end));
+        }
+        Ok((stdio, read))
     }
 
     fn redirect_one(&mut self, number: usize, direction: Direction) -> Result<()> {

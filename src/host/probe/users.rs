@@ -1,7 +1,7 @@
 //! Users and groups of a tree, from its passwd(5) and group(5). Called by `run` and `control`.
 
 use super::Tree;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::plan::User;
 use std::collections::HashSet;
 use std::path::Path;
@@ -13,9 +13,13 @@ impl Tree {
     /// # Errors
     /// There is no such user.
     pub fn user(&self, wanted: &str) -> Result<User> {
-        let user = self.listed_user(wanted)?;
+        self.listed_user(wanted).map(|user| self.with_existing_home(user))
+    }
+
+    /// Replaces a missing home of a user by the root directory.
+    pub(crate) fn with_existing_home(&self, user: User) -> User {
         let home = if self.has_link(Path::new(&user.home)) { user.home } else { "/".into() };
-        Ok(User { home, ..user })
+        User { home, ..user }
     }
 
     /// Looks up a user like [`Tree::user`], with the home of passwd(5) even if it is missing.
@@ -57,6 +61,7 @@ impl Tree {
             },
             _ => {
                 return Err(Error::new(format!("user '{wanted}' does not exist in {}", self.name))
+                    .with_kind(Kind::UnknownUser)
                     .with_hint("name a user of its /etc/passwd, or a number"));
             }
         };
@@ -94,6 +99,7 @@ impl Tree {
         let number = || wanted.parse().ok().filter(|gid| *gid != u32::MAX);
         group.lines().find_map(of).or_else(number).ok_or_else(|| {
             Error::new(format!("group '{wanted}' does not exist in {}", self.name))
+                .with_kind(Kind::UnknownUser)
                 .with_hint("name a group of its /etc/group, or a number")
         })
     }
