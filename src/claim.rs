@@ -16,6 +16,7 @@ use crate::network::addresses::{AddressPrefix, LinkPlan};
 use crate::network::interfaces::{self, ExtraInterface};
 use crate::network::veth;
 use crate::paths::Paths;
+use crate::state::address_conflicts;
 use crate::state::id_ranges::RangeRetention;
 use crate::state::record::Record;
 pub(crate) use claimed_ids::ClaimedIds;
@@ -156,6 +157,7 @@ fn with_name(
     if before.is_none() {
         choice.refuse_existing_interfaces()?;
         addresses::refuse_mixed_zone(paths, machine)?;
+        address_conflicts::refuse_of_machines(paths, machine, &choice.interfaces)?;
     }
     let dead = match before {
         None => ports::refuse_claimed(paths, &machine.name, &machine.network.ports)?,
@@ -191,6 +193,7 @@ fn look(request: &ClaimRequest<'_>, before: Option<&Record>) -> Result<Host> {
         interfaces.iter_mut().for_each(|interface| interface.use_name_of(&before.interfaces));
     } else {
         ports::refuse_listening(request.paths, machine)?;
+        address_conflicts::refuse_of_host(request.paths, machine)?;
         if !interfaces.is_empty() {
             runtime()?.block_on(interfaces::check(&mut interfaces))?;
         }

@@ -198,6 +198,29 @@ mod tests {
     use machine::init::{Boot, InitChoice, Wait};
     use machine::resources::Resources;
 
+    fn network() -> machine::network::Network {
+        machine::network::Network {
+            mode: machine::network::Mode::Veth,
+            addresses: machine::network::Addresses::Auto,
+            address: Vec::new(),
+            gateway: Vec::new(),
+            mac: None,
+            zone: None,
+            bridge: None,
+            namespace: None,
+            interfaces: Vec::new(),
+            veth_extra_routed: false,
+            hosts: machine::network::HostsMode::Auto,
+            resolv_conf: machine::network::ResolvConf::Auto,
+            ports: Vec::new(),
+            on_demand: Vec::new(),
+            egress: Vec::new(),
+            rate_in: None,
+            rate_out: None,
+            connections_max: None,
+        }
+    }
+
     fn parts(name: &str) -> Parts {
         Parts {
             properties: Vec::new(),
@@ -224,24 +247,7 @@ mod tests {
                 environment: Vec::new(),
             },
             mounts: Vec::new(),
-            network: machine::network::Network {
-                mode: machine::network::Mode::Veth,
-                addresses: machine::network::Addresses::Auto,
-                mac: None,
-                zone: None,
-                bridge: None,
-                namespace: None,
-                interfaces: Vec::new(),
-                veth_extra_routed: false,
-                hosts: machine::network::HostsMode::Auto,
-                resolv_conf: machine::network::ResolvConf::Auto,
-                ports: Vec::new(),
-                on_demand: Vec::new(),
-                egress: Vec::new(),
-                rate_in: None,
-                rate_out: None,
-                connections_max: None,
-            },
+            network: network(),
             users: machine::users::Users::Pick,
             bound_users: machine::bound_users::BoundUsers::default(),
             ownership: machine::users::Ownership::Map,

@@ -24,6 +24,7 @@ pub(crate) mod root;
 mod rules;
 pub(crate) mod security;
 pub(crate) mod size;
+pub mod static_address;
 pub mod switches;
 pub(crate) mod unit_name;
 pub mod users;

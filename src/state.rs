@@ -1,5 +1,6 @@
 //! Files of Coracle about machines: records, failures, bind mounts, id ranges.
 
+pub(crate) mod address_conflicts;
 pub(crate) mod binds;
 pub(crate) mod failure;
 pub(crate) mod id_ranges;

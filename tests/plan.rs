@@ -138,8 +138,9 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         devices: vec!["net/tun".into(), "fuse".into()],
         further_devices: Vec::new(),
         resolved_drop_in: None,
-        guest_network_file: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
-            .then(|| "[Match]\n".into()),
+        guest_network_file: (matches!(machine.network.mode, Mode::Veth | Mode::Zone)
+            || !machine.network.address.is_empty())
+        .then(|| "[Match]\n".into()),
         resolv_conf: (matches!(machine.network.mode, Mode::Veth | Mode::Zone))
             .then(|| ResolvConfAction::Write("nameserver 192.0.2.53\n".into())),
         timezone: None,

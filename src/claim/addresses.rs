@@ -9,13 +9,14 @@ use crate::host::{lock, probe};
 use crate::machine::Machine;
 use crate::machine::id128::Id128;
 use crate::machine::network::{Mode, Zone};
-use crate::network::addresses::zone::{self, Present};
+use crate::network::addresses::zone::{self, Present, ZoneNetwork};
 use crate::network::addresses::{self, AddressPrefix, LinkPlan};
+use crate::network::firewall::Member;
 use crate::network::interfaces::ExtraInterface;
 use crate::network::{sysctl, veth};
 use crate::paths::Paths;
 use crate::state::record::Record;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Returns the prefixes that the host uses, without those of the machine's own interface or bridge. `None`
 /// for a machine without a link.
@@ -58,11 +59,12 @@ pub(super) fn choose(
     let plan = match &machine.network.zone {
         Some(zone) => {
             let present = members(paths, machine, zone, before, &mut taken);
-            zone::plan(&machine.name, zone, host, &taken, &present)?
+            let plan = zone::plan(&machine.name, zone, host, &taken, &present)?;
+            plan.with_guest_mac(machine.network.mac)
         }
-        None => single(paths, machine, host, taken, before)?,
+        None => single(paths, machine, host, taken, before)?.with_guest_mac(machine.network.mac),
     };
-    Ok(LinkPlan { has_ipv6: sysctl::has_ipv6(), ..plan.with_guest_mac(machine.network.mac) })
+    Ok(LinkPlan { has_ipv6: sysctl::has_ipv6(), ..plan.with_static(&machine.network) })
 }
 
 /// Returns the plan of a link outside of zones.
@@ -109,11 +111,22 @@ fn members(
         }
         if member.zone() == Some(zone) {
             present.members.push(member.addresses().0);
+            present.network = present.network.or_else(|| network_of(member));
         } else {
             taken.push(AddressPrefix::host(member.addresses().0.into()));
         }
     }
     let before = before.and_then(|record| record.firewall.as_ref());
-    present.own = before.filter(|member| member.zone() == Some(zone)).map(|member| member.addresses().0);
+    present.fixed.clone_from(&machine.network.address);
+    // Static addresses may be those of another network than before.
+    let before = before.filter(|member| member.zone() == Some(zone) && present.fixed.is_empty());
+    present.own = before.map(|member| member.addresses().0);
+    present.network = present.network.or_else(|| network_of(before?));
     present
+}
+
+/// Returns the network of a member of a zone.
+fn network_of(member: &Member) -> Option<ZoneNetwork> {
+    let ipv6 = Ipv6Addr::from_bits(member.ipv6_prefix().to_bits() | 1);
+    Some(ZoneNetwork { host: member.gateway()?, length: member.ipv4_length(), ipv6 })
 }

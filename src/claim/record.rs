@@ -102,7 +102,10 @@ fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Re
             .with_policy(TrafficPolicy::of(&machine.network))
             .with_resolver(loopback_resolver(paths, record));
         // A reboot changes the firewall's part when it creates the link.
-        let found = record.firewall.take().filter(|found| found.interface() == defined.interface());
+        let is_same = |found: &Member| {
+            found.interface() == defined.interface() && found.addresses() == defined.addresses()
+        };
+        let found = record.firewall.take().filter(is_same);
         record.firewall = Some(found.unwrap_or(defined));
         record.zone.clone_from(&plan.zone);
     }
@@ -115,6 +118,9 @@ fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Re
             record.zone = machine.network.zone.clone().filter(|_| is_port);
             record.forwarding = Forwarding::new(&machine.network.ports);
         }
+    } else {
+        let defined = &choice.interfaces;
+        record.interfaces.iter_mut().for_each(|interface| interface.use_addresses_of(defined));
     }
     if choice.link.is_none() {
         record.host_interface =

@@ -7,16 +7,18 @@ mod ports;
 use super::problem::Problem;
 use super::profile::Profile;
 use super::setting::{List, Origin, Single, settings};
-use super::values::{CountLimit, RawValue, Value, words};
-use crate::error::Result;
+use super::values::{CountLimit, RawValue, Value, quoted, words};
+use crate::error::{Error, Result};
 use crate::machine::egress::Destination;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::network::{
     Addresses, HostsMode, Interface, InterfaceKind, InterfaceName, InterfaceNames, Mode, Network, Port,
     ResolvConf, ResolvFile, ResolvMethod, Zone,
 };
+use crate::machine::static_address::StaticAddress;
 use crate::paths::Paths;
 use egress::Rate;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 settings! {
@@ -30,6 +32,10 @@ settings! {
         };
         /// The configuration of its links.
         addresses: Single<Addresses> = Single "network.addresses", |_| Addresses::Auto;
+        /// The static addresses of the machine.
+        address: List<StaticAddress> = SingleOrList "network.address";
+        /// The routers of their networks.
+        gateway: List<IpAddr> = SingleOrList "network.gateway";
         /// The link-layer address of the machine.
         mac: Single<MacAddr> = FlagOnly "network-mac";
         /// The zone of the machine.
@@ -116,6 +122,8 @@ impl NetworkSettings {
         Ok(Network {
             mode: self.mode.required("network.mode")?,
             addresses: self.addresses.required("network.addresses")?,
+            address: self.address.values().copied().collect(),
+            gateway: self.gateway.values().copied().collect(),
             mac: self.mac.value().copied(),
             zone: self.zone.value().cloned(),
             bridge: self.bridge.value().cloned(),
@@ -182,6 +190,30 @@ words!(
 );
 
 words!(Addresses, [("auto", Addresses::Auto), ("none", Addresses::None)]);
+
+impl Value for StaticAddress {
+    fn read(raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Text(text) => text.parse(),
+            _ => Err(raw.expected("an address such as \"192.168.50.7/24\"")),
+        }
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.to_string())
+    }
+}
+
+impl Value for IpAddr {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("an IP address")) };
+        text.parse().map_err(|_| Error::new(format!("{} is not an IP address", quoted(text))))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.to_string())
+    }
+}
 
 words!(HostsMode, [("auto", HostsMode::Auto), ("off", HostsMode::Off)]);
 

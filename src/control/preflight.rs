@@ -8,8 +8,10 @@ use crate::host::probe;
 use crate::machine::Machine;
 use crate::machine::mounts::{BindPath, LayerPath, Mount, MountKind};
 use crate::machine::network::{InterfaceKind, Port};
+use crate::network::interfaces::ExtraInterface;
 use crate::network::listeners;
 use crate::paths::Paths;
+use crate::state::address_conflicts;
 use crate::state::record::Record;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -64,7 +66,7 @@ fn missing(paths: &Paths, machine: &Machine) -> Vec<Error> {
     let interfaces =
         interfaces.filter_map(|interface| refuse_interface(paths, interface.names.host.as_str()).err());
     let others = [refuse_root(paths, machine), probe::named_devices(&machine.security).map(drop)];
-    let ports = [refuse_ports(paths, machine)];
+    let ports = [refuse_ports(paths, machine), refuse_addresses(paths, machine)];
     let host = others.into_iter().filter_map(Result::err);
     let ports = ports.into_iter().filter_map(Result::err);
     host.chain(mounts).chain(bridge).chain(interfaces).chain(ports).collect()
@@ -128,6 +130,13 @@ fn refuse_interface(paths: &Paths, name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(format!("the host has no interface '{name}'")).with_hint("see 'ip link'"))
+}
+
+/// Refuses static addresses that the host or another machine uses.
+fn refuse_addresses(paths: &Paths, machine: &Machine) -> Result<()> {
+    address_conflicts::refuse_of_host(paths, machine)?;
+    let interfaces = ExtraInterface::all(&machine.name, &machine.network, probe::host_id());
+    address_conflicts::refuse_of_machines(paths, machine, &interfaces)
 }
 
 /// Refuses ports with a listening program or of another running machine. At ports that start a machine

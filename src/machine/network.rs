@@ -2,6 +2,7 @@
 
 use super::egress::Destination;
 use super::mac_addr::MacAddr;
+use super::static_address::StaticAddress;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -18,6 +19,10 @@ pub struct Network {
     pub mode: Mode,
     /// The configuration of its links.
     pub addresses: Addresses,
+    /// The static addresses of its link, or of its first interface of the mode.
+    pub address: Vec<StaticAddress>,
+    /// The routers of their networks, at most one of each family.
+    pub gateway: Vec<IpAddr>,
     /// The link-layer address of its end of the link; `None` for a computed one.
     pub(crate) mac: Option<MacAddr>,
     /// The zone, in mode `zone`.

@@ -9,6 +9,7 @@ use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::network::{Addresses, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol};
 use super::root::{Ephemeral, Root, RootSource, Volatile};
 use super::security::Procfs;
+use super::static_address;
 use super::users::{Ownership, RANGE_SIZE, Users};
 use crate::error::Error;
 
@@ -65,6 +66,7 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
     errors.extend(ports(&parts.network));
     errors.extend(restrictions(&parts.network));
     errors.extend(plain_links(&parts.network));
+    errors.extend(static_address::broken(&parts.network));
     for mount in &parts.mounts {
         if let MountKind::Tmpfs { options } = &mount.kind {
             errors.extend(unknown_options(options));

@@ -9,7 +9,7 @@ use crate::machine::hash::siphash;
 use crate::machine::id128::Id128;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::name::Name;
-use crate::machine::network::{INTERFACE_NAME_MAX, Zone};
+use crate::machine::network::{INTERFACE_NAME_MAX, Network, Zone};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The pool of IPv4 addresses for veth pairs.
@@ -119,6 +119,29 @@ impl LinkPlan {
             self.ipv6.guest = with_interface_id(self.ipv6.host, mac);
         }
         self
+    }
+
+    /// Returns the plan with the static addresses of a definition. A family without one keeps its addresses.
+    #[must_use]
+    pub(crate) fn with_static(mut self, network: &Network) -> Self {
+        for own in &network.address {
+            let gateway = network.gateway.iter().find(|gateway| own.contains(**gateway));
+            match (own.address, gateway.copied().unwrap_or_else(|| own.default_host())) {
+                (IpAddr::V4(guest), IpAddr::V4(host)) => {
+                    self.ipv4 = Pair { host, guest };
+                    self.ipv4_length = own.length;
+                }
+                (IpAddr::V6(guest), IpAddr::V6(host)) => self.ipv6 = Pair { host, guest },
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// Returns whether a guest may form an address of the IPv6 prefix by itself: in a zone, only the one that
+    /// it has.
+    pub(crate) fn is_autonomous(&self) -> bool {
+        self.zone.is_none() || self.ipv6.guest == with_interface_id(self.ipv6.host, self.guest_mac)
     }
 
     /// Returns the IPv6 prefix of this link.

@@ -37,6 +37,9 @@ pub struct Lease {
     prefix: Ipv6Addr,
     servers: Vec<IpAddr>,
     search: Vec<String>,
+    /// Whether the guest may form an address from the prefix.
+    #[serde(default = "yes")]
+    is_autonomous: bool,
     /// Whether the router forwards IPv6.
     #[serde(default = "yes")]
     has_ipv6: bool,
@@ -60,6 +63,7 @@ impl Lease {
             prefix: plan.ipv6_prefix(),
             servers,
             search,
+            is_autonomous: plan.is_autonomous(),
             has_ipv6: plan.has_ipv6,
         }
     }

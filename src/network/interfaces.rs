@@ -1,20 +1,25 @@
 //! Interfaces of a machine beside its link: further veth pairs, the port of a bridge of the host, macvlan and
 //! ipvlan interfaces, and moved interfaces of the host. Called by the supervisor, which writes them to the
-//! state record first, and by `cleanup`. `run` selects them; Coracle configures no addresses on them.
+//! state record first, and by `cleanup`. `run` selects them; Coracle configures static addresses on the first
+//! one of the mode only.
+
+mod return_to_host;
+mod static_addresses;
+
+pub(crate) use return_to_host::return_to_host;
 
 use super::addresses::{
     EXTRA_GUEST_MAC_KEY, EXTRA_HOST_MAC_KEY, GUEST_INTERFACE, GUEST_MAC_KEY, HOST_MAC_KEY, MACVLAN_MAC_KEY,
     abridged, host_interface_name, mac,
 };
 use super::altnames;
-use super::veth::{
-    LOOPBACK, connect, connect_in, errno, failure, is_veth, link_by_index, link_by_name, set, zone_bridge,
-};
+use super::veth::{LOOPBACK, connect, connect_in, errno, failure, is_veth, link_by_name, set, zone_bridge};
 use crate::error::{Context, Error, Result};
 use crate::machine::id128::Id128;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::name::Name;
 use crate::machine::network::{Addresses, InterfaceKind, Mode, Network, Zone};
+use crate::machine::static_address::StaticAddress;
 use crate::network::firewall::Extra;
 use crate::network::veth;
 use rtnetlink::packet_route::link::{
@@ -23,6 +28,7 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::{Handle, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// An interface of a machine beside its link.
@@ -57,6 +63,12 @@ pub(crate) struct ExtraInterface {
     /// Whether the host forwards packets from it.
     #[serde(default)]
     is_routed: bool,
+    /// Its static addresses.
+    #[serde(default)]
+    addresses: Vec<StaticAddress>,
+    /// The routers of their networks.
+    #[serde(default)]
+    gateways: Vec<IpAddr>,
 }
 
 impl ExtraInterface {
@@ -75,6 +87,8 @@ impl ExtraInterface {
             is_plain: network.addresses == Addresses::None,
             index: None,
             is_routed: network.veth_extra_routed,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
         };
         let mut interfaces = Vec::new();
         if network.mode == Mode::Bridge || network.has_plain_link() {
@@ -107,6 +121,7 @@ impl ExtraInterface {
             *count += u64::from(matches!(further.kind, InterfaceKind::Veth | InterfaceKind::Macvlan));
             interface(further.kind, host, inside, macs)
         }));
+        Self::give_static(&mut interfaces, network);
         interfaces
     }
 
@@ -122,6 +137,17 @@ impl ExtraInterface {
             Some(_) => Some(Extra::port(name)),
             None => (!self.is_routed).then(|| Extra::link(name)),
         }
+    }
+
+    /// Returns its name inside and the interface of the host that connects it with a network outside. `None`
+    /// for one without such a network.
+    pub(crate) fn outside_network(&self) -> Option<(&str, &str)> {
+        let outside = match self.kind {
+            InterfaceKind::Macvlan | InterfaceKind::Ipvlan => Some(&self.host),
+            InterfaceKind::Veth => self.bridge.as_ref().filter(|_| !self.creates_bridge),
+            InterfaceKind::Moved => None,
+        };
+        outside.map(|outside| (self.inside.as_str(), outside.as_str()))
     }
 
     /// Returns whether the guest and other programs of the host configure it.
@@ -268,6 +294,7 @@ pub(crate) async fn connect_interface(
     if let Err(error) = set(&guest, up, &format!("bring up '{}' in the machine", interface.inside)).await {
         log::warn!("{error}, ignoring");
     }
+    veth::assign(&guest, inside, &interface.inside, &interface.addresses, &interface.gateways).await?;
     Ok(ifindex)
 }
 
@@ -416,54 +443,4 @@ async fn delete_host_end(handle: &Handle, interface: &ExtraInterface) -> Result<
 
 fn is_ours(interface: &ExtraInterface, link: &LinkMessage) -> bool {
     is_veth(link) && link.attributes.contains(&LinkAttribute::Address(interface.host_mac.octets().to_vec()))
-}
-
-/// Returns the host's own interfaces from a network namespace to the host, with their former names. The name
-/// and state set by the guest do not matter.
-///
-/// # Errors
-/// The first failure; the remaining interfaces are returned nevertheless.
-pub(crate) async fn return_to_host(interfaces: &[ExtraInterface], netns: BorrowedFd<'_>) -> Result<()> {
-    let host = std::fs::File::open("/proc/thread-self/ns/net")
-        .context(|| "cannot open the network namespace of this process".to_owned())?;
-    let guest = connect_in(netns)?;
-    let mut result = Ok(());
-    for interface in interfaces.iter().filter(|interface| interface.kind == InterfaceKind::Moved) {
-        let link = match interface.index {
-            Some(index) => link_by_index(&guest, index).await?,
-            // The supervisor was killed before it recorded the index: no guest has renamed the interface yet.
-            None => link_by_name(&guest, &interface.inside).await?,
-        };
-        let Some(link) = link else { continue };
-        let index = link.header.index;
-        let down = LinkUnspec::new_with_index(index).down().build();
-        let back =
-            LinkUnspec::new_with_index(index).name(&interface.host).setns_by_fd(host.as_raw_fd()).build();
-        let doing = format!("return '{}' from the machine to the host", interface.host);
-        // An alternative name in use on the host would prevent the move.
-        let of_guest = altnames::of(&link).into_iter().filter(|name| !interface.altnames.contains(name));
-        altnames::remove(&guest, index, of_guest).await;
-        let moved = match set(&guest, down, &doing).await {
-            Ok(()) => set(&guest, back, &doing).await,
-            error => error,
-        };
-        if moved.is_ok() {
-            restore_altnames(interface).await?;
-        }
-        result = result.and(moved);
-    }
-    result
-}
-
-/// Adds the alternative names that a moved interface had before, if the kernel or the guest has removed them.
-async fn restore_altnames(interface: &ExtraInterface) -> Result<()> {
-    if interface.altnames.is_empty() {
-        return Ok(());
-    }
-    let host = connect()?;
-    let link = required_link(&host, &interface.host).await?;
-    let present = altnames::of(&link);
-    let missing = interface.altnames.iter().filter(|name| !present.contains(name));
-    altnames::add(&host, link.header.index, &interface.host, missing).await;
-    Ok(())
 }

@@ -3,10 +3,11 @@
 //! supervisor before the link is created; the returned path is written to the state record, and `cleanup`
 //! deletes the file.
 
-use super::addresses::{GUEST_INTERFACE, IPV4_LENGTH, IPV6_LENGTH, LinkPlan};
+use super::addresses::{GUEST_INTERFACE, IPV6_LENGTH, LinkPlan};
 use crate::error::{Context, Result};
 use crate::host::systemd::bus;
 use crate::machine::name::Name;
+use crate::machine::network::Network;
 use crate::paths::Paths;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,20 @@ pub(crate) fn guest_network_file(plan: &LinkPlan, dhcp: Dhcp) -> String {
     )
 }
 
+/// Returns the configuration for the guest's networkd of an interface with static addresses: those that it
+/// already has.
+pub(crate) fn guest_interface_file(interface: &str, network: &Network) -> String {
+    let lines = |key: &str, values: Vec<String>| -> String {
+        values.iter().map(|value| format!("{key}={value}\n")).collect()
+    };
+    format!(
+        "[Match]\nName={interface}\nVirtualization=container\n\n\
+         [Network]\n{}{}LLDP=yes\nEmitLLDP=customer-bridge\n",
+        lines("Address", network.address.iter().map(ToString::to_string).collect()),
+        lines("Gateway", network.gateway.iter().map(ToString::to_string).collect()),
+    )
+}
+
 /// Returns the path of the configuration of a machine's link for the host's networkd.
 pub(crate) fn host_file(paths: &Paths, machine: &Name) -> PathBuf {
     paths.systemd("network").join(format!("75-coracle-{machine}.network"))
@@ -111,13 +126,14 @@ fn host_network_file(plan: &LinkPlan) -> String {
         "# Created by coracle for machine '{}', deleted when it stops.\n\
          [Match]\nKind=veth\nName={}\n\n\
          [Link]\nRequiredForOnline=no\n\n\
-         [Network]\nAddress={}/{IPV4_LENGTH}\nLinkLocalAddressing=ipv6\nDHCPServer=yes\nIPMasquerade=both\n\
+         [Network]\nAddress={}/{}\nLinkLocalAddressing=ipv6\nDHCPServer=yes\nIPMasquerade=both\n\
          LLMNR=no\nMulticastDNS=no\nLLDP=yes\nEmitLLDP=customer-bridge\nIPv6AcceptRA=no\nIPv6SendRA=yes\n\n\
          [Address]\nAddress={}/{IPV6_LENGTH}\nDuplicateAddressDetection=none\n\n\
          [IPv6Prefix]\nPrefix={}/{IPV6_LENGTH}\n",
         plan.machine,
         plan.host_interface,
         plan.ipv4.host,
+        plan.ipv4_length,
         plan.ipv6.host,
         plan.ipv6_prefix(),
     )

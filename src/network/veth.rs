@@ -2,6 +2,7 @@
 //! and by `cleanup` inside one `block_on` of a tokio `current_thread` runtime. Does not expose types of
 //! rtnetlink. Must not choose names or addresses: [`super::addresses`] does.
 
+mod assign;
 pub(crate) mod ingress;
 mod taken;
 #[cfg(test)]
@@ -11,6 +12,7 @@ pub(super) mod zone_bridge;
 use super::addresses::{GUEST_INTERFACE, IPV6_LENGTH, LinkPlan, link_local};
 use super::altnames;
 use crate::error::{Context, Error, Result};
+pub(super) use assign::assign;
 use futures_util::{TryStreamExt, future};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
@@ -22,7 +24,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
-pub(crate) use taken::taken_prefixes;
+pub(crate) use taken::{UsedPrefix, taken_prefixes, used_prefixes};
 pub(crate) use zone_bridge::{Removed, remove_if_empty};
 
 /// Index of the loopback interface, in every network namespace.

@@ -19,6 +19,7 @@ use crate::machine::users::Users;
 use crate::network::addresses::LinkPlan;
 use crate::network::dhcp::Lease;
 use crate::network::hosts_file::Hosts;
+use crate::network::interfaces::ExtraInterface;
 use crate::network::{networkd, resolv_conf};
 use crate::paths::Paths;
 use crate::plan::step::ResolvConfAction;
@@ -91,7 +92,7 @@ pub(super) fn find(
         color_variables: color_variables(),
         devices: probe::devices(),
         further_devices: probe::named_devices(&machine.security)?,
-        guest_network_file: choice.link.as_ref().map(|plan| guest_network_file(paths, plan)),
+        guest_network_file: guest_network_file(paths, machine, choice),
         resolved_drop_in: resolver.as_ref().map(resolv_conf::Resolver::drop_in),
         hosts_file: hosts.as_ref().filter(|hosts| hosts.bound.is_some()).map(|hosts| hosts.file.path()),
         attach_at: paths.machine(&machine.name).join("root"),
@@ -153,9 +154,15 @@ fn bind_owners(
     machine.mounts.iter().zip(&points).filter_map(owners).collect()
 }
 
-fn guest_network_file(paths: &Paths, plan: &LinkPlan) -> String {
+/// Returns the configuration for the guest's networkd of the interface with addresses from Coracle.
+fn guest_network_file(paths: &Paths, machine: &Machine, choice: &Choice) -> Option<String> {
+    let Some(plan) = &choice.link else {
+        let interface = choice.interfaces.iter().find_map(ExtraInterface::addressed)?;
+        return Some(networkd::guest_interface_file(interface, &machine.network));
+    };
     let served = paths.systemd("netif").is_dir();
-    networkd::guest_network_file(plan, if served { networkd::Dhcp::Served } else { networkd::Dhcp::Absent })
+    let dhcp = if served { networkd::Dhcp::Served } else { networkd::Dhcp::Absent };
+    Some(networkd::guest_network_file(plan, dhcp))
 }
 
 /// Returns the host's name servers as the machine reaches them. `None` if the machine does not follow them.

@@ -71,6 +71,7 @@ mod security;
 mod snapshot_file_systems;
 mod snapshots;
 mod stacks;
+mod static_addresses;
 mod stats;
 mod storm;
 mod strict;

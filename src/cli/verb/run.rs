@@ -1,5 +1,6 @@
 //! `coracle run`. The module `option_layer` translates the options to settings.
 
+mod address_options;
 mod credential_options;
 mod image_options;
 mod journal_options;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::machine::contract::Contract;
 use crate::paths::Paths;
 use crate::run::RunMode;
+use address_options::AddressOptions;
 use clap::Args;
 use credential_options::CredentialOptions;
 use image_options::ImageOptions;
@@ -193,6 +195,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "ZONE", help_heading = "Network")]
     pub(crate) network_zone: Option<String>,
 
+    /// Static addresses.
+    #[command(flatten)]
+    pub(crate) addresses: AddressOptions,
+
     /// Add another link to the host, with the names of both ends
     #[arg(long, value_name = "HOST[:INSIDE]", help_heading = "Network")]
     pub(crate) network_veth_extra: Vec<String>,
@@ -346,7 +352,7 @@ impl RunArgs {
             long("console", Slot::Text(&mut self.console)).in_group("console"),
             long("pipe", Slot::Flag(&mut self.pipe)).or_short(b'P').in_group("console"),
         ];
-        rows.extend(self.disk.rows());
+        rows.extend(self.disk.rows().into_iter().chain(self.addresses.rows()));
         rows.extend(self.resources.rows());
         rows.extend(self.mounts.rows());
         rows.extend(self.credentials.rows().into_iter().chain(self.journal.rows()));

@@ -31,8 +31,8 @@ pub(crate) fn make(lease: &Lease) -> Vec<u8> {
     let mut message = vec![ADVERTISEMENT, 0, 0, 0, 64, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0];
     message.extend([1, 1]);
     message.extend(lease.host_mac.octets());
-    // Flags: on-link, autonomous.
-    message.extend([3, 4, IPV6_LENGTH, 0xc0]);
+    // Flags: on-link, and autonomous.
+    message.extend([3, 4, IPV6_LENGTH, if lease.is_autonomous { 0xc0 } else { 0x80 }]);
     message.extend([FOR_EVER, FOR_EVER, [0; 4]].concat());
     message.extend(lease.prefix.octets());
     let servers = lease.servers.iter().filter_map(|server| match server {

@@ -5,7 +5,7 @@ use super::netlink::element::padded;
 use super::traffic_policy::TrafficPolicy;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::network::{Port, Zone};
-use crate::network::addresses::LinkPlan;
+use crate::network::addresses::{LinkPlan, zone};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,6 +18,9 @@ pub struct Member {
     mac: MacAddr,
     /// Its IPv4 address.
     ipv4: Ipv4Addr,
+    /// The length of its IPv4 prefix; 0 in records of older programs.
+    #[serde(default)]
+    ipv4_length: u8,
     /// Its IPv6 address. Outside of zones it has the whole prefix of 64 bits.
     ipv6: Ipv6Addr,
     /// Its published ports.
@@ -58,6 +61,7 @@ impl Member {
             interface: plan.router_interface(),
             mac: plan.guest_mac,
             ipv4: plan.ipv4.guest,
+            ipv4_length: plan.ipv4_length,
             ipv6: plan.ipv6.guest,
             ports: ports.to_vec(),
             on_demand: Vec::new(),
@@ -129,8 +133,13 @@ impl Member {
         (self.ipv4, self.ipv6)
     }
 
+    /// The length of its IPv4 prefix in a zone.
+    pub(crate) fn ipv4_length(&self) -> u8 {
+        if self.ipv4_length == 0 { zone::LENGTH } else { self.ipv4_length }
+    }
+
     /// Its IPv6 prefix of 64 bits.
-    pub(super) fn ipv6_prefix(&self) -> Ipv6Addr {
+    pub(crate) fn ipv6_prefix(&self) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.ipv6.to_bits() >> 64 << 64)
     }
 
@@ -150,7 +159,7 @@ impl Member {
     }
 
     /// The host's address on its link.
-    pub(super) fn gateway(&self) -> Option<Ipv4Addr> {
+    pub(crate) fn gateway(&self) -> Option<Ipv4Addr> {
         self.gateway
     }
 

@@ -82,7 +82,7 @@ fn policy() -> TrafficPolicy {
 fn zone_of_two() -> [Member; 2] {
     let lan = Zone::new("lan").unwrap();
     let db = zone::plan(&name("db"), &lan, ID, &[], &zone::Present::default()).unwrap();
-    let present = zone::Present { members: vec![db.ipv4.guest], own: None };
+    let present = zone::Present { members: vec![db.ipv4.guest], ..zone::Present::default() };
     let app = zone::plan(&name("app"), &lan, ID, &[], &present).unwrap();
     [Member::new(&db, &[]), Member::new(&app, &[]).with_policy(policy())]
 }

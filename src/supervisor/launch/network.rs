@@ -4,9 +4,11 @@ use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
 use crate::machine::network::Addresses;
+use crate::network::addresses::LinkPlan;
 use crate::network::firewall::Forwarding;
 use crate::network::resolved::PendingSettings;
 use crate::network::{guest_addresses, networkd, veth, zone};
+use crate::state::record::Record;
 use crate::supervisor::cleanup;
 use crate::supervisor::handover::FdName;
 use crate::supervisor::network::hosts_file::{self, ZoneChange};
@@ -34,6 +36,12 @@ pub(super) fn open_of(child: &Child) -> Result<OwnedFd> {
         .context(|| format!("cannot open '{path}'"))
 }
 
+/// Returns whether a machine had the addresses of a plan at the boot before.
+fn has_addresses(before: &Record, plan: &LinkPlan) -> bool {
+    let own = (plan.ipv4.guest, plan.ipv6.guest);
+    before.firewall.as_ref().is_none_or(|member| member.addresses() == own)
+}
+
 impl Launch<'_> {
     /// Creates the hosts(5) file bound over the guest's, with the guest's content.
     pub(super) fn create_hosts(&self) -> Result<()> {
@@ -49,9 +57,9 @@ impl Launch<'_> {
     pub(super) fn link(&mut self) -> Result<()> {
         let (Some(plan), Some(network)) = (&self.link, self.fds.get(FdName::Network)) else { return Ok(()) };
         if let Some(before) = self.request.kept.as_ref().map(|kept| &kept.state.record)
-            && before.zone != plan.zone
+            && (before.zone != plan.zone || !has_addresses(before, plan))
         {
-            // The definition has another zone now.
+            // The definition has another zone, or other static addresses now.
             cleanup::leave_network(self.request.paths, before);
         }
         // Before the link: the firewall filters each packet of the machine from the first one on.

@@ -50,6 +50,10 @@ pub(crate) fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_
         // With its index inside: the guest may rename it.
         record.write(paths)?;
     }
+    if record.firewall.is_none() {
+        record.addresses = record.interfaces.iter().flat_map(ExtraInterface::addresses).collect();
+        record.write(paths)?;
+    }
     Ok(())
 }
 

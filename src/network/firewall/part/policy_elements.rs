@@ -68,7 +68,7 @@ fn allowed_ranges(member: &Member) -> Vec<(IpAddr, IpAddr)> {
     let mut ranges: Vec<_> = defined.map(|range| (range.first(), range.last())).collect();
     if member.zone().is_some() && policy.egress.is_some() && policy.zone_reach == ZoneReach::All {
         let (ipv4, ipv6) = member.addresses();
-        let own = [Prefix::new(ipv4.into(), zone::LENGTH), Prefix::new(ipv6.into(), IPV6_LENGTH)];
+        let own = [Prefix::new(ipv4.into(), member.ipv4_length()), Prefix::new(ipv6.into(), IPV6_LENGTH)];
         let own = own.into_iter().flatten();
         ranges.extend(own.map(|own| (zone::first_machine(own.first()), own.last())));
         // The host receives multicast and broadcast packets of a zone too.
