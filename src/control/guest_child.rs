@@ -4,12 +4,14 @@
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::probe::Tree;
+use crate::machine::name::Name;
 use crate::state::record::Record;
 use crate::sys::guest_files;
 use crate::sys::process::{self, Child, Side};
 use nix::sched::{CloneFlags, setns};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -76,6 +78,25 @@ impl GuestChild {
 }
 
 impl GuestChild {
+    /// Same as [`GuestChild::start`], with a child in the pid namespace of the machine too: programs of the
+    /// guest receive its process id with its connections (unix(7), SO_PEERCRED). They cannot trace it.
+    ///
+    /// # Errors
+    /// Any error of setns(2) or clone3(2).
+    fn start_visible(record: &Record, leader: &OwnedFd, work: impl FnOnce(Result<()>)) -> Result<Self> {
+        let own = OFlags::RDONLY | OFlags::CLOEXEC;
+        let own = rustix::fs::open("/proc/self/ns/pid", own, Mode::empty())
+            .context(|| "cannot open the pid namespace of this process")?;
+        let join = |namespace: &OwnedFd| {
+            setns(namespace, CloneFlags::CLONE_NEWPID).context(|| "cannot enter the machine's pid namespace")
+        };
+        // For children only.
+        join(leader)?;
+        let child = Self::start(record, leader, work);
+        join(&own)?;
+        child
+    }
+
     /// Wraps a cloned child that enters by itself.
     pub(super) fn of(child: Child) -> Self {
         Self(child)
@@ -161,24 +182,65 @@ pub(super) fn run<T: Serialize + for<'de> Deserialize<'de>>(
     leader: &OwnedFd,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
-    let (ours, theirs) = pipe.context(|| "cannot create a pipe")?;
-    let child = GuestChild::start(record, leader, |entered| {
-        let done = entered.and_then(|()| work());
-        let answer = serde_json::to_vec(&done.map_err(ChildError::from)).unwrap_or_default();
-        // Fails if the parent has given up.
-        let _ = theirs.try_clone().map(|pipe| File::from(pipe).write_all(&answer));
-    })?;
+    let deadline = Instant::now() + PATIENCE;
+    let (answer, theirs) = pipe()?;
+    let child = GuestChild::start(record, leader, |entered| reply(entered, &theirs, |_| work()))?;
     drop(theirs);
-    let answer = receive(ours)?;
-    drop(child);
-    let done: std::result::Result<T, ChildError> = serde_json::from_slice(&answer)
-        .map_err(|_| Error::new(format!("machine '{}' ended while it was being entered", record.name)))?;
-    Ok(done?)
+    Answer { child, pipe: answer, machine: record.name.clone() }.receive(deadline)
 }
 
-fn receive(pipe: OwnedFd) -> Result<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
+/// The pending answer of a child inside a machine.
+#[derive(Debug)]
+pub(super) struct Answer {
+    child: GuestChild,
+    pipe: OwnedFd,
+    machine: Name,
+}
+
+impl Answer {
+    /// Calls `work` inside a machine with the capabilities of its root, in a child that programs of the guest
+    /// see. `work` gets the pipe of its answer.
+    ///
+    /// # Errors
+    /// Any error of pipe2(2), setns(2) or clone3(2).
+    pub(super) fn request_visibly<T: Serialize>(
+        record: &Record,
+        leader: &OwnedFd,
+        work: impl FnOnce(&OwnedFd) -> Result<T>,
+    ) -> Result<Self> {
+        let (answer, theirs) = pipe()?;
+        let child = GuestChild::start_visible(record, leader, |entered| reply(entered, &theirs, work))?;
+        Ok(Self { child, pipe: answer, machine: record.name.clone() })
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// Any error of `work`, or a timeout.
+    pub(super) fn receive<T: for<'de> Deserialize<'de>>(self, deadline: Instant) -> Result<T> {
+        let answer = receive(self.pipe, deadline)?;
+        drop(self.child);
+        let done: std::result::Result<T, ChildError> = serde_json::from_slice(&answer).map_err(|_| {
+            Error::new(format!("machine '{}' ended while it was being entered", self.machine))
+        })?;
+        Ok(done?)
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    pipe.context(|| "cannot create a pipe")
+}
+
+/// Writes the result of `work` to the parent.
+fn reply<T: Serialize>(entered: Result<()>, pipe: &OwnedFd, work: impl FnOnce(&OwnedFd) -> Result<T>) {
+    let done = entered.and_then(|()| work(pipe));
+    let answer = serde_json::to_vec(&done.map_err(ChildError::from)).unwrap_or_default();
+    // Fails if the parent has given up.
+    let _ = pipe.try_clone().map(|pipe| File::from(pipe).write_all(&answer));
+}
+
+fn receive(pipe: OwnedFd, deadline: Instant) -> Result<Vec<u8>> {
     let mut pipe = File::from(pipe);
     let mut answer = Vec::new();
     loop {

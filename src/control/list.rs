@@ -1,10 +1,11 @@
 //! `coracle list`: running machines from their state records and cgroups, and on request all defined
 //! machines.
 
-use super::{block_on, now};
+use super::{block_on, guest_addresses, guest_states, now};
 use crate::config;
 use crate::error::Result;
 use crate::host::cgroup;
+use crate::host::systemd::guest_manager::GuestState;
 use crate::host::systemd::units;
 use crate::machine::name::Name;
 use crate::machine::size;
@@ -25,12 +26,16 @@ pub(crate) struct MachineSummary {
     /// `starting` (also a guest that is not ready in time), `booting`, `running`, `stopping` or `frozen`.
     /// `failed`, `stopped`, or `dead` after the supervisor was killed and before the cleanup.
     pub(crate) state: String,
+    /// The state that its systemd reports. `None` for other inits, and if it does not answer.
+    pub(crate) guest: Option<GuestState>,
     /// The kind of its init, or `command`.
     pub(crate) init: Option<String>,
     /// Process id of PID 1 in the host's view.
     pub(crate) leader: Option<u32>,
     /// Its addresses.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Whether they are not from Coracle, but those that the guest has now, for example by DHCP.
+    pub(crate) dynamic: bool,
     /// Memory of its cgroup, bytes. `None` if the kernel does not count it.
     pub(crate) memory: Option<u64>,
     /// Tasks of its cgroup, or processes if the kernel does not count tasks.
@@ -60,7 +65,7 @@ impl MachineSummary {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         vec![
             self.name.clone(),
-            self.state.clone(),
+            self.shown_state().to_owned(),
             or_dash(self.init.clone()),
             or_dash(self.leader.map(|leader| leader.to_string())),
             joined(self.addresses.iter().map(IpAddr::to_string).collect()),
@@ -69,6 +74,23 @@ impl MachineSummary {
             or_dash(self.uptime.map(span)),
             joined(self.unconfined.clone()),
         ]
+    }
+
+    /// Returns the state for tables: that of a running guest with failed units is `degraded` or `maintenance`.
+    pub(crate) fn shown_state(&self) -> &str {
+        match &self.guest {
+            Some(guest)
+                if self.state == "running" && ["degraded", "maintenance"].contains(&&*guest.state) =>
+            {
+                &guest.state
+            }
+            _ => &self.state,
+        }
+    }
+
+    /// Describes the state of a guest of systemd that is not `running`.
+    pub(super) fn guest_trouble(&self) -> Option<String> {
+        self.guest.as_ref().filter(|guest| guest.state != "running").map(GuestState::describe)
     }
 
     /// Returns one address and the number of further ones, for narrow tables.
@@ -81,10 +103,18 @@ impl MachineSummary {
         }
     }
 
+    /// Creates the row of a machine with a record, and asks its guest.
+    pub(super) fn of_record_and_guest(record: &Record) -> Self {
+        let guest = guest_states::of(&[record]).pop().flatten();
+        Self { guest, ..Self::of_record(record) }
+    }
+
     /// Creates the row of a machine with a record.
     pub(super) fn of_record(record: &Record) -> Self {
         let is_alive = record.is_alive();
         let cgroup = record.cgroup.as_deref().filter(|_| is_alive);
+        let dynamic = Some(record).filter(|_| is_alive).and_then(guest_addresses::of);
+        let dynamic = dynamic.filter(|addresses| !addresses.is_empty());
         Self {
             name: record.name.to_string(),
             state: match record.payload_cgroup() {
@@ -94,9 +124,11 @@ impl MachineSummary {
                 _ => "dead",
             }
             .into(),
+            guest: None,
             init: record.init.map(|init| init.to_string()),
             leader: record.leader.filter(|_| is_alive),
-            addresses: record.addresses.clone(),
+            dynamic: dynamic.is_some(),
+            addresses: dynamic.unwrap_or_else(|| record.addresses.clone()),
             memory: cgroup.and_then(|cgroup| read_number(cgroup.join("memory.current"))),
             tasks: cgroup
                 .and_then(|cgroup| read_number(cgroup.join("pids.current")).or_else(|| processes(cgroup))),
@@ -121,9 +153,11 @@ impl MachineSummary {
         Self {
             name: name.to_string(),
             state: state.into(),
+            guest: None,
             init: None,
             leader: None,
             addresses: Vec::new(),
+            dynamic: false,
             memory: None,
             tasks: None,
             started: None,
@@ -151,7 +185,13 @@ pub(crate) enum Include {
 /// A directory of definitions that cannot be read.
 pub(crate) fn rows(paths: &Paths, include: Include) -> Result<Vec<MachineSummary>> {
     let others = if include == Include::Defined { config::names(paths)? } else { BTreeSet::new() };
-    let mut rows: Vec<MachineSummary> = Record::all(paths).iter().map(MachineSummary::of_record).collect();
+    let records = Record::all(paths);
+    let guests = guest_states::of(&records.iter().collect::<Vec<_>>());
+    let mut rows: Vec<MachineSummary> = records
+        .iter()
+        .zip(guests)
+        .map(|(record, guest)| MachineSummary { guest, ..MachineSummary::of_record(record) })
+        .collect();
     let rest: Vec<Name> =
         others.into_iter().filter(|name| rows.iter().all(|row| row.name != name.as_str())).collect();
     let states = if rest.is_empty() { HashMap::new() } else { unit_states() };

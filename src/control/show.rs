@@ -24,7 +24,11 @@ const PRIVATE: [&str; 7] =
 /// The machine does not exist, or a property is unknown.
 pub(crate) fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<Properties> {
     let error = match running(paths, name) {
-        Ok(record) => return select(of_record(&record)?, only),
+        Ok(record) => {
+            let mut all = of_record(&record)?;
+            all.extend(as_map(&MachineSummary::of_record_and_guest(&record))?);
+            return select(all, only);
+        }
         Err(error) => error,
     };
     let row = list::rows(paths, Include::Defined)?.into_iter().find(|row| row.name == name.as_str());

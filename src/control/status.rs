@@ -99,7 +99,7 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Status> {
         Err(error) => return Err(error),
     };
     let mut machine = match &record {
-        Some(record) => MachineSummary::of_record(record),
+        Some(record) => MachineSummary::of_record_and_guest(record),
         None => MachineSummary::of_unit(name, service(paths, name), state),
     };
     let root = defined.as_ref().map(|machine| machine.root.path().to_owned());
@@ -186,6 +186,7 @@ impl Status {
             ("uptime", uptime),
             ("failed units", units.and_then(words)),
             ("message", message),
+            ("guest", machine.guest_trouble()),
             ("stopping", self.waiting_for.as_ref().map(|names| format!("waiting for {names}"))),
             ("since", since),
             ("machined", self.unregistered.clone()),

@@ -65,10 +65,30 @@ pub(crate) fn discard(socket: &OwnedFd) {
 /// Any error of netlink; too many addresses.
 #[inline(never)]
 pub(crate) fn list(socket: &OwnedFd, host_id: Id128) -> Result<GuestAddresses> {
+    let mut found = GuestAddresses::default();
+    visit(socket, &mut |address| found.add(address, host_id))?;
+    Ok(found)
+}
+
+/// Lists the usable global addresses of all interfaces in a network namespace, at most `count`.
+///
+/// # Errors
+/// Same as [`subscribe`] and [`list`].
+pub(crate) fn all(netns: BorrowedFd<'_>, count: usize) -> Result<Vec<IpAddr>> {
+    let mut found = Vec::new();
+    visit(&subscribe(netns)?, &mut |address| {
+        if found.len() < count {
+            found.push(address);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Calls `visitor` with each usable global address.
+fn visit(socket: &OwnedFd, visitor: &mut dyn FnMut(IpAddr)) -> Result<()> {
     let doing = || "cannot list the addresses of the machine";
     let to = SocketAddrNetlink::new(0, 0);
     rustix::net::sendto(socket, &request(), SendFlags::empty(), &to).context(doing)?;
-    let mut found = GuestAddresses::default();
     let mut buffer = [0; LONGEST];
     for _ in 0..MOST {
         let length = match rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
@@ -76,8 +96,8 @@ pub(crate) fn list(socket: &OwnedFd, host_id: Id128) -> Result<GuestAddresses> {
             Err(Errno::NOBUFS | Errno::INTR) => continue,
             Err(errno) => return Err(errno).context(doing),
         };
-        if found.read(buffer.get(..length).unwrap_or_default(), host_id).context(doing)? {
-            return Ok(found);
+        if read(buffer.get(..length).unwrap_or_default(), visitor).context(doing)? {
+            return Ok(());
         }
     }
     Err(Error::new("it has too many").context(doing()))
@@ -100,57 +120,59 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 impl GuestAddresses {
-    /// Reads the messages of a datagram. Returns whether the list is complete.
-    fn read(&mut self, mut datagram: &[u8], host_id: Id128) -> std::io::Result<bool> {
-        const DONE: u16 = libc::NLMSG_DONE as u16;
-        const ERROR: u16 = libc::NLMSG_ERROR as u16;
-        while let (Some(length), Some(kind), Some(sequence)) =
-            (number(datagram, 0), number(datagram, 4), number(datagram, 8))
-        {
-            let length = u32::from_ne_bytes(length) as usize;
-            let Some(message) = datagram.get(16..length) else { break };
-            match u16::from_ne_bytes(kind) {
-                _ if u32::from_ne_bytes(sequence) != SEQUENCE => {}
-                DONE => return Ok(true),
-                ERROR => {
-                    let code = number(message, 0).map_or(0, i32::from_ne_bytes);
-                    return Err(std::io::Error::from_raw_os_error(code.saturating_neg()));
-                }
-                libc::RTM_NEWADDR => self.add(message, host_id),
-                _ => {}
-            }
-            datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    /// Keeps the first address of each family to which ports can lead.
+    fn add(&mut self, address: IpAddr, host_id: Id128) {
+        match address {
+            _ if !is_own(address, host_id) => {}
+            IpAddr::V4(address) => self.ipv4 = self.ipv4.or(Some(address)),
+            IpAddr::V6(address) => self.ipv6 = self.ipv6.or(Some(address)),
         }
-        Ok(false)
     }
+}
 
-    /// Reads an address: `struct ifaddrmsg` and attributes.
-    fn add(&mut self, message: &[u8], host_id: Id128) {
-        /// Secondary, failed, deprecated and tentative (`IFA_F_*`).
-        const UNUSABLE: u32 =
-            libc::IFA_F_SECONDARY | libc::IFA_F_DADFAILED | libc::IFA_F_DEPRECATED | libc::IFA_F_TENTATIVE;
-        let (Some([family, _, flags, scope]), Some(mut rest)) = (number(message, 0), message.get(8..)) else {
-            return;
-        };
-        let (mut local, mut address, mut flags) = (None, None, u32::from(flags));
-        while let (Some(length), Some(kind)) = (number(rest, 0), number(rest, 2)) {
-            let length = usize::from(u16::from_ne_bytes(length));
-            let Some(value) = rest.get(4..length) else { break };
-            match u16::from_ne_bytes(kind) {
-                libc::IFA_LOCAL => local = parse(family, value),
-                libc::IFA_ADDRESS => address = parse(family, value),
-                libc::IFA_FLAGS => flags = number(value, 0).map_or(flags, u32::from_ne_bytes),
-                _ => {}
+/// Reads the messages of a datagram. Returns whether the list is complete.
+fn read(mut datagram: &[u8], visitor: &mut dyn FnMut(IpAddr)) -> std::io::Result<bool> {
+    const DONE: u16 = libc::NLMSG_DONE as u16;
+    const ERROR: u16 = libc::NLMSG_ERROR as u16;
+    while let (Some(length), Some(kind), Some(sequence)) =
+        (number(datagram, 0), number(datagram, 4), number(datagram, 8))
+    {
+        let length = u32::from_ne_bytes(length) as usize;
+        let Some(message) = datagram.get(16..length) else { break };
+        match u16::from_ne_bytes(kind) {
+            _ if u32::from_ne_bytes(sequence) != SEQUENCE => {}
+            DONE => return Ok(true),
+            ERROR => {
+                let code = number(message, 0).map_or(0, i32::from_ne_bytes);
+                return Err(std::io::Error::from_raw_os_error(code.saturating_neg()));
             }
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            libc::RTM_NEWADDR => usable(message).into_iter().for_each(&mut *visitor),
+            _ => {}
         }
-        let is_global = scope == libc::RT_SCOPE_UNIVERSE && flags & UNUSABLE == 0;
-        match local.or(address).filter(|address| is_global && is_own(*address, host_id)) {
-            Some(IpAddr::V4(address)) => self.ipv4 = self.ipv4.or(Some(address)),
-            Some(IpAddr::V6(address)) => self.ipv6 = self.ipv6.or(Some(address)),
-            None => {}
-        }
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
+    Ok(false)
+}
+
+/// Reads an address: `struct ifaddrmsg` and attributes. `None` if it is not global or not usable.
+fn usable(message: &[u8]) -> Option<IpAddr> {
+    /// Secondary, failed, deprecated and tentative (`IFA_F_*`).
+    const UNUSABLE: u32 =
+        libc::IFA_F_SECONDARY | libc::IFA_F_DADFAILED | libc::IFA_F_DEPRECATED | libc::IFA_F_TENTATIVE;
+    let ([family, _, flags, scope], mut rest) = (number(message, 0)?, message.get(8..)?);
+    let (mut local, mut address, mut flags) = (None, None, u32::from(flags));
+    while let (Some(length), Some(kind)) = (number(rest, 0), number(rest, 2)) {
+        let length = usize::from(u16::from_ne_bytes(length));
+        let Some(value) = rest.get(4..length) else { break };
+        match u16::from_ne_bytes(kind) {
+            libc::IFA_LOCAL => local = parse(family, value),
+            libc::IFA_ADDRESS => address = parse(family, value),
+            libc::IFA_FLAGS => flags = number(value, 0).map_or(flags, u32::from_ne_bytes),
+            _ => {}
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    local.or(address).filter(|_| scope == libc::RT_SCOPE_UNIVERSE && flags & UNUSABLE == 0)
 }
 
 fn parse(family: u8, value: &[u8]) -> Option<IpAddr> {
@@ -219,16 +241,17 @@ mod tests {
         message(libc::RTM_NEWADDR, &body)
     }
 
-    fn read(messages: &[Vec<u8>]) -> GuestAddresses {
+    fn found(messages: &[Vec<u8>]) -> GuestAddresses {
         let mut found = GuestAddresses::default();
-        assert!(!found.read(&messages.concat(), ID).unwrap());
-        assert!(found.read(&message(3, &[0; 4]), ID).unwrap());
+        let mut add = |address| found.add(address, ID);
+        assert!(!read(&messages.concat(), &mut add).unwrap());
+        assert!(read(&message(3, &[0; 4]), &mut add).unwrap());
         found
     }
 
     #[test]
     fn the_first_global_address_of_each_family_counts() {
-        let found = read(&[
+        let first = found(&[
             address("127.0.0.1", 254, 0),
             address("fe80::1", 253, 0),
             address("10.177.0.2", 0, 0),
@@ -237,9 +260,9 @@ mod tests {
             address("192.168.7.3", 0, 0),
             address("2001:db8::2", 0, 0),
         ]);
-        assert_eq!(found.ipv4, Some(Ipv4Addr::new(192, 168, 7, 2)));
-        assert_eq!(found.ipv6, Some("2001:db8::2".parse().unwrap()));
-        assert_eq!(read(&[]), GuestAddresses::default());
+        assert_eq!(first.ipv4, Some(Ipv4Addr::new(192, 168, 7, 2)));
+        assert_eq!(first.ipv6, Some("2001:db8::2".parse().unwrap()));
+        assert_eq!(found(&[]), GuestAddresses::default());
     }
 
     #[test]
@@ -252,7 +275,7 @@ mod tests {
             "::1".into(),
         ]);
         for text in all {
-            assert_eq!(read(&[address(&text, 0, 0)]), GuestAddresses::default(), "{text}");
+            assert_eq!(found(&[address(&text, 0, 0)]), GuestAddresses::default(), "{text}");
         }
     }
 
@@ -267,14 +290,13 @@ mod tests {
     fn truncated_messages_are_no_panic() {
         let whole = address("192.0.2.1", 0, 0);
         for length in 0..whole.len() {
-            let mut found = GuestAddresses::default();
-            let _ = found.read(&whole[..length], ID);
+            let _ = read(&whole[..length], &mut |_| {});
             let mut claims_more = whole[..length].to_vec();
             if length > 4 {
                 claims_more[..4].copy_from_slice(&(length as u32).to_ne_bytes());
             }
-            let _ = found.read(&claims_more, ID);
+            let _ = read(&claims_more, &mut |_| {});
         }
-        assert!(GuestAddresses::default().read(&message(2, &(-1_i32).to_ne_bytes()), ID).is_err());
+        assert!(read(&message(2, &(-1_i32).to_ne_bytes()), &mut |_| {}).is_err());
     }
 }

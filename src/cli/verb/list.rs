@@ -8,6 +8,8 @@ use clap::Args;
 
 /// List running machines
 ///
+/// STATE is 'degraded' for a running guest of systemd with failed units, which 'coracle status' names.
+///
 /// LEADER is the process id of PID 1 on the host, UPTIME the time since the start, and UNCONFINED names the
 /// parts in which the machine is not separated from the host, for example its users, network or devices.
 #[derive(Debug, Args)]
@@ -138,9 +140,11 @@ mod tests {
         MachineSummary {
             name: name.into(),
             state: "running".into(),
+            guest: None,
             init: Some("systemd".into()),
             leader: Some(123_456),
             addresses: addresses.map(|address| address.parse().unwrap()).to_vec(),
+            dynamic: false,
             memory: Some(123 << 20),
             tasks: Some(17),
             started: None,

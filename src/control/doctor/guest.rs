@@ -2,6 +2,7 @@
 //! answering init is needed.
 
 use super::Finding;
+use crate::control::guest_states;
 use crate::control::status::{has_unread_signals, populated_units};
 use crate::machine::init::{Init, PayloadKind};
 use crate::state::record::{Phase, Record};
@@ -21,12 +22,21 @@ pub(super) fn findings(record: &Record) -> Option<Finding> {
             format!("wait 90 s, else run 'coracle terminate {name}' and 'coracle start {name}'"),
         ));
     }
-    let units = populated_units(&record.payload_cgroup()?);
+    let units = record.payload_cgroup().map(|payload| populated_units(&payload)).unwrap_or_default();
     // A guest that does not delegate has no units here.
-    (!units.is_empty() && !units.iter().any(|unit| unit == JOURNAL)).then(|| {
+    let journal = (!units.is_empty() && !units.iter().any(|unit| unit == JOURNAL)).then(|| {
         Finding::risk(
             format!("the journal of the guest is not running: {JOURNAL}"),
             format!("coracle exec {name} -- systemctl start {JOURNAL}"),
         )
-    })
+    });
+    journal.or_else(|| failed_units(record))
+}
+
+/// Returns the finding about failed units.
+fn failed_units(record: &Record) -> Option<Finding> {
+    let guest = guest_states::of(&[record]).pop()??;
+    let unit = guest.failed_units.first()?;
+    let hint = format!("see 'coracle logs {} -u {unit}'", record.name);
+    Some(Finding::risk(format!("its guest is {}", guest.describe()), hint))
 }

@@ -2,6 +2,7 @@
 //! gateway. If the packet is dropped, the finding names the rule, as traced by the kernel.
 
 use super::Finding;
+use crate::control::guest_addresses;
 use crate::error::Result;
 use crate::machine::network::Protocol;
 use crate::network::firewall;
@@ -23,6 +24,9 @@ const MOST: usize = 6;
 
 /// Returns the findings about the connectivity of a machine.
 pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
+    if let Some(finding) = no_address(record).filter(|_| record.phase == Phase::Running) {
+        return vec![finding];
+    }
     // The packets of a machine in a zone arrive at the bridge.
     let router = record.firewall.as_ref().map(|member| member.interface().to_owned());
     let (Some(interface), Some(leader)) = (router.or_else(|| record.host_interface.clone()), record.leader)
@@ -63,6 +67,22 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Returns the finding for a guest without an address in the network of its interface.
+fn no_address(record: &Record) -> Option<Finding> {
+    if guest_addresses::of(record)?.is_empty() {
+        let (inside, outside) = record.interfaces.iter().find_map(ExtraInterface::outside_network)?;
+        let name = &record.name;
+        return Some(Finding::risk(
+            format!("{inside} has no address: no DHCP answer on {outside}"),
+            format!(
+                "check the DHCP server of the network of '{outside}' and the network configuration of the guest, \
+                 or set network.address: 'coracle set {name} address=ADDRESS/LENGTH gateway=ADDRESS'"
+            ),
+        ));
+    }
+    None
 }
 
 /// Returns the finding for a host without a name server that machines reach.

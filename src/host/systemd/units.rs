@@ -26,7 +26,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A unit as listed by systemd: name, description, load, active and sub state, followed unit, path, and id,
 /// type and path of its job.
-type ListedUnit =
+pub(super) type ListedUnit =
     (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 #[proxy(

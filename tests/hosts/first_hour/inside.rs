@@ -1,0 +1,81 @@
+//! Rows about commands, terminals and files inside machines.
+
+use super::expect;
+use crate::support::{Host, LONG};
+use std::io::Write;
+
+pub(super) fn exit_statuses_of_commands(host: &Host) {
+    for machine in ["web", "bb"] {
+        let missing = format!("coracle: no such command in machine '{machine}': nosuchcmd\nhint: ");
+        expect(host, &format!("coracle exec {machine} -- nosuchcmd"), 127, &[&missing]);
+        expect(host, &format!("coracle exec {machine} -- /no/such"), 127, &["': /no/such\n"]);
+        for file in ["/etc/passwd", "/etc"] {
+            let refused =
+                format!("coracle: in machine '{machine}': cannot execute '{file}': permission denied\n");
+            expect(host, &format!("coracle exec {machine} -- {file}"), 126, &[&refused]);
+        }
+        expect(host, &format!("coracle exec {machine} -- sh -c nosuchcmd"), 127, &[]);
+        expect(
+            host,
+            &format!("coracle exec -u nosuch {machine} -- id"),
+            125,
+            &["user 'nosuch' does not exist"],
+        );
+    }
+    expect(host, "coracle exec -u 1234 web -- id -u", 0, &["1234\n"]);
+    expect(host, "coracle exec -u 1234:5 web -- id -g", 0, &["5\n"]);
+}
+
+pub(super) fn copies(host: &Host) {
+    host.sh_ok("mkdir /root/copies");
+    expect(host, "cd /root/copies && coracle copy-from web /etc/os-release x && grep Debian x", 0, &[]);
+    expect(
+        host,
+        "cd /root/copies && coracle copy-from -P web /etc/os-release y && readlink y",
+        0,
+        &["os-release"],
+    );
+    host.sh_ok("ln -s /etc/os-release /root/copies/link");
+    expect(
+        host,
+        "coracle copy-to web /root/copies/link /root/name && coracle exec web -- cat /root/name",
+        0,
+        &["Debian"],
+    );
+    for command in ["copy-to /etc/hostname web:/root/", "copy-from web:/etc/hostname ."] {
+        let order = "coracle: invalid value";
+        expect(
+            host,
+            &format!("coracle {command}"),
+            2,
+            &[order, "the machine is the first argument\nhint: write 'coracle copy-to NAME SRC DST'"],
+        );
+    }
+    host.sh_ok("rm -r /root/copies");
+}
+
+pub(super) fn terminals_are_left(host: &Host) {
+    host.sh_ok("coracle exec web -- sh -c 'cp -a /etc/shadow /etc/kept; sed -i s/:[^:]*:/:*:/ /etc/shadow'");
+    let announced = "coracle: connected to machine 'web'; ^] three times within a second disconnects";
+    for (command, texts) in [
+        ("coracle shell web", &[announced][..]),
+        (
+            "coracle login web",
+            &["no user of machine 'web' has a password", "coracle shell web", announced, "login:"][..],
+        ),
+        ("coracle exec web -- sh -c 'echo begun; exec sleep 1000'", &["begun"][..]),
+    ] {
+        let mut job = host.spawn_on_tty(command);
+        texts.iter().for_each(|text| job.wait_for_stdout(text, LONG));
+        job.input().write_all(&[0x1d; 3]).unwrap();
+        let left = job.wait(LONG);
+        assert_eq!(left.status, 0, "{left}");
+        assert!(left.stdout.contains("coracle: disconnected from machine 'web'"), "{left}");
+    }
+    let mut job = host.spawn_on_tty("coracle exec --no-escape web -- sh -c 'echo begun; head -n 1 | od -c'");
+    job.wait_for_stdout("begun", LONG);
+    job.input().write_all(b"\x1d\x1d\x1d\n").unwrap();
+    let passed = job.wait(LONG);
+    assert!(passed.status == 0 && passed.stdout.contains("035 035 035"), "{passed}");
+    host.sh_ok("coracle exec web -- mv /etc/kept /etc/shadow");
+}

@@ -1,0 +1,37 @@
+//! Rows about logs.
+
+use super::expect;
+use crate::support::{Host, LONG};
+
+pub(super) fn bad_queries_of_logs(host: &Host) {
+    expect(host, "coracle logs web --since garbage", 1, &["coracle: journalctl: Failed to parse timestamp"]);
+    expect(host, "coracle logs web -p foo", 1, &["coracle: journalctl: Unknown log level foo"]);
+    expect(host, "coracle logs web -g '('", 1, &["coracle: journalctl: Bad pattern \"(\""]);
+}
+
+pub(super) fn selections_of_logs(host: &Host) {
+    host.wait_until(LONG, "coracle logs web -u dbus.service | grep 'Started dbus.service'");
+    let units = expect(host, "coracle logs web -u dbus.service", 0, &[]);
+    assert!(!units.contains("systemd-logind.service"), "{units}");
+    let forward =
+        expect(host, "coracle logs web -u systemd-logind -u dbus.service -o short-unix", 0, &["logind"]);
+    let backward = expect(host, "coracle logs web -u systemd-logind -u dbus -r -o short-unix", 0, &[]);
+    let mut lines: Vec<&str> = backward.lines().collect();
+    let times = |lines: &[&str]| {
+        lines.iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(times(&lines).is_sorted_by(|one, next| one >= next), "{backward}");
+    lines.reverse();
+    assert_eq!(times(&lines), times(&forward.lines().collect::<Vec<_>>()));
+    let last = expect(host, "coracle logs web -r -n 1 -u dbus --no-pager", 0, &[]);
+    assert_eq!(last.lines().count(), 1, "{last}");
+    let found = expect(host, "coracle logs web -g Started -n 2 -o short-unix", 0, &[]);
+    let found: Vec<&str> = found.lines().collect();
+    assert!(found.len() == 2 && times(&found).is_sorted(), "{found:?}");
+    let boots = expect(host, "coracle logs bb --list-boots", 0, &["\n  0 "]);
+    assert!(boots.lines().all(|line| line.split_whitespace().count() == 4), "{boots}");
+    expect(host, "coracle logs nosuch --list-boots", 1, &["machine 'nosuch' does not exist"]);
+    host.sh_ok("id joe || useradd joe");
+    let refused = "hint: run it with sudo(8), or add the user to the group systemd-journal";
+    expect(host, "runuser -u joe -- coracle logs web", 1, &["insufficient permissions", refused]);
+}
