@@ -129,6 +129,7 @@ install: $(INSTALL_NEEDS)
 	for file in machines.d/*.toml; do
 		install -Dm644 "$$file" "$(sharedir)/doc/coracle/machines.d/$${file##*/}"
 	done
+	for file in examples/*; do install -Dm644 "$$file" "$(sharedir)/doc/coracle/examples/$${file##*/}"; done
 	install -Dm644 LICENSE "$(sharedir)/doc/coracle/LICENSE"
 	completion() {
 		local text

@@ -24,6 +24,7 @@ pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod logs;
 mod machine_ids;
+pub(crate) mod metrics;
 pub(crate) mod migrate;
 pub(crate) mod network;
 pub(crate) mod network_update;

@@ -144,10 +144,33 @@ pub(super) const KEYS: &[MountKey] = &[
     key!("target", target, Value::read, [Bind, Tmpfs, Overlay, Inaccessible]),
     key!("read-only", read_only, Value::read, [Bind, Overlay]),
     key!("recursive", recursive, Value::read, [Bind]),
-    key!("map-ids", map_ids, Value::read, [Bind, Overlay]),
+    MountKey {
+        name: "map-ids",
+        kinds: &[MountType::Bind, MountType::Overlay],
+        set: |entry, raw| {
+            entry.map_ids = Some(Value::read(raw)?);
+            Ok(())
+        },
+        show: |entry| entry.map_ids.as_ref().filter(|ids| !is_of_user(ids)).map(Value::show),
+    },
+    MountKey {
+        name: "map",
+        kinds: &[MountType::Bind],
+        set: |entry, raw| {
+            let RawValue::Text(text) = raw else { return Err(raw.expected("a map such as \"1001:1000\"")) };
+            entry.map_ids = Some(MountIds::new(text)?);
+            Ok(())
+        },
+        show: |entry| entry.map_ids.as_ref().filter(|ids| is_of_user(ids)).map(Value::show),
+    },
     key!("setuid", setuid, Value::read, [Bind, Overlay]),
     key!("options", options, Value::read, [Tmpfs]),
 ];
+
+/// Returns whether a mapping is of single users, which `map` shows.
+fn is_of_user(ids: &MountIds) -> bool {
+    matches!(ids, MountIds::User(..))
+}
 
 /// Returns the target of a bind mount that names none.
 ///
@@ -213,6 +236,7 @@ impl Value for MountIds {
             Self::Same => "true".into(),
             Self::Root => quoted("root"),
             Self::Owner => quoted("owner"),
+            Self::User(..) => quoted(&self.as_text()),
         }
     }
 }
@@ -278,7 +302,7 @@ fn build(
             read_only: entry.read_only.unwrap_or(false),
             recursive: entry.recursive.unwrap_or(true),
             // Off by default: a guest with root access to files of the host can create setuid programs there.
-            ids: match entry.map_ids.unwrap_or(MountIds::Host) {
+            ids: match entry.map_ids.clone().unwrap_or(MountIds::Host) {
                 MountIds::Same if users == Users::Host => MountIds::Host,
                 ids => ids,
             },

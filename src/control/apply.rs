@@ -9,7 +9,7 @@ use crate::config::snapshot::{self, Values};
 use crate::config::{self, Resolved};
 use crate::error::{Error, Result};
 use crate::host::systemd::units::resources::is_live;
-use crate::machine::mounts::{BindPath, MountIds, MountKind};
+use crate::machine::mounts::{BindPath, MountKind};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -169,7 +169,7 @@ fn unbind_removed(
     act: Act,
 ) -> Result<Vec<SettingChange>> {
     let name = &resolved.machine.name;
-    let bound = bind::list(paths, name)?;
+    let bound = bind::added(paths, name)?;
     let mut changes = Vec::new();
     for text in mounts.before.iter().filter(|text| !mounts.after.contains(text)) {
         let target = snapshot::mount_target(text);
@@ -215,12 +215,7 @@ fn bind_added(
                 read_only: *read_only,
                 setuid: *setuid,
                 make_target: true.into(),
-                map: match ids {
-                    MountIds::Host => bind::Map::Unmapped,
-                    MountIds::Same => bind::Map::Numbers,
-                    MountIds::Root => bind::Map::Root,
-                    MountIds::Owner => bind::Map::Owner,
-                },
+                map: ids.clone(),
             };
             bind::bind(paths, &request)?;
             started.entry("mount".into()).or_default().push(text.clone());

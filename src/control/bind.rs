@@ -1,12 +1,13 @@
 //! `bind` and `unbind`: bind mounts of the host's files in a running machine, with mapped ids. The list of
 //! bind mounts lasts until the guest reboots.
 
-use super::{freezer, guest_child, running, signal};
+use super::{defined, freezer, guest_child, running, signal};
 use crate::channel::{self, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::host::idmap;
 use crate::host::lock::{self, Held};
 use crate::host::probe::Tree;
+use crate::machine::mounts::{BindPath, MountIds, MountKind};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::paths::access::refuse_open;
@@ -20,53 +21,8 @@ use crate::sys::process::{self, Side};
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
-use std::path::Path;
-
-/// The mapping of the owners of files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Map {
-    /// No mapping: files have owners of the host, which the machine does not have.
-    Unmapped,
-    /// Every owner keeps its number.
-    Numbers,
-    /// The owner of the source is root inside; all other owners are nobody.
-    Root,
-    /// The owner of the source is the owner of the target inside; all other owners are nobody.
-    Owner,
-    /// This user of the host is that user inside; all other owners are nobody.
-    User(String, String),
-}
-
-impl Map {
-    /// Parses `ids`, `root`, `owner`, `none` or `USER:USER`.
-    ///
-    /// # Errors
-    /// Any other text.
-    pub(crate) fn new(text: &str) -> Result<Self> {
-        match (text, text.split_once(':')) {
-            ("none", _) => Ok(Self::Unmapped),
-            ("ids", _) => Ok(Self::Numbers),
-            ("root", _) => Ok(Self::Root),
-            ("owner", _) => Ok(Self::Owner),
-            (_, Some((outside, inside))) if !outside.is_empty() && !inside.is_empty() => {
-                Ok(Self::User(outside.to_owned(), inside.to_owned()))
-            }
-            _ => Err(Error::new(format!("'{text}' is not an id map")).with_hint(
-                "write ids, root, owner, none, or a user of the host and a user of the machine, for example 1001:1000",
-            )),
-        }
-    }
-
-    fn as_text(&self) -> String {
-        match self {
-            Self::Unmapped => "none".into(),
-            Self::Numbers => "ids".into(),
-            Self::Root => "root".into(),
-            Self::Owner => "owner".into(),
-            Self::User(outside, inside) => format!("{outside}:{inside}"),
-        }
-    }
-}
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 /// A request to create a bind mount.
 #[derive(Debug, Clone)]
@@ -84,7 +40,7 @@ pub(crate) struct BindRequest<'a> {
     /// Whether a missing target is created.
     pub(crate) make_target: MakeTarget,
     /// The mapping of owners.
-    pub(crate) map: Map,
+    pub(crate) map: MountIds,
 }
 
 /// Creates a bind mount.
@@ -146,7 +102,7 @@ pub(crate) fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
 /// host's root there.
 fn warn_open(request: &BindRequest<'_>, record: &Record, source: &Path) {
     let has_host_ids = record.id_base.is_none_or(|base| base == 0);
-    if request.read_only || request.map == Map::Unmapped && !has_host_ids {
+    if request.read_only || request.map == MountIds::Host && !has_host_ids {
         return;
     }
     if let Err(error) = refuse_open(source) {
@@ -157,23 +113,76 @@ fn warn_open(request: &BindRequest<'_>, record: &Record, source: &Path) {
     }
 }
 
-/// Lists the bind mounts of a running machine.
+/// A bind mount in the list. Serialised unchanged for `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ListedBind {
+    /// Its target inside the machine.
+    target: PathBuf,
+    /// Its source on the host.
+    source: PathBuf,
+    /// Whether it is read-only inside.
+    read_only: bool,
+    /// The mapping of user ids.
+    map: String,
+    /// `definition`, or `bind` for one that ends with this boot.
+    from: &'static str,
+}
+
+impl From<Binding> for ListedBind {
+    fn from(bound: Binding) -> Self {
+        let Binding { target, source, read_only, map, .. } = bound;
+        Self { target, source, read_only, map, from: "bind" }
+    }
+}
+
+/// Lists the bind mounts added to a running machine.
 ///
 /// # Errors
 /// The machine is not running.
-pub(crate) fn list(paths: &Paths, name: &Name) -> Result<Vec<Binding>> {
+pub(super) fn added(paths: &Paths, name: &Name) -> Result<Vec<Binding>> {
     let record = running(paths, name)?;
     binds::read(paths, name, record.leader.unwrap_or_default())
 }
 
-/// Returns the cells of a bind mount for the table: target, source, access, mapping.
-pub(crate) fn cells(binding: &Binding) -> Vec<String> {
-    let access = if binding.read_only { "read-only" } else { "read-write" };
+/// Lists the bind mounts of a machine: those of its definition, and if it is running those added since.
+///
+/// # Errors
+/// A missing machine, or an invalid definition of one that is not running.
+pub(crate) fn list(paths: &Paths, name: &Name) -> Result<Vec<ListedBind>> {
+    let added = added(paths, name);
+    let machine = match (defined(paths, name), &added) {
+        (Err(error), Err(_)) => return Err(error),
+        (machine, _) => machine.ok(),
+    };
+    let mounts = machine.map(|machine| machine.mounts.clone()).unwrap_or_default();
+    let defined = mounts.into_iter().filter_map(|mount| match mount.kind {
+        MountKind::Bind { source: BindPath::Host(source), read_only, ids, .. } => Some(ListedBind {
+            target: mount.target,
+            source,
+            read_only,
+            map: ids.as_text(),
+            from: "definition",
+        }),
+        _ => None,
+    });
+    let mut all: Vec<ListedBind> = defined.collect();
+    // 'apply' has mounted those that the definition has got since the start.
+    let new = added.unwrap_or_default().into_iter().map(ListedBind::from);
+    let new: Vec<_> = new.filter(|new| all.iter().all(|one| one.target != new.target)).collect();
+    all.extend(new);
+    Ok(all)
+}
+
+/// Returns the cells of a bind mount for the table: target, source, access, mapping, origin.
+pub(crate) fn cells(bound: &ListedBind) -> Vec<String> {
+    let access = if bound.read_only { "read-only" } else { "read-write" };
     vec![
-        binding.target.display().to_string(),
-        binding.source.display().to_string(),
+        bound.target.display().to_string(),
+        bound.source.display().to_string(),
         access.to_owned(),
-        binding.map.clone(),
+        bound.map.clone(),
+        bound.from.to_owned(),
     ]
 }
 
@@ -261,31 +270,23 @@ fn id_map(
         idmap::namespace(&[(outside.0, seen(inside.0), 1)], &[(outside.1, seen(inside.1), 1)]).map(Some)
     };
     match &request.map {
-        Map::Unmapped => Ok(None),
-        Map::Numbers if record.id_base.is_none() => Ok(None),
-        Map::Numbers => {
+        MountIds::Host => Ok(None),
+        MountIds::Same if record.id_base.is_none() => Ok(None),
+        MountIds::Same => {
             let all = [(0, base, crate::machine::users::RANGE_SIZE)];
             idmap::namespace(&all, &all).map(Some)
         }
-        Map::Root => single((stat.st_uid, stat.st_gid), (0, 0)),
-        Map::Owner => {
+        MountIds::Root => single((stat.st_uid, stat.st_gid), (0, 0)),
+        MountIds::Owner => {
             let owner = guest_child::read_tree(record, leader, |tree| tree.owner(request.target))
                 .map_err(|error| error.with_hint("create the target first: its owner is the mapped owner"))?;
             single((stat.st_uid, stat.st_gid), owner)
         }
-        Map::User(outside, inside) => {
-            let outside = user(&Tree::open(Path::new("/"))?, outside)?;
-            single(outside, guest_child::read_tree(record, leader, |tree| user(tree, inside))?)
+        MountIds::User(outside, inside) => {
+            let outside = Tree::open(Path::new("/"))?.user_ids(outside)?;
+            single(outside, guest_child::read_tree(record, leader, |tree| tree.user_ids(inside))?)
         }
     }
-}
-
-/// Returns user and group of a name, or of a number, which needs no entry in passwd(5).
-fn user(tree: &Tree, name: &str) -> Result<(u32, u32)> {
-    let user = tree.user(name)?;
-    // Without an entry in passwd(5) the number is also the group's.
-    let is_listed = user.name != name || name.parse::<u32>().is_err();
-    Ok((user.uid, if is_listed || user.uid == 0 { user.gid } else { user.uid }))
 }
 
 /// Returns the kernel's id of the topmost mount at a path of the guest.

@@ -1,8 +1,13 @@
 //! Resource usage of machines: counters of their cgroups and links. Called by `stats` and `top`. A value that
 //! the kernel does not count is `None`, not zero.
 
-use super::list::read_number;
+use super::list::{self, Include, read_number};
+use super::metrics::{self, MetricsFormat};
+use crate::config;
+use crate::error::Result;
 use crate::host::cgroup;
+use crate::machine::name::Name;
+use crate::paths::Paths;
 use crate::state::record::Record;
 use serde::Serialize;
 use std::path::Path;
@@ -74,6 +79,23 @@ pub(crate) fn sample(record: &Record) -> Sample {
         sample.net_sent = counter("rx_bytes");
     }
     sample
+}
+
+/// Returns metrics of the named machines, or of all machines if `names` is empty.
+///
+/// # Errors
+/// A named machine that does not exist, or a directory of definitions that cannot be read.
+pub(crate) fn metrics(paths: &Paths, names: &[Name], format: MetricsFormat) -> Result<String> {
+    let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted.as_str() == name);
+    let mut machines = list::rows(paths, Include::Defined)?;
+    machines.retain(|machine| is_wanted(&machine.name));
+    let is_missing = |name: &&Name| machines.iter().all(|machine| machine.name != name.as_str());
+    if let Some(missing) = names.iter().find(is_missing) {
+        return Err(config::missing(paths, missing));
+    }
+    let records = Record::all(paths).into_iter().filter(|record| is_wanted(record.name.as_str()));
+    let samples: Vec<Sample> = records.filter(Record::is_alive).map(|record| sample(&record)).collect();
+    Ok(metrics::text(&machines, &samples, format))
 }
 
 fn of_cgroup(cgroup: &Path) -> Sample {
@@ -151,76 +173,6 @@ fn process(pid: u32) -> Option<Process> {
     })
 }
 
-/// A metric of OpenMetrics: name, unit, help, type, and value in a sample.
-type Metric = (&'static str, &'static str, &'static str, MetricType, fn(&Sample) -> Option<f64>);
-
-/// The type of a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum MetricType {
-    Counter,
-    Gauge,
-}
-
-#[expect(clippy::cast_precision_loss, reason = "the format has numbers of this precision")]
-fn float(value: Option<u64>) -> Option<f64> {
-    value.map(|value| value as f64)
-}
-
-const METRICS: [Metric; 14] = [
-    ("cpu", "seconds", "Processor time.", MetricType::Counter, |s| float(s.cpu).map(|micros| micros / 1e6)),
-    ("cpu_throttled", "seconds", "Time throttled by the quota.", MetricType::Counter, |s| {
-        float(s.cpu_throttled).map(|micros| micros / 1e6)
-    }),
-    ("memory", "bytes", "Memory in use.", MetricType::Gauge, |s| float(s.memory)),
-    ("memory_limit", "bytes", "Limit of memory.", MetricType::Gauge, |s| float(s.memory_max)),
-    ("swap", "bytes", "Swap in use.", MetricType::Gauge, |s| float(s.swap)),
-    ("oom_kills", "", "Kills by the out-of-memory killer.", MetricType::Counter, |s| {
-        float(s.out_of_memory_kills)
-    }),
-    ("io_read", "bytes", "Read from block devices.", MetricType::Counter, |s| float(s.io_read)),
-    ("io_written", "bytes", "Written to block devices.", MetricType::Counter, |s| float(s.io_written)),
-    ("network_received", "bytes", "Received over the link.", MetricType::Counter, |s| float(s.net_received)),
-    ("network_sent", "bytes", "Sent over the link.", MetricType::Counter, |s| float(s.net_sent)),
-    ("tasks", "", "Tasks.", MetricType::Gauge, |s| float(s.tasks)),
-    (
-        "pressure_cpu",
-        "ratio",
-        "Share of the last 10 s with a task waiting for the processor.",
-        MetricType::Gauge,
-        |s| s.pressure_cpu.map(|percent| percent / 100.0),
-    ),
-    (
-        "pressure_memory",
-        "ratio",
-        "Share of the last 10 s with a task waiting for memory.",
-        MetricType::Gauge,
-        |s| s.pressure_memory.map(|percent| percent / 100.0),
-    ),
-    ("pressure_io", "ratio", "Share of the last 10 s with a task waiting for I/O.", MetricType::Gauge, |s| {
-        s.pressure_io.map(|percent| percent / 100.0)
-    }),
-];
-
-/// Formats samples as OpenMetrics text. Names of machines need no escapes.
-pub(crate) fn metrics(samples: &[Sample]) -> String {
-    let mut text = String::new();
-    for (name, unit, help, kind, value) in METRICS {
-        let name = if unit.is_empty() { format!("coracle_{name}") } else { format!("coracle_{name}_{unit}") };
-        let (word, suffix) = if kind == MetricType::Counter { ("counter", "_total") } else { ("gauge", "") };
-        text.push_str(&format!("# TYPE {name} {word}\n"));
-        if !unit.is_empty() {
-            text.push_str(&format!("# UNIT {name} {unit}\n"));
-        }
-        text.push_str(&format!("# HELP {name} {help}\n"));
-        for sample in samples {
-            if let Some(value) = value(sample) {
-                text.push_str(&format!("{name}{suffix}{{machine=\"{}\"}} {value}\n", sample.name));
-            }
-        }
-    }
-    text + "# EOF\n"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,9 +189,5 @@ mod tests {
         assert_eq!((sample.cpu, sample.cpu_system, sample.memory), (Some(2_500_000), Some(7), None));
         assert_eq!((sample.io_read, sample.io_written, sample.tasks_max), (Some(15), Some(21), None));
         assert_eq!(sample.pressure_cpu, Some(12.5));
-        let text = metrics(&[sample]);
-        assert!(text.contains("# TYPE coracle_cpu_seconds counter\n# UNIT coracle_cpu_seconds seconds\n"));
-        assert!(text.contains("\ncoracle_cpu_seconds_total{machine=\"web\"} 2.5\n"), "{text}");
-        assert!(!text.contains("coracle_memory_bytes{") && text.ends_with("# EOF\n"));
     }
 }

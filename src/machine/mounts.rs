@@ -1,5 +1,6 @@
 //! Further mounts of a machine.
 
+use crate::error::{Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -93,7 +94,7 @@ pub(crate) enum BindPath {
 }
 
 /// The owners of the files of a bind mount inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MountIds {
     /// Those of the host.
     Host,
@@ -103,6 +104,40 @@ pub(crate) enum MountIds {
     Root,
     /// The owner of the source is the owner of the mount point; all other owners are nobody.
     Owner,
+    /// This user of the host, by name or number, is that user of the machine; all other owners are nobody.
+    User(String, String),
+}
+
+impl MountIds {
+    /// Parses `ids`, `root`, `owner`, `none` or `USER:USER`.
+    ///
+    /// # Errors
+    /// Any other text.
+    pub(crate) fn new(text: &str) -> Result<Self> {
+        match (text, text.split_once(':')) {
+            ("none", _) => Ok(Self::Host),
+            ("ids", _) => Ok(Self::Same),
+            ("root", _) => Ok(Self::Root),
+            ("owner", _) => Ok(Self::Owner),
+            (_, Some((outside, inside))) if !outside.is_empty() && !inside.is_empty() => {
+                Ok(Self::User(outside.to_owned(), inside.to_owned()))
+            }
+            _ => Err(Error::new(format!("'{text}' is not an id map")).with_hint(
+                "write ids, root, owner, none, or a user of the host and a user of the machine, for example 1001:1000",
+            )),
+        }
+    }
+
+    /// Returns the text that [`MountIds::new`] parses.
+    pub(crate) fn as_text(&self) -> String {
+        match self {
+            Self::Host => "none".into(),
+            Self::Same => "ids".into(),
+            Self::Root => "root".into(),
+            Self::Owner => "owner".into(),
+            Self::User(outside, inside) => format!("{outside}:{inside}"),
+        }
+    }
 }
 
 /// The path of a layer.

@@ -27,7 +27,8 @@ impl MountMap {
     }
 }
 
-/// The owners of the source and of the target of a bind mount, as processes of the host see them.
+/// The owners of the source and of the target of a bind mount, as processes of the host see them; for a map of
+/// users, the two users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BindOwners {
     /// User and group of the source.
@@ -87,17 +88,17 @@ impl MountMaps {
     pub(super) fn of_bind(
         &mut self,
         mount: &Mount,
-        ids: MountIds,
+        ids: &MountIds,
         facts: &Facts,
         count: u32,
     ) -> Option<usize> {
         let root = (facts.owner(), facts.owner());
         let owners = facts.bind_owners.iter().find(|(target, _)| *target == mount.target);
         match (ids, owners) {
-            (MountIds::Host, _) | (MountIds::Root | MountIds::Owner, None) => None,
+            (MountIds::Host, _) | (MountIds::Root | MountIds::Owner | MountIds::User(..), None) => None,
             (MountIds::Same, _) => self.of_host(facts, count),
             (MountIds::Root, Some((_, owners))) => Some(self.number(MountMap::of_owner(owners.source, root))),
-            (MountIds::Owner, Some((_, owners))) => {
+            (MountIds::Owner | MountIds::User(..), Some((_, owners))) => {
                 Some(self.number(MountMap::of_owner(owners.source, owners.target)))
             }
         }

@@ -59,7 +59,7 @@ fn step(number: usize, mount: &Mount, facts: &Facts, count: u32, maps: &mut Moun
             depth: if *recursive { Depth::Tree } else { Depth::One },
             // Files of the machine have its ids already.
             ids: match source {
-                BindPath::Host(_) => maps.of_bind(mount, *ids, facts, count),
+                BindPath::Host(_) => maps.of_bind(mount, ids, facts, count),
                 BindPath::Inside(_) | BindPath::Temporary => None,
             },
             missing: IfMissing::Create,

@@ -140,11 +140,15 @@ fn bind_owners(
     };
     let points = tree.mount_points(machine.mounts.len());
     let owners = |(mount, point): (&Mount, &PathBuf)| {
-        let MountKind::Bind { source: BindPath::Host(source), ids: MountIds::Root | MountIds::Owner, .. } =
-            &mount.kind
-        else {
+        let MountKind::Bind { source: BindPath::Host(source), ids: map, .. } = &mount.kind else {
             return None;
         };
+        if let MountIds::User(outside, inside) = map {
+            return Some(user_owners(tree, outside, inside, base).map(|of| (mount.target.clone(), of)));
+        }
+        if !matches!(map, MountIds::Root | MountIds::Owner) {
+            return None;
+        }
         let stat = rustix::fs::stat(source);
         let stat = stat.context(|| format!("cannot look at bind source '{}'", source.display()));
         let target = tree.owner(point).map_or((base, base), |(user, group)| (seen(user), seen(group)));
@@ -152,6 +156,15 @@ fn bind_owners(
         Some(stat.map(|stat| (mount.target.clone(), of(stat))))
     };
     machine.mounts.iter().zip(&points).filter_map(owners).collect()
+}
+
+/// Returns the users that a bind mount maps.
+fn user_owners(tree: &Tree, outside: &str, inside: &str, base: u32) -> Result<BindOwners> {
+    let (user, group) = tree.user_ids(inside)?;
+    Ok(BindOwners {
+        source: Tree::open(Path::new("/"))?.user_ids(outside)?,
+        target: (base.saturating_add(user), base.saturating_add(group)),
+    })
 }
 
 /// Returns the configuration for the guest's networkd of the interface with addresses from Coracle.

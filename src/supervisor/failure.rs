@@ -37,8 +37,8 @@ pub(crate) fn record_exit(state: &SupervisorState, exit: Exit, why: &str, consol
         time,
         uptime_ms: Some(time.saturating_sub(state.record.started) / 1000),
         step: state.record.phase.as_str().into(),
-        cause: why.to_owned(),
-        hint: Some(hint(exit, name)),
+        cause: cause(why, &console),
+        hint: Some(hint(exit, name, &console)),
         exit_status: if let Exit::Exited(status) = exit { Some(status) } else { None },
         signal: if let Exit::Killed(signal) = exit { Some(signal) } else { None },
         out_of_memory: exit == Exit::OutOfMemory,
@@ -102,8 +102,21 @@ fn now() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn hint(exit: Exit, name: &Name) -> String {
+/// Returns whether the guest reports on its console that it gets no inotify instance.
+fn lacks_inotify(console: &[String]) -> bool {
+    console.iter().any(|line| line.contains("inotify") && line.contains("Too many open files"))
+}
+
+fn cause(why: &str, console: &[String]) -> String {
+    if lacks_inotify(console) { format!("inotify instances exhausted: {why}") } else { why.to_owned() }
+}
+
+fn hint(exit: Exit, name: &Name, console: &[String]) -> String {
     match exit {
+        _ if lacks_inotify(console) => {
+            "sysctl -w fs.inotify.max_user_instances=8192, and write it to /etc/sysctl.d/90-coracle.conf"
+                .into()
+        }
         Exit::OutOfMemory => "raise resources.memory-max or reduce the load".into(),
         Exit::Killed(libc::SIGSYS) => {
             "its filter denies a system call: allow it with security.syscalls.allow".into()
@@ -131,6 +144,18 @@ fn failed_units(console: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exhausted_inotify_instances_are_the_cause() {
+        let name = Name::new("m7").unwrap();
+        let line = "Failed to create control group inotify object: Too many open files".to_owned();
+        let console = [line, "Failed to allocate manager object: Too many open files".into()];
+        assert_eq!(cause("PID 1 exited", &console), "inotify instances exhausted: PID 1 exited");
+        assert!(
+            hint(Exit::Exited(255), &name, &console).starts_with("sysctl -w fs.inotify.max_user_instances=")
+        );
+        assert_eq!(cause("PID 1 exited", &console[1..]), "PID 1 exited");
+    }
 
     #[test]
     fn failed_units_are_read_from_the_console() {

@@ -37,6 +37,7 @@ const ROWS: &[Row] = &[
     ("a definition is edited, checked and compared", definitions::edited_definitions),
     ("failed units of a guest are reported", guest::failed_units),
     ("the addresses of a guest at a bridge are shown, and missing ones reported", guest::addresses),
+    ("a bind mount of the definition maps a user", inside::maps_of_definitions),
     ("list tells of machines that it does not show", life::lists_on_a_terminal),
 ];
 

@@ -1,6 +1,7 @@
 //! Reports on running machines: `stats`, `top` on a terminal, `inspect`, and completions of machine names.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::support::{Host, Snapshot};
@@ -12,6 +13,12 @@ fn says(text: &str, expected: &[&str]) {
     for expected in expected {
         assert!(text.contains(expected), "no '{expected}' in\n{text}");
     }
+}
+
+/// Returns a file of `examples/`.
+fn example(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    std::fs::read_to_string(&file).expect("an example")
 }
 
 #[test]
@@ -30,6 +37,30 @@ fn stats_count_what_machines_use() {
     assert!(cpu() > before + 0.05, "{before} {}", cpu());
     let text = host.coracle(&["stats", "--metrics"]);
     says(&text, &["# TYPE coracle_cpu_seconds counter", "coracle_tasks{machine=\"other\"} ", "# EOF"]);
+    host.coracle(&["stop", "other"]);
+    let text = host.coracle(&["stats", "--metrics=prometheus"]);
+    let states = [
+        "coracle_machine_state{machine=\"busybox\",state=\"running\"} 1\n",
+        "coracle_machine_state{machine=\"other\",state=\"running\"} 0\n",
+        "coracle_machine_state{machine=\"other\",state=\"stopped\"} 1\n",
+        "coracle_machine_start_time_seconds{machine=\"busybox\"} 1",
+        "# TYPE coracle_cpu_seconds_total counter\ncoracle_cpu_seconds_total{machine=\"busybox\"} ",
+    ];
+    says(&text, &states);
+    assert!(!text.contains("start_time_seconds{machine=\"other\"}"), "{text}");
+    let other = host.coracle(&["stats", "--metrics=prometheus", "other"]);
+    assert!(other.contains("machine=\"other\"") && !other.contains("busybox"), "{other}");
+    assert_eq!(host.exec(&["coracle", "stats", "--metrics", "nosuch"]).status, 1);
+    // The example writes a file that the collector reads whole.
+    host.sh_ok("mkdir -p /var/lib/prometheus/node-exporter");
+    for unit in ["coracle-metrics.service", "coracle-metrics.timer"] {
+        host.write(&format!("/etc/systemd/system/{unit}"), &example(unit));
+    }
+    host.sh_ok("systemctl daemon-reload && systemctl enable --now coracle-metrics.timer");
+    let file = "/var/lib/prometheus/node-exporter/coracle.prom";
+    host.wait_until(SHORT, &format!("grep -q 'machine=\"other\",state=\"stopped\"}} 1' {file}"));
+    host.sh_ok("systemctl disable --now coracle-metrics.timer");
+    host.coracle(&["start", "other"]);
     let json = host.coracle(&["stats", "other", "--json"]);
     says(&json, &["\"name\": \"other\"", "\"memory\": null", "\"net-received\": "]);
     assert!(!json.contains("\"busybox\""), "{json}");

@@ -3,6 +3,7 @@
 use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::bind;
+use crate::machine::mounts::MountIds;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 /// Bind-mount a file or directory of the host in a running machine, or list bind mounts
 ///
 /// The mount exists until it is removed or the machine stops or reboots. Define permanent mounts in the
-/// definition.
+/// definition. FROM in the list is 'definition' for these and 'bind' for the others.
 #[derive(Debug, Args)]
 pub struct BindArgs {
     /// The machine
@@ -38,8 +39,8 @@ pub struct BindArgs {
     /// inside; 'owner', the owner of the source is the owner of the mount point inside; USER:USER, a user of
     /// the host is a user of the machine; with these three all other owners are nobody. 'none', all files
     /// have host ids
-    #[arg(long, value_name = "ids|root|owner|none|USER:USER", default_value = "ids", value_parser = bind::Map::new)]
-    map: bind::Map,
+    #[arg(long, value_name = "ids|root|owner|none|USER:USER", default_value = "ids", value_parser = MountIds::new)]
+    map: MountIds,
 
     /// Print JSON
     #[arg(long)]
@@ -72,7 +73,7 @@ impl BindArgs {
         if self.json {
             output::json(&list)?;
         } else {
-            let columns = ["TARGET", "SOURCE", "ACCESS", "MAP"].map(|name| (name, Align::Left));
+            let columns = ["TARGET", "SOURCE", "ACCESS", "MAP", "FROM"].map(|name| (name, Align::Left));
             let rows: Vec<Vec<String>> = list.iter().map(bind::cells).collect();
             output::text(&output::table(&columns, &rows, Legend::Shown))?;
         }

@@ -3,6 +3,7 @@
 use super::VerbResult;
 use crate::cli::arguments::RunningMachines;
 use crate::cli::output::{self, Align, Legend};
+use crate::control::metrics::MetricsFormat;
 use crate::control::running_records;
 use crate::control::stats::{self, Sample};
 use crate::machine::size::rounded as size;
@@ -19,19 +20,29 @@ pub struct StatsArgs {
     #[arg(long, conflicts_with = "metrics")]
     json: bool,
 
-    /// Print OpenMetrics text
-    #[arg(long)]
-    metrics: bool,
+    /// Print metrics, also of machines that are not running: as OpenMetrics text, or in the text format of
+    /// Prometheus for its textfile collector
+    #[arg(
+        long,
+        value_name = "openmetrics|prometheus",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "openmetrics",
+        value_parser = format
+    )]
+    metrics: Option<MetricsFormat>,
 }
 
 impl StatsArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        if let Some(format) = self.metrics {
+            output::text(&stats::metrics(paths, &self.machines.names, format)?)?;
+            return Ok(0);
+        }
         let samples: Vec<Sample> =
             running_records(paths, &self.machines.names)?.iter().map(stats::sample).collect();
         if self.json {
             output::json(&samples)?;
-        } else if self.metrics {
-            output::text(&stats::metrics(&samples))?;
         } else {
             let columns = ["NAME", "CPU", "MEMORY", "READ", "WRITTEN", "RECEIVED", "SENT", "TASKS"];
             let align = |name: &'static str| (name, if name == "NAME" { Align::Left } else { Align::Right });
@@ -39,6 +50,14 @@ impl StatsArgs {
             output::text(&output::table(&columns.map(align), &rows, Legend::Shown))?;
         }
         Ok(0)
+    }
+}
+
+fn format(text: &str) -> std::result::Result<MetricsFormat, &'static str> {
+    match text {
+        "openmetrics" => Ok(MetricsFormat::OpenMetrics),
+        "prometheus" => Ok(MetricsFormat::Prometheus),
+        _ => Err("write openmetrics or prometheus"),
     }
 }
 

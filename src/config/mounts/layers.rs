@@ -96,10 +96,10 @@ pub(super) fn build(paths: &Paths, entry: &MountEntry, origin: &Origin, users: U
         return Err(Error::new("an overlay requires two directories")
             .with_hint("bind a single directory with type = \"bind\""));
     }
-    let map_ids = match entry.map_ids.unwrap_or(MountIds::Same) {
+    let map_ids = match entry.map_ids.as_ref().unwrap_or(&MountIds::Same) {
         MountIds::Host => false,
         MountIds::Same => users != Users::Host,
-        MountIds::Root | MountIds::Owner => {
+        MountIds::Root | MountIds::Owner | MountIds::User(..) => {
             return Err(Error::new("'map-ids' of an overlay is true or false"));
         }
     };

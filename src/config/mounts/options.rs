@@ -14,9 +14,13 @@ use std::path::PathBuf;
 pub(crate) fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
     let parts = fields(text)?;
     let (source, target, options) = match parts.as_slice() {
-        [source] => (source, None, ""),
-        [source, target] => (source, Some(target), ""),
-        [source, target, options] => (source, Some(target), options.as_str()),
+        [source] => (source, None, String::new()),
+        [source, target] => (source, Some(target), String::new()),
+        [source, target, options] => (source, Some(target), options.clone()),
+        // The users of a map.
+        [source, target, options, rest] if options.contains("map=") => {
+            (source, Some(target), format!("{options}:{rest}"))
+        }
         _ => {
             return Err(Error::new(format!("{} has too many fields", quoted(text)))
                 .with_hint("write SOURCE[:TARGET[:OPTIONS]]; write '\\:' for a colon in a path"));
@@ -48,10 +52,13 @@ pub(crate) fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
             "idmap" => mount.map_ids = Some(MountIds::Same),
             "rootidmap" => mount.map_ids = Some(MountIds::Root),
             "owneridmap" => mount.map_ids = Some(MountIds::Owner),
-            other => {
-                return Err(Error::new(format!("unknown bind option {}", quoted(other)))
-                    .with_hint("use rbind, norbind, idmap, noidmap, rootidmap, owneridmap"));
-            }
+            other => match other.strip_prefix("map=") {
+                Some(map) => mount.map_ids = Some(MountIds::new(map)?),
+                None => {
+                    return Err(Error::new(format!("unknown bind option {}", quoted(other)))
+                        .with_hint("use rbind, norbind, idmap, noidmap, rootidmap, owneridmap, map=MAP"));
+                }
+            },
         }
     }
     Ok(mount)
@@ -187,6 +194,8 @@ mod tests {
             ("idmap", MountIds::Same),
             ("rootidmap", MountIds::Root),
             ("owneridmap", MountIds::Owner),
+            ("map=ids", MountIds::Same),
+            ("map=1001:1000", MountIds::User("1001".into(), "1000".into())),
         ] {
             assert_eq!(bind(&format!("/a:/b:{option}"), false).unwrap().map_ids, Some(ids));
         }

@@ -22,6 +22,17 @@ impl Tree {
         User { home, ..user }
     }
 
+    /// Returns user and group of a name, or of a number, which needs no entry in passwd(5): then the number is
+    /// also the group's.
+    ///
+    /// # Errors
+    /// There is no such user.
+    pub(crate) fn user_ids(&self, name: &str) -> Result<(u32, u32)> {
+        let user = self.listed_user(name)?;
+        let is_listed = user.name != name || name.parse::<u32>().is_err();
+        Ok((user.uid, if is_listed || user.uid == 0 { user.gid } else { user.uid }))
+    }
+
     /// Looks up a user like [`Tree::user`], with the home of passwd(5) even if it is missing.
     ///
     /// # Errors

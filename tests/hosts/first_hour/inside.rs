@@ -79,3 +79,36 @@ pub(super) fn terminals_are_left(host: &Host) {
     assert!(passed.status == 0 && passed.stdout.contains("035 035 035"), "{passed}");
     host.sh_ok("coracle exec web -- mv /etc/kept /etc/shadow");
 }
+
+pub(super) fn maps_of_definitions(host: &Host) {
+    host.sh_ok("useradd -u 1001 sam; chmod 700 /srv; mkdir /srv/sam; mount -t tmpfs -o mode=755 sam /srv/sam; echo text >/srv/sam/file; chown -R 1001:1001 /srv/sam");
+    let owners = "coracle exec bb -- stat -c %u:%g /data/file";
+    let listed = "/data   /srv/sam  read-write  sam:7  definition\n";
+    // By 'set', and by the key of a definition; both survive a reboot.
+    expect(host, "coracle set bb mount=/srv/sam:/data:map=sam:7", 0, &[]);
+    expect(
+        host,
+        "coracle restart bb && coracle bind bb",
+        0,
+        &["TARGET  SOURCE    ACCESS      MAP    FROM\n", listed],
+    );
+    expect(host, owners, 0, &["7:7\n"]);
+    expect(host, "coracle exec -u 7:7 bb -- touch /data/new && stat -c %u /srv/sam/new", 0, &["1001\n"]);
+    expect(host, "coracle set bb mount=", 0, &[]);
+    let mount = "[[mount]]\nsource = \"/srv/sam\"\ntarget = \"/data\"\n";
+    for (map, seen) in
+        [("sam:7", "7:7\n"), ("root", "0:0\n"), ("ids", "1001:1001\n"), ("none", "65534:65534\n")]
+    {
+        host.define("bb", &format!("{mount}map = \"{map}\"\n"));
+        expect(host, &format!("coracle restart bb && {owners}"), 0, &[seen]);
+    }
+    host.define("bb", &format!("{mount}map = \"nosuch:7\"\n"));
+    expect(host, "coracle check bb", 0, &[]);
+    host.define("bb", &format!("{mount}map = \"sam\"\n"));
+    expect(host, "coracle check bb", 1, &["'sam' is not an id map", "for example 1001:1000"]);
+    host.sh_ok("rm /etc/coracle/machines.d/bb.toml && coracle restart bb");
+    // A mount of 'bind' ends with the boot.
+    expect(host, "coracle bind bb /srv/sam /mnt --mkdir --map=1001:7 && coracle bind bb", 0, &["1001:7  bind\n"]);
+    expect(host, "coracle bind --json bb", 0, &["\"from\": \"bind\""]);
+    host.sh_ok("coracle unbind bb /mnt; umount /srv/sam; rmdir /srv/sam; chmod 755 /srv; userdel sam");
+}
