@@ -13,6 +13,7 @@ pub(crate) mod command;
 pub(crate) mod console;
 pub(crate) mod credentials;
 pub mod definition_files;
+pub(crate) mod dependencies;
 pub(crate) mod drop_in;
 pub(crate) mod explain;
 mod groups;

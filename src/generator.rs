@@ -7,6 +7,7 @@ mod activation;
 use crate::config;
 use crate::error::{Context, Result};
 use crate::machine::Machine;
+use crate::machine::dependencies::Dependencies;
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::machine::unit_name::{self, DROP_IN_OF_NSPAWN, ServiceTemplate};
@@ -85,7 +86,9 @@ pub(crate) fn drop_in(machine: &Machine) -> String {
         // Started again together with the machine, so that its ports activate it after a stop.
         line("[Unit]\nWants", &unit_name::on_demand_socket(&machine.name));
     }
+    dependencies(&machine.dependencies, &mut line);
     line("\n[Service]\nTimeoutStopSec", &seconds(machine.boot.stop_timeout.saturating_add(CLEANUP_TIME)));
+    restarts(&machine.dependencies, &mut line);
     let numbers = [
         ("MemoryMax", limits.memory_max),
         ("MemoryHigh", limits.memory_high),
@@ -113,6 +116,33 @@ pub(crate) fn drop_in(machine: &Machine) -> String {
         line("CPUQuota", &format_args!("{percent}%"));
     }
     text
+}
+
+/// Writes a line `KEY=VALUE` of a unit.
+type Line<'a> = dyn FnMut(&str, &dyn std::fmt::Display) + 'a;
+
+/// Writes the dependencies of a unit.
+fn dependencies(dependencies: &Dependencies, line: &mut Line<'_>) {
+    let Dependencies { after, before, wants, requires, .. } = dependencies;
+    let keys = [("After", after), ("Before", before), ("Wants", wants), ("Requires", requires)];
+    for (number, (key, all)) in keys.into_iter().filter(|(_, all)| !all.is_empty()).enumerate() {
+        let units: Vec<String> = all.iter().map(|one| one.unit().replace('%', "%%")).collect();
+        let section = if number == 0 { "[Unit]\n" } else { "" };
+        line(&format!("{section}{key}"), &units.join(" "));
+    }
+}
+
+/// Writes when systemd starts a machine again, and the delays.
+fn restarts(dependencies: &Dependencies, line: &mut Line<'_>) {
+    if let Some(restart) = dependencies.restart {
+        line("Restart", &restart.as_str());
+    }
+    if let Some(delay) = dependencies.restart_delay {
+        line("RestartSec", &seconds(delay));
+    }
+    if let Some(delay) = dependencies.start_delay.filter(|delay| !delay.is_zero()) {
+        line("ExecStartPre", &format_args!("sleep {}", delay.as_secs_f64()));
+    }
 }
 
 /// Writes the units of all machines, and passes failures to `report`.
@@ -254,6 +284,7 @@ mod tests {
             security: machine::security::Security::default(),
             identity: machine::identity::Identity::default(),
             journal: machine::journal::Journal::default(),
+            dependencies: machine::dependencies::Dependencies::default(),
             resources: Resources {
                 memory_max: Some(512 << 20),
                 cpu_quota: Some(150),

@@ -7,6 +7,7 @@ pub mod command;
 pub mod console;
 pub mod contract;
 pub mod credentials;
+pub mod dependencies;
 pub(crate) mod descriptor_name;
 pub mod egress;
 pub(crate) mod hash;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub(crate) identity: identity::Identity,
     /// Its journal.
     pub(crate) journal: journal::Journal,
+    /// The dependencies of its unit.
+    pub(crate) dependencies: dependencies::Dependencies,
     /// Its resource limits.
     pub(crate) resources: resources::Resources,
     /// Its console.

@@ -78,6 +78,12 @@ impl Paths {
         .map(|directory| self.join(directory))
     }
 
+    /// Returns whether a unit is enabled by the link of a target (systemd.unit(5), `WantedBy=`).
+    pub(crate) fn is_wanted(&self, unit: &str, target: &str) -> bool {
+        let link = Path::new(&format!("{target}.wants")).join(unit);
+        self.unit_directories().iter().any(|directory| directory.join(&link).is_symlink())
+    }
+
     /// Returns a path of [`Self::join`] without the root.
     pub(crate) fn strip(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.root).map_or_else(|_| path.to_owned(), |path| Path::new("/").join(path))

@@ -5,6 +5,7 @@ use crate::control::copy::{self, LinkMode, Replace};
 use crate::control::{exec, start};
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
+use crate::paths::Paths;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -37,8 +38,12 @@ pub(crate) struct RunningMachines {
 #[derive(Debug, Args)]
 pub(crate) struct StartOptions {
     /// The machines
-    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    #[arg(value_name = "NAME", required_unless_present = "all", value_parser = Name::new)]
     pub(crate) names: Vec<Name>,
+
+    /// All machines that start at boot, in the order of their definitions
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
 
     /// Wait until the guest is ready, until PID 1 is executed, or not at all; by default as the definition
     /// sets
@@ -47,6 +52,14 @@ pub(crate) struct StartOptions {
 }
 
 impl StartOptions {
+    /// Returns the named machines, or all enabled ones.
+    ///
+    /// # Errors
+    /// A directory of definitions that cannot be read.
+    pub(crate) fn names(&self, paths: &Paths) -> Result<Vec<Name>> {
+        if self.all { start::enabled(paths) } else { Ok(self.names.clone()) }
+    }
+
     /// Returns the event to wait for.
     pub(crate) fn wait(&self) -> start::StartWait {
         match self.wait {

@@ -7,6 +7,7 @@ use super::bound_users::BoundUsersSettings;
 use super::command::CommandSettings;
 use super::console::ConsoleSettings;
 use super::credentials::CredentialsSettings;
+use super::dependencies::DependencySettings;
 use super::identity::IdentitySettings;
 use super::journal::JournalSettings;
 use super::mounts::MountsSettings;
@@ -92,6 +93,8 @@ features! {
     identity: IdentitySettings;
     /// `[journal]`.
     journal: JournalSettings;
+    /// `[unit]`.
+    dependencies: DependencySettings;
     /// The console.
     console: ConsoleSettings;
     /// The unit and machined.

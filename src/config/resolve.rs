@@ -106,6 +106,7 @@ fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Resu
         security: settings.security.build(profile, settings.command.boot.required("boot")?)?,
         identity: settings.identity.build(),
         journal: settings.journal.build(paths)?,
+        dependencies: settings.dependencies.build()?,
         resources: settings.resources.build(),
         console: settings.console.build()?,
         register: settings.unit.register.required("register")?,

@@ -1,7 +1,7 @@
 //! `coracle list`: running machines from their state records and cgroups, and on request all defined
 //! machines.
 
-use super::{block_on, guest_addresses, guest_states, now};
+use super::{block_on, guest_addresses, guest_states, now, start};
 use crate::config;
 use crate::error::Result;
 use crate::host::cgroup;
@@ -48,6 +48,8 @@ pub(crate) struct MachineSummary {
     pub(crate) unit: Option<String>,
     /// Its root directory.
     pub(crate) root: Option<PathBuf>,
+    /// Whether it starts at boot. `None` if the list has running machines only.
+    pub(crate) enabled: Option<bool>,
     /// Features that are not confined.
     pub(crate) unconfined: Vec<String>,
     /// Whether its supervisor is older than the installed program.
@@ -55,8 +57,8 @@ pub(crate) struct MachineSummary {
 }
 
 /// The columns of the table.
-pub(crate) const COLUMNS: [&str; 9] =
-    ["NAME", "STATE", "INIT", "LEADER", "ADDRESSES", "MEMORY", "TASKS", "UPTIME", "UNCONFINED"];
+pub(crate) const COLUMNS: [&str; 10] =
+    ["NAME", "STATE", "BOOT", "INIT", "LEADER", "ADDRESSES", "MEMORY", "TASKS", "UPTIME", "UNCONFINED"];
 
 impl MachineSummary {
     /// Returns the cells of [`COLUMNS`].
@@ -66,6 +68,7 @@ impl MachineSummary {
         vec![
             self.name.clone(),
             self.shown_state().to_owned(),
+            or_dash(self.enabled.map(|enabled| if enabled { "enabled" } else { "disabled" }.to_owned())),
             or_dash(self.init.clone()),
             or_dash(self.leader.map(|leader| leader.to_string())),
             joined(self.addresses.iter().map(IpAddr::to_string).collect()),
@@ -136,6 +139,7 @@ impl MachineSummary {
             uptime: is_alive.then(|| now().saturating_sub(record.started) / 1_000_000),
             unit: record.unit.clone(),
             root: Some(record.root.clone()),
+            enabled: None,
             unconfined: record.unconfined_now(),
             outdated: is_alive && record.replaced_program().is_some(),
         }
@@ -164,6 +168,7 @@ impl MachineSummary {
             uptime: None,
             unit: Some(unit),
             root: None,
+            enabled: None,
             unconfined: Vec::new(),
             outdated: false,
         }
@@ -200,6 +205,11 @@ pub(crate) fn rows(paths: &Paths, include: Include) -> Result<Vec<MachineSummary
         let state = states.get(&unit).map(String::as_str);
         MachineSummary::of_unit(name, unit, state)
     }));
+    if include == Include::Defined {
+        for row in &mut rows {
+            row.enabled = Name::new(&row.name).ok().map(|name| start::is_enabled(paths, &name));
+        }
+    }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
@@ -284,7 +294,7 @@ mod tests {
         assert_eq!(states, [("able", "stopped"), ("gone", "dead"), ("web", "running")]);
         assert_eq!(
             rows[2].cells(),
-            ["web", "running", "systemd", "7", "10.177.0.2", "2.0K", "2", "1min 1s", "-"]
+            ["web", "running", "disabled", "systemd", "7", "10.177.0.2", "2.0K", "2", "1min 1s", "-"]
         );
         assert_eq!((rows[1].leader, rows[1].tasks), (None, None));
         assert_eq!(rows[2].cells().len(), COLUMNS.len());

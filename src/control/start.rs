@@ -48,6 +48,21 @@ pub(crate) fn start(
     up(JobAction::Start, paths, names, wait, progress)
 }
 
+/// Returns the machines that start at boot.
+///
+/// # Errors
+/// A directory of definitions that cannot be read.
+pub(crate) fn enabled(paths: &Paths) -> Result<Vec<Name>> {
+    let names = config::names(paths)?.into_iter();
+    Ok(names.filter(|name| is_enabled(paths, name)).collect())
+}
+
+/// Returns whether a machine starts at boot.
+pub(super) fn is_enabled(paths: &Paths, name: &Name) -> bool {
+    let template = config::service_template(paths, name);
+    paths.is_wanted(&template.service(name), template.target())
+}
+
 /// Stops running machines and starts all of them.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ mod container_unit;
 mod control_address;
 mod copy;
 mod credentials;
+mod dependencies;
 mod descriptor_store;
 mod diagnosis;
 mod disk_images;

@@ -10,6 +10,8 @@ use clap::Args;
 ///
 /// STATE is 'degraded' for a running guest of systemd with failed units, which 'coracle status' names.
 ///
+/// BOOT is shown with --all: whether the machine starts at boot.
+///
 /// LEADER is the process id of PID 1 on the host, UPTIME the time since the start, and UNCONFINED names the
 /// parts in which the machine is not separated from the host, for example its users, network or devices.
 #[derive(Debug, Args)]
@@ -28,13 +30,14 @@ pub struct ListArgs {
 }
 
 /// The columns removed from a narrow table, least important first. `status` and `--json` show all of them.
-const REMOVABLE: [(&str, Removal); 11] = [
+const REMOVABLE: [(&str, Removal); 12] = [
     ("MEMORY", Removal::Empty),
     ("UNCONFINED", Removal::Empty),
     ("TASKS", Removal::Empty),
     ("INIT", Removal::Empty),
     ("LEADER", Removal::Empty),
     ("ADDRESSES", Removal::Empty),
+    ("BOOT", Removal::Any),
     ("INIT", Removal::Any),
     ("TASKS", Removal::Any),
     ("LEADER", Removal::Any),
@@ -94,6 +97,12 @@ fn others(listed: &[MachineSummary], all: &[MachineSummary]) -> String {
 fn fitted(rows: &[MachineSummary], legend: Legend, columns: Option<usize>) -> String {
     let mut names = list::COLUMNS.to_vec();
     let mut cells: Vec<Vec<String>> = rows.iter().map(MachineSummary::cells).collect();
+    if rows.iter().all(|row| row.enabled.is_none())
+        && let Some(at) = names.iter().position(|name| *name == "BOOT")
+    {
+        names.remove(at);
+        cells.iter_mut().for_each(|row| drop(row.remove(at)));
+    }
     let fits = |table: &String| {
         columns.is_none_or(|columns| table.lines().all(|line| line.chars().count() <= columns))
     };
@@ -149,6 +158,7 @@ mod tests {
             tasks: Some(17),
             started: None,
             uptime: Some(90_061),
+            enabled: None,
             unit: None,
             root: None,
             unconfined: unconfined.iter().map(|word| (*word).to_owned()).collect(),

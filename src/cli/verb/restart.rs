@@ -17,7 +17,8 @@ pub struct RestartArgs {
 impl RestartArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let wait = self.start.wait();
-        with_progress(|progress| start::restart(paths, &self.start.names, wait, progress))?;
+        let names = self.start.names(paths)?;
+        with_progress(|progress| start::restart(paths, &names, wait, progress))?;
         Ok(0)
     }
 }

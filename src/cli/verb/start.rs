@@ -17,7 +17,8 @@ pub struct StartArgs {
 impl StartArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let wait = self.start.wait();
-        with_progress(|progress| start::start(paths, &self.start.names, wait, progress))?;
+        let names = self.start.names(paths)?;
+        with_progress(|progress| start::start(paths, &names, wait, progress))?;
         Ok(0)
     }
 }

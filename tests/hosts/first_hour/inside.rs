@@ -108,7 +108,12 @@ pub(super) fn maps_of_definitions(host: &Host) {
     expect(host, "coracle check bb", 1, &["'sam' is not an id map", "for example 1001:1000"]);
     host.sh_ok("rm /etc/coracle/machines.d/bb.toml && coracle restart bb");
     // A mount of 'bind' ends with the boot.
-    expect(host, "coracle bind bb /srv/sam /mnt --mkdir --map=1001:7 && coracle bind bb", 0, &["1001:7  bind\n"]);
+    expect(
+        host,
+        "coracle bind bb /srv/sam /mnt --mkdir --map=1001:7 && coracle bind bb",
+        0,
+        &["1001:7  bind\n"],
+    );
     expect(host, "coracle bind --json bb", 0, &["\"from\": \"bind\""]);
     host.sh_ok("coracle unbind bb /mnt; umount /srv/sam; rmdir /srv/sam; chmod 755 /srv; userdel sam");
 }

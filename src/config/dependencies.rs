@@ -1,0 +1,69 @@
+//! `[unit]`: dependencies and restarts of the machine's unit.
+
+use super::setting::{List, Single, settings};
+use super::values::{RawValue, Value, quoted, words};
+use crate::error::{Error, Result};
+use crate::machine::dependencies::{Dependencies, Dependency, Restart};
+use std::time::Duration;
+
+/// The longest delay of a start: systemd limits each part of it to two minutes.
+const LONGEST_DELAY: Duration = Duration::from_secs(90);
+
+settings! {
+    /// Settings of the unit.
+    DependencySettings {
+        /// Machines and units that start before it.
+        after: List<Dependency> = SingleOrList "unit.after";
+        /// Machines and units that start after it.
+        before: List<Dependency> = SingleOrList "unit.before";
+        /// Machines and units that are started with it.
+        wants: List<Dependency> = SingleOrList "unit.wants";
+        /// Machines and units that it does not run without.
+        requires: List<Dependency> = SingleOrList "unit.requires";
+        /// When it is started again.
+        restart: Single<Restart> = Single "unit.restart";
+        /// The time before it is started again.
+        restart_delay: Single<Duration> = Single "unit.restart-delay";
+        /// The time before each start.
+        start_delay: Single<Duration> = Single "unit.start-delay";
+    }
+}
+
+impl DependencySettings {
+    /// Builds the dependencies of the machine.
+    ///
+    /// # Errors
+    /// A start delay that systemd does not wait for.
+    pub(super) fn build(&self) -> Result<Dependencies> {
+        let all = |list: &List<Dependency>| list.values().cloned().collect();
+        let start_delay = self.start_delay.value().copied();
+        if start_delay.is_some_and(|delay| delay > LONGEST_DELAY) {
+            return Err(Error::new(format!("unit.start-delay exceeds {} s", LONGEST_DELAY.as_secs()))
+                .with_hint("order the start by unit.after, or start the machine by a timer"));
+        }
+        Ok(Dependencies {
+            after: all(&self.after),
+            before: all(&self.before),
+            wants: all(&self.wants),
+            requires: all(&self.requires),
+            restart: self.restart.value().copied(),
+            restart_delay: self.restart_delay.value().copied(),
+            start_delay,
+        })
+    }
+}
+
+impl Value for Dependency {
+    fn read(raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Text(text) => Self::new(text),
+            _ => Err(raw.expected("the name of a machine or unit")),
+        }
+    }
+
+    fn show(&self) -> String {
+        quoted(self.as_str())
+    }
+}
+
+words!(Restart, [("no", Restart::No), ("on-failure", Restart::OnFailure), ("always", Restart::Always)]);
