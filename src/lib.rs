@@ -80,6 +80,10 @@
 //! and without a terminal: no page is copied, and the guest may not trace it. The client waits meanwhile and
 //! allocates nothing. If the guest kills the child halfway, the client prints a constant and ends.
 //!
+//! *Hostile bytes meet no rights.* `import` reads and hashes a stream, a decoder with two pipes decompresses it,
+//! and an extractor with throw-away ids, whose file system is the new image, writes it
+//! (`src/image/import/pipeline.rs`). Both have a short list of system calls, and all parsers are Rust.
+//!
 //! *Three acts in one process.* `launch` does the expensive work: definitions, D-Bus, netlink. When the
 //! machine runs, it executes itself again as `supervise` and hands over descriptors and state
 //! ([`supervisor::handover`]): the same pid and the same child, but a new address space with one event loop

@@ -2,6 +2,7 @@
 //! `plan` (its plain data), `payload`, `host`, `image`, `supervisor` and `control`; does not know machines.
 
 pub(crate) mod btrfs;
+pub(crate) mod confine;
 pub(crate) mod descriptor;
 pub(crate) mod directory;
 pub mod entry;

@@ -26,6 +26,14 @@ const RENAMED: &[(&[&str], &str)] = &[
         &["profile", "update", "update-config", "set-limit", "cgroup", "device"],
         "change a setting with 'coracle set NAME KEY=VALUE', or edit the definition with 'coracle edit NAME'",
     ),
+    (
+        &["import-tar", "import-raw", "import-fs", "load"],
+        "import an archive, a disk image or a directory with 'coracle import SOURCE NAME'",
+    ),
+    (
+        &["export-tar", "export-raw", "save", "commit", "publish"],
+        "export an image with 'coracle export NAME NAME.tar.zst'",
+    ),
     (&["clean"], "remove unused layers with 'coracle prune'"),
     (&["move", "mv"], "rename a stopped machine with 'coracle rename NAME NEW'"),
     (&["restore"], "return to a snapshot with 'coracle rollback NAME TAG'"),
@@ -52,14 +60,6 @@ const MISSING: &[(&[&str], &str)] = &[
     (
         &["create", "pull", "pull-tar", "pull-raw", "pull-oci", "search", "build", "rebuild", "farm"],
         "make a root file system in /var/lib/machines/NAME with mmdebstrap(1), then 'coracle start NAME'",
-    ),
-    (
-        &["import", "import-tar", "import-raw", "import-fs", "load"],
-        "extract the archive with tar(1) to /var/lib/machines/NAME, then 'coracle start NAME'",
-    ),
-    (
-        &["export", "export-tar", "export-raw", "save", "commit", "publish"],
-        "archive the tree of a stopped machine with tar(1), or save its state with 'coracle snapshot NAME'",
     ),
     (
         &[

@@ -19,8 +19,10 @@ mod doctor;
 mod edit;
 mod enable;
 mod exec;
+mod export;
 mod freeze;
 mod images;
+mod import;
 mod inspect;
 mod kill;
 mod launch;
@@ -129,7 +131,7 @@ impl Verb {
             Self::Thaw(_) | Self::CopyTo(_) | Self::CopyFrom(_) | Self::Unbind(_) | Self::Attach(_) => true,
             Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
             Self::Set(_) | Self::Edit(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
-            Self::Convert(_) | Self::Prune(_) | Self::Verify(_) => true,
+            Self::Import(_) | Self::Export(_) | Self::Convert(_) | Self::Prune(_) | Self::Verify(_) => true,
             Self::Rename(_) | Self::Remove(_) => true,
             _ => false,
         }
@@ -159,6 +161,8 @@ verbs! {
     Top(top::TopArgs),
     Inspect(inspect::InspectArgs),
     Images(images::ImagesArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
     Clone(clone::CloneArgs),
     Convert(convert::ConvertArgs),
     Migrate(migrate::MigrateArgs),

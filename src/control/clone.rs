@@ -69,6 +69,16 @@ impl CloneSource {
             Some((name, tag)) => Ok(Self { name: Name::new(name)?, tag: Some(tag.parse()?) }),
         }
     }
+
+    /// Returns the image.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Returns the snapshot. `None` for the image itself.
+    pub(super) fn tag(&self) -> Option<&Tag> {
+        self.tag.as_ref()
+    }
 }
 
 impl std::fmt::Display for CloneSource {
@@ -175,15 +185,20 @@ fn report(
     }
 }
 
+/// Returns a duration for a person.
+pub(super) fn duration_text(milliseconds: u64) -> String {
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        _ => format!("{} s", milliseconds.div_euclid(1000)),
+    }
+}
+
 impl CloneReport {
     /// Returns the lines for a person.
     pub(crate) fn text(&self) -> String {
         let Self { name, source, duration_ms, .. } = self;
         let size = size::rounded(self.bytes);
-        let time = match duration_ms {
-            0..1000 => format!("{duration_ms} ms"),
-            _ => format!("{} s", duration_ms.div_euclid(1000)),
-        };
+        let time = duration_text(*duration_ms);
         let mut text = match self.method {
             "snapshot" => format!("{name}: snapshot of '{source}' in {time}"),
             "layers" => format!("{name}: stack on the layers of '{source}' in {time}"),

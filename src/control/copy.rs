@@ -19,9 +19,11 @@ use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::guest_files::GuestRoot;
 use crate::sys::process::{self, Side};
-use crate::tree::archive;
 use crate::tree::entry::TreeSide;
 use crate::tree::id_mapping::IdMapping;
+use crate::tree::tar::extract::extract;
+use crate::tree::tar::policy::Limits;
+use crate::tree::tar::writer::Writer;
 use crate::tree::tree_writer::TreeWriter;
 use crate::tree::walk::Walk;
 use copy_state::CopyState;
@@ -94,7 +96,7 @@ pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progre
     drop(theirs);
     let sent = match &source {
         Some((from, _)) => Walk::run(from, TreeSide::Host, IdMapping::HOST, &mut &ours, &mut state),
-        None => archive::read(std::io::stdin().lock(), &mut &ours, &mut state),
+        None => send_archive(&ours, &mut state),
     };
     let copied = match sent.and_then(|()| ours.finish(Ok(()), &mut state)) {
         Ok(()) => ours.finished(&mut state),
@@ -106,6 +108,17 @@ pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progre
     drop(ours);
     child.wait(CLEANING);
     copied
+}
+
+/// Sends the entries of the archive on standard input. The child is confined to its machine, whose limits
+/// apply.
+fn send_archive(mut transfer: &Transfer, state: &mut CopyState<'_>) -> Result<()> {
+    let limits = Limits::of_bytes(u64::MAX);
+    let left_out = extract(std::io::stdin().lock(), limits, &mut transfer, state)?;
+    if let Some(summary) = left_out.summary() {
+        log::warn!("{summary}");
+    }
+    Ok(())
 }
 
 /// Writes the received entries, as the child.
@@ -168,9 +181,9 @@ pub(crate) fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Prog
             rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
                 .context(|| "cannot duplicate standard output")?,
         ));
-        let mut writer = archive::Writer::new(out, top);
+        let mut writer = Writer::new(out, top, None);
         ours.receive_all(&mut writer, HARMLESS_BITS, &mut state)?;
-        return writer.finish();
+        return writer.finish().map(drop);
     }
     let host = GuestRoot::of_caller()?;
     let path = absolute(request.destination)?;

@@ -144,7 +144,10 @@ pub(crate) fn refuse_existing(paths: &Paths, name: &Name) -> Result<()> {
 }
 
 /// Creates the directory of images like systemd: only root can enter it.
-fn create_directory(images: &Path) -> Result<()> {
+///
+/// # Errors
+/// Any error of mkdir(2).
+pub(super) fn create_directory(images: &Path) -> Result<()> {
     let creating = || format!("cannot create '{}'", images.display());
     if images.is_dir() {
         return Ok(());
@@ -159,7 +162,7 @@ fn create_directory(images: &Path) -> Result<()> {
 }
 
 /// Removes a clone that cannot be completed.
-fn remove(image: &Path) {
+pub(super) fn remove(image: &Path) {
     let removed = Draft::of_image(image).and_then(|draft| draft.take(image));
     removed.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
 }

@@ -11,6 +11,8 @@ const MAGIC: u64 = 0x9123_683e;
 const FIRST_INODE: u64 = 256;
 /// `_IOW(BTRFS_IOCTL_MAGIC, 23, struct btrfs_ioctl_vol_args_v2)`.
 const SNAP_CREATE_V2: libc::c_ulong = 0x5000_9417;
+/// `_IOW(BTRFS_IOCTL_MAGIC, 14, struct btrfs_ioctl_vol_args)`.
+const SUBVOL_CREATE: libc::c_ulong = 0x5000_940e;
 /// `_IOW(BTRFS_IOCTL_MAGIC, 15, struct btrfs_ioctl_vol_args)`.
 const SNAP_DESTROY: libc::c_ulong = 0x5000_940f;
 /// `BTRFS_SUBVOL_RDONLY`.
@@ -88,6 +90,16 @@ pub(crate) fn snapshot(
     let flags = if access == Access::ReadOnly { SUBVOL_RDONLY } else { 0 };
     let arguments = VolumeArguments::of(i64::from(subvolume.as_raw_fd()), flags, name)?;
     call(directory, SNAP_CREATE_V2, std::ptr::from_ref(&arguments))
+}
+
+/// Creates an empty subvolume under a name in a directory.
+///
+/// # Errors
+/// Any error of the ioctl, `ENAMETOOLONG` for a long name.
+pub(crate) fn create(directory: BorrowedFd<'_>, name: &OsStr) -> std::io::Result<()> {
+    let mut arguments = NameArguments { fd: 0, name: [0; 4088] };
+    set_name(&mut arguments.name, name)?;
+    call(directory, SUBVOL_CREATE, std::ptr::from_ref(&arguments))
 }
 
 /// Removes a subvolume and all of its files by its name in a directory. One with another subvolume inside is

@@ -47,6 +47,20 @@ pub(crate) fn close_from(first: RawFd, kept: BorrowedFd<'_>) {
     close(kept + 1, libc::c_uint::MAX);
 }
 
+/// Closes all descriptors but these, in ascending order: for a cloned child that never returns and has no owners
+/// of the other ones.
+pub(crate) fn close_all_but(kept: &[RawFd]) {
+    let mut from = 0;
+    for last in kept.iter().copied().chain([RawFd::MAX]) {
+        if from < last {
+            let (first, last) = (from as libc::c_uint, (last - 1) as libc::c_uint);
+            // SAFETY: the caller has no owner of these descriptors that is used or dropped later.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+        from = last.saturating_add(1);
+    }
+}
+
 /// Closes this process's copy of a descriptor of its parent: for a cloned child, which may borrow the memory
 /// of the parent and never uses the value again.
 pub(crate) fn close_copy(fd: BorrowedFd<'_>) {

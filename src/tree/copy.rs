@@ -50,6 +50,22 @@ pub(crate) fn copy(
     Ok(Copied::of(monitor.bytes, shared))
 }
 
+/// Copies a directory into an existing, empty one, as [`copy`].
+///
+/// # Errors
+/// A file that cannot be copied.
+pub(crate) fn copy_into(
+    from: BorrowedFd<'_>,
+    to: OwnedFd,
+    progress: &mut CopyProgress<'_>,
+) -> Result<Copied> {
+    let mut writer = TreeWriter::into_existing(to);
+    let mut monitor = Count { bytes: 0, shows_skipped: true, progress };
+    Walk::run_exactly(&duplicate(from)?, &mut writer, &mut monitor)?;
+    let shared = writer.finish_in_place()?;
+    Ok(Copied::of(monitor.bytes, shared))
+}
+
 impl Copied {
     /// Returns the result for copied and shared bytes.
     pub(super) fn of(copied: u64, shared: u64) -> Self {

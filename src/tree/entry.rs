@@ -1,16 +1,32 @@
 //! Entries of a copy and its observer. A source (`walk`, `archive`) passes entries to a sink (`tree_writer`,
 //! `archive`, `transfer`). Ids of entries are those of the guest.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Returns the path of an entry for a message, or `whole` for the empty path of the copied file itself.
 pub(crate) fn shown(path: &Path, whole: &str) -> String {
     if path.as_os_str().is_empty() { whole.to_owned() } else { format!("'{}'", path.display()) }
+}
+
+/// Normalises a path of a copy to its names; empty for the top.
+pub(crate) fn plain(path: &Path) -> Result<PathBuf> {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(Error::new(format!("the path '{}' leads out of the archive", path.display()))
+                    .with_hint("create the archive without '..' in its paths"));
+            }
+        }
+    }
+    Ok(plain)
 }
 
 /// The kind of an entry.
@@ -104,6 +120,22 @@ pub(crate) trait Sink {
         false
     }
 
+    /// Replaces the metadata of a directory that the sink has.
+    ///
+    /// # Errors
+    /// A directory that cannot be changed.
+    fn update(&mut self, _path: &Path, _meta: &Meta) -> Result<()> {
+        Ok(())
+    }
+
+    /// Removes an entry that another one replaces.
+    ///
+    /// # Errors
+    /// An entry that cannot be removed.
+    fn remove(&mut self, path: &Path) -> Result<()> {
+        Err(Error::new(format!("'{}' is there twice", path.display())))
+    }
+
     /// Receives an entry. The path is relative to the source, empty for the source itself.
     ///
     /// # Errors
@@ -136,4 +168,18 @@ pub(crate) trait Monitor {
 
     /// Returns the descriptor that is readable when a wait must end. `None` if no event interrupts the copy.
     fn interrupts(&self) -> Option<BorrowedFd<'_>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+    use std::path::Path;
+
+    #[test]
+    fn paths_stay_below_the_top() {
+        assert_eq!(plain(Path::new("./a//b/./c")).unwrap(), Path::new("a/b/c"));
+        assert_eq!(plain(Path::new("/etc/passwd")).unwrap(), Path::new("etc/passwd"));
+        assert_eq!(plain(Path::new("./")).unwrap(), Path::new(""));
+        assert!(plain(Path::new("a/../../b")).is_err());
+    }
 }

@@ -17,6 +17,11 @@ impl IdMapping {
     /// The host's own: every id maps to itself.
     pub(crate) const HOST: Self = Self { base: 0, count: u32::MAX };
 
+    /// Returns the mapping of all ids from a base on.
+    pub(crate) const fn from(base: u32) -> Self {
+        Self { base, count: u32::MAX - base }
+    }
+
     /// Reads the mapping of a machine by its PID 1, as seen inside.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ impl LiveCopy {
         let mut monitor = Count { bytes: 0, shows_skipped: true, progress };
         Walk::run_exactly(&from, &mut passes, &mut monitor)?;
         for path in passes.seen.keys() {
-            passes.writer.remove(path)?;
+            passes.writer.remove_entry(path)?;
         }
         let shared = passes.writer.finish_in_place()?;
         Ok(Copied::of(copied + monitor.bytes, shared))
@@ -116,7 +116,7 @@ impl Sink for Passes {
                     self.replaced = Some(path.to_owned());
                 }
             }
-            self.writer.remove(path)?;
+            self.writer.remove_entry(path)?;
         }
         self.writer.take(path, meta, kind, monitor)
     }

@@ -10,6 +10,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +29,9 @@ pub(crate) struct TreeWriter {
     temporary: OsString,
     ids: IdMapping,
     /// Directories. Their metadata is set at the end: a read-only mode would prevent their entries.
-    directories: Vec<(PathBuf, Meta)>,
+    directories: BTreeMap<PathBuf, Meta>,
+    /// Whether the root exists already.
+    is_existing: bool,
     /// The bytes of files that share all of their blocks with the source.
     shared: u64,
     done: bool,
@@ -37,7 +40,23 @@ pub(crate) struct TreeWriter {
 impl TreeWriter {
     /// Creates a sink in a directory; `temporary` is a unique name.
     pub(crate) fn new(directory: OwnedFd, temporary: OsString, ids: IdMapping) -> Self {
-        Self { directory, temporary, ids, directories: Vec::new(), shared: 0, done: false }
+        let directories = BTreeMap::new();
+        Self { directory, temporary, ids, directories, is_existing: false, shared: 0, done: false }
+    }
+
+    /// Creates a sink for an existing, empty directory, which is the root of the copy, and to which no other process
+    /// writes. It stays, also unfinished.
+    pub(crate) fn into_existing(directory: OwnedFd) -> Self {
+        let (temporary, directories) = (".".into(), BTreeMap::new());
+        Self {
+            directory,
+            temporary,
+            ids: IdMapping::HOST,
+            directories,
+            is_existing: true,
+            shared: 0,
+            done: true,
+        }
     }
 
     /// Renames the copy to its name; `force` replaces an existing file.
@@ -69,14 +88,14 @@ impl TreeWriter {
 
     /// Updates the metadata of a directory of the copy.
     pub(super) fn update_directory(&mut self, path: &Path, meta: &Meta) {
-        self.directories.push((path.to_owned(), meta.clone()));
+        self.directories.insert(path.to_owned(), meta.clone());
     }
 
     /// Removes an entry of the copy. A missing one is not an error.
     ///
     /// # Errors
     /// A file that cannot be removed.
-    pub(super) fn remove(&self, path: &Path) -> Result<()> {
+    pub(super) fn remove_entry(&self, path: &Path) -> Result<()> {
         // A parent that is missing, or is not a directory any more, has no entries.
         let Ok((parent, name)) = self.parent(path) else { return Ok(()) };
         walk::remove(parent.as_fd(), &name).map_err(|error| error.context("cannot replace a changed file"))
@@ -271,6 +290,13 @@ impl TreeWriter {
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty()).context(making)?;
         self.set_owner(&made, kind, meta).map_err(|error| error.context(making()))?;
         self.set_attributes(&XattrPlace::by_reference(&made), path, meta)?;
+        if self.is_existing {
+            // The tree is the writer's own: it has no procfs.
+            rustix::fs::chmodat(&parent, &name, Mode::from_raw_mode(meta.mode), AtFlags::empty())
+                .context(making)?;
+            return rustix::fs::utimensat(&parent, &name, &times(meta), AtFlags::SYMLINK_NOFOLLOW)
+                .context(making);
+        }
         // By descriptor: the name may refer to another file now. The umask has cleared mode bits.
         guest_files::set_mode(&made, Mode::from_raw_mode(meta.mode)).context(making)?;
         guest_files::set_times(&made, &times(meta)).context(making)
@@ -296,6 +322,16 @@ impl TreeWriter {
 }
 
 impl Sink for TreeWriter {
+    fn update(&mut self, path: &Path, meta: &Meta) -> Result<()> {
+        self.update_directory(path, meta);
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<()> {
+        self.directories.remove(path);
+        self.remove_entry(path)
+    }
+
     fn take(
         &mut self,
         path: &Path,
@@ -303,6 +339,10 @@ impl Sink for TreeWriter {
         kind: EntryKind<'_>,
         monitor: &mut dyn Monitor,
     ) -> Result<()> {
+        if path.as_os_str().is_empty() && self.is_existing {
+            self.directories.insert(path.to_owned(), meta.clone());
+            return Ok(());
+        }
         if path.as_os_str().is_empty() && exists(self.directory.as_fd(), &self.temporary) {
             // It is not an unfinished copy of this sink, which would be removed.
             self.done = true;
@@ -313,7 +353,7 @@ impl Sink for TreeWriter {
                 let (parent, name) = self.parent(path)?;
                 rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o700))
                     .context(|| format!("cannot create directory {}", shown(path, "the destination")))?;
-                self.directories.push((path.to_owned(), meta.clone()));
+                self.directories.insert(path.to_owned(), meta.clone());
                 Ok(())
             }
             EntryKind::File(content) => self.file(path, meta, content, monitor),

@@ -54,7 +54,20 @@ impl<'a, S: Sink> Walk<'a, S> {
     /// # Errors
     /// A file that cannot be read, or any error of the sink.
     pub(crate) fn run_exactly(place: &OwnedFd, sink: &'a mut S, monitor: &'a mut dyn Monitor) -> Result<()> {
-        Self::walk(place, TreeSide::Host, IdMapping::HOST, true, sink, monitor)
+        Self::run_exactly_as(place, IdMapping::HOST, sink, monitor)
+    }
+
+    /// Copies a file as [`Self::run_exactly`], with ids of a guest.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or any error of the sink.
+    pub(crate) fn run_exactly_as(
+        place: &OwnedFd,
+        ids: IdMapping,
+        sink: &'a mut S,
+        monitor: &'a mut dyn Monitor,
+    ) -> Result<()> {
+        Self::walk(place, TreeSide::Host, ids, true, sink, monitor)
     }
 
     fn walk(

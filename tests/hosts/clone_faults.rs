@@ -1,4 +1,4 @@
-//! Clones and conversions are killed at each of their system calls, and each call fails in turn: an image has
+//! Clones, conversions and imports are killed at each of their system calls, and each call fails in turn: an image has
 //! its files before or after the verb, and the next verb removes what is left. `cargo test` tries a sample of
 //! the faults, `make faults` all of them.
 
@@ -99,6 +99,16 @@ fn a_killed_conversion_keeps_all_files() {
     let host = host();
     inject(&host, TREE, "golden", "convert golden stack");
     inject(&host, &format!("{TREE}\n{STACK}"), "golden", "convert golden directory");
+    host.stop();
+}
+
+#[test]
+fn a_killed_import_is_complete_or_absent() {
+    let host = host();
+    let archive = format!("{TREE}\n    tar -C golden -cf /run/golden.tar .");
+    inject(&host, &archive, "web", "import /run/golden.tar web");
+    inject(&host, &format!("{archive}; gzip -f /run/golden.tar"), "web", "import /run/golden.tar.gz web");
+    inject(&host, TREE, "golden web", "import /var/lib/machines/golden web");
     host.stop();
 }
 

@@ -9,6 +9,7 @@ mod activation;
 mod address_conflicts;
 mod antispoofing;
 mod apply;
+mod archives;
 mod attach;
 mod bad_input;
 mod bind;

@@ -4,7 +4,7 @@
 
 use crate::control::guest_child::ChildError;
 use crate::error::{Context, Error, Result};
-use crate::tree::archive::plain;
+use crate::tree::entry::plain;
 use crate::tree::entry::{Content, EntryKind, Meta, Monitor, Sink, shown};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;

@@ -1,0 +1,59 @@
+//! `coracle export`.
+
+use super::VerbResult;
+use crate::cli::output::{self, with_progress};
+use crate::control::clone::CloneSource;
+use crate::control::export::{self, ExportOptions, Format};
+use crate::error::{Error, Result};
+use crate::paths::Paths;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Export an image as an archive, a disk image as it is
+///
+/// The ending of DEST is the format: tar, tar.gz, tar.zst or tar.xz for a directory or a stack, raw, raw.gz, raw.zst
+/// or raw.xz for a disk image. An archive contains the whole tree, with owners as inside the machine, hard links,
+/// holes, extended attributes and access lists. It is sorted, and equal trees have equal archives; with the
+/// environment variable SOURCE_DATE_EPOCH, no file in it is younger. A running machine is exported from a snapshot,
+/// for which it is paused for a moment.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The image, also of a running machine; or one of its snapshots
+    #[arg(value_name = "NAME[@TAG]", value_parser = CloneSource::parse)]
+    source: CloneSource,
+
+    /// The new file; '-' for standard output
+    #[arg(value_name = "DEST")]
+    destination: PathBuf,
+
+    /// The format; by default that of the ending of DEST, and for standard output tar or raw
+    #[arg(long, value_name = "FORMAT", value_parser = Format::parse)]
+    format: Option<Format>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl ExportArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let options = ExportOptions { format: self.format, latest: latest()? };
+        let report = with_progress(|progress| {
+            export::export(paths, &self.source, &self.destination, options, progress)
+        })?;
+        // Standard output is the export.
+        if let Some(text) = report.text() {
+            output::report(&report, self.json, &text)?;
+        }
+        Ok(0)
+    }
+}
+
+/// Returns the latest time of files, by the environment (reproducible-builds.org).
+fn latest() -> Result<Option<i64>> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0);
+    seconds.map(Some).ok_or_else(|| {
+        Error::usage("SOURCE_DATE_EPOCH is not a number of seconds").with_hint("set it to one, or unset it")
+    })
+}

@@ -1,0 +1,56 @@
+//! `coracle import`.
+
+use super::VerbResult;
+use crate::cli::output::{self, with_progress};
+use crate::config::values::{RawValue, Size, Value};
+use crate::control::import::{self, ImportOptions};
+use crate::error::Result;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Import an archive, a disk image or a directory as an image
+///
+/// The content of SOURCE decides how it is read, not its name: a tar archive or a disk image, plain or
+/// compressed by gzip, zstd, xz or bzip2; or a directory, which is copied. It need not be trusted: it is decoded
+/// and extracted by processes without any rights on the host. An archive with two meanings, or with paths that
+/// lead out of it, is refused as a whole. Devices, and attributes that are valid on one host only, are left out.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The file or directory; '-' for standard input
+    #[arg(value_name = "SOURCE")]
+    source: PathBuf,
+
+    /// The name of the image; by default that of SOURCE without the endings of formats
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Option<Name>,
+
+    /// Create an image that no machine can change
+    #[arg(long)]
+    read_only: bool,
+
+    /// The maximum size of all files together, for example 20G; by default the free space less 5 %, and a
+    /// thousand times the size of SOURCE
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_size: Option<u64>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_size(text: &str) -> Result<u64> {
+    Size::read(&RawValue::Text(text)).map(|size| size.0)
+}
+
+impl ImportArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let options = ImportOptions { is_read_only: self.read_only, largest: self.max_size };
+        let report = with_progress(|progress| {
+            import::import(paths, &self.source, self.name.as_ref(), options, progress)
+        })?;
+        output::report(&report, self.json, &report.text())?;
+        Ok(0)
+    }
+}

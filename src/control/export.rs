@@ -1,0 +1,155 @@
+//! `export`: an image as an archive or a disk image. Called by `cli`. A running machine is exported from a
+//! snapshot, for which it is paused for a moment.
+
+use super::clone::{CloneSource, duration_text};
+use super::progress::Progress;
+use super::snapshots::Hold;
+use crate::error::{Context, Error, Result};
+use crate::host::lock::LockMode;
+use crate::image::export::{self, ExportDestination, ExportFormat};
+use crate::image::find;
+use crate::image::locks::{self, HeldLocks};
+use crate::image::recovery;
+use crate::image::snapshot::{self, Quiet, Snapshots, Tag};
+use crate::machine::root::RootSource;
+use crate::machine::size;
+use crate::paths::Paths;
+use crate::tree::copy::CopyProgress;
+use crate::tree::usage;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+pub(crate) use crate::image::export::ExportFormat as Format;
+
+/// The options of an export.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExportOptions {
+    /// The format. `None` for that of the destination's name.
+    pub(crate) format: Option<ExportFormat>,
+    /// The latest time of files, seconds (`SOURCE_DATE_EPOCH`).
+    pub(crate) latest: Option<i64>,
+}
+
+/// A finished export.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ExportReport {
+    source: String,
+    /// The file. `None` for standard output.
+    path: Option<PathBuf>,
+    /// The number of entries of an archive.
+    entries: Option<u64>,
+    /// The bytes of all files.
+    bytes: u64,
+    duration_ms: u64,
+    /// The time for which a running machine was paused. `None` for an image that does not run.
+    paused_ms: Option<u64>,
+}
+
+/// Exports an image, or one of its snapshots, to a file; `-` is standard output.
+///
+/// # Errors
+/// A missing image, an existing file, or a file that cannot be read or written. No file is left then.
+pub(crate) fn export(
+    paths: &Paths,
+    source: &CloneSource,
+    destination: &Path,
+    options: ExportOptions,
+    progress: &mut Progress<'_>,
+) -> Result<ExportReport> {
+    let doing = || format!("cannot export '{source}'");
+    let to = open(destination)?;
+    recovery::recover(paths);
+    let image = match source.tag() {
+        Some(tag) => snapshot::find(paths, source.name(), Some(tag))?.source(),
+        None => find::existing(paths, source.name())?,
+    };
+    let format = match (&to, options.format) {
+        (_, Some(format)) => format,
+        (ExportDestination::File(path), None) => ExportFormat::of_name(path)?,
+        (ExportDestination::Stdout, None) => ExportFormat::plain(&image),
+    };
+    let since = Instant::now();
+    let total = || usage::of(image.path()).ok();
+    let mut bar = progress.bar(source.name().as_str(), &total)?;
+    let mut advance = |bytes| bar.advance(bytes);
+    let mut write = |image: &RootSource| export::export(image, &to, format, options.latest, &mut advance);
+    let (exported, paused_ms) = match source.tag() {
+        Some(_) => {
+            let _snapshots = Snapshots::lock(paths, source.name())?;
+            (write(&image), None)
+        }
+        None => match Hold::that_changes(paths, &image)? {
+            None => {
+                let mut held = HeldLocks::default();
+                held.take(paths, locks::of_path(paths, image.path(), LockMode::Shared)?)?;
+                (write(&image), None)
+            }
+            Some(hold) => of_running(paths, source, &image, hold, &mut write)?,
+        },
+    };
+    let exported = exported.map_err(|error| error.context(doing()))?;
+    let path = match to {
+        ExportDestination::File(path) => Some(path),
+        ExportDestination::Stdout => None,
+    };
+    Ok(ExportReport {
+        source: source.to_string(),
+        path,
+        entries: exported.entries,
+        bytes: exported.bytes,
+        duration_ms: super::milliseconds(since.elapsed()),
+        paused_ms,
+    })
+}
+
+/// Exports a running machine from a snapshot, which is removed.
+fn of_running(
+    paths: &Paths,
+    source: &CloneSource,
+    image: &RootSource,
+    mut hold: Hold<'_>,
+    write: &mut dyn FnMut(&RootSource) -> Result<export::Exported>,
+) -> Result<(Result<export::Exported>, Option<u64>)> {
+    let name = source.name();
+    let snapshots = Snapshots::lock(paths, name)?;
+    let tag = Tag::for_clone();
+    let mut quiet: Box<CopyProgress<'_>> = Box::new(|_| Ok(()));
+    snapshot::take(&snapshots, (name, image), &tag, Quiet::Paused(&mut hold), &mut *quiet)
+        .map_err(|error| error.context(format!("cannot save the state of machine '{name}'")))?;
+    let found = snapshot::find(paths, name, Some(&tag));
+    let exported = found.and_then(|found| write(&found.source()));
+    snapshots.discard(&tag);
+    Ok((exported, Some(super::milliseconds(hold.paused))))
+}
+
+/// Returns the destination: a new file, or a stream that is not a terminal.
+fn open(destination: &Path) -> Result<ExportDestination> {
+    if destination == Path::new("-") {
+        if rustix::termios::isatty(rustix::stdio::stdout()) {
+            return Err(Error::usage("refusing to write an archive to a terminal")
+                .with_hint("redirect standard output to a file or a pipe, or name a file"));
+        }
+        return Ok(ExportDestination::Stdout);
+    }
+    let path =
+        std::path::absolute(destination).context(|| format!("cannot resolve '{}'", destination.display()))?;
+    let error = match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => Error::new(format!("'{}' is a directory", path.display())),
+        Ok(_) => Error::new(format!("'{}' exists already", path.display())),
+        Err(_) => return Ok(ExportDestination::File(path)),
+    };
+    Err(error.with_hint("choose another name for the file"))
+}
+
+impl ExportReport {
+    /// Returns the line for a person. `None` if the export is on standard output.
+    pub(crate) fn text(&self) -> Option<String> {
+        let (path, size) = (self.path.as_ref()?, size::rounded(self.bytes));
+        let entries = self.entries.map_or_else(String::new, |entries| format!("{entries} entries, "));
+        let time = duration_text(self.duration_ms);
+        let paused = self.paused_ms.map_or_else(String::new, |paused| format!(" (paused {paused} ms)"));
+        Some(format!("{}: {entries}{size} to '{}' in {time}{paused}", self.source, path.display()))
+    }
+}

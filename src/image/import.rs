@@ -1,0 +1,233 @@
+//! Imports a tree or a disk image from a file, a stream or a directory as a new image. What is read is not
+//! trusted: it is decoded and extracted by confined processes. Until it is complete the image has a hidden name.
+//! Called by `control`.
+
+mod bzip2;
+mod compression;
+mod decode;
+mod disk_file;
+mod extractor;
+mod pipeline;
+mod source;
+
+pub(crate) use compression::Compression;
+pub(crate) use source::ImportSource;
+
+use super::disk::bytes::OpenDisk;
+use super::disk::partitions;
+use super::locks::{self, HeldLocks};
+use super::store::Store;
+use super::store::draft::{self, Draft, DraftContent};
+use super::{clone, read_only};
+use crate::error::{Context, Error, Result};
+use crate::host::idmap;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::state::id_ranges::{self, RangeRetention};
+use crate::sys::mount::{self, Depth, MountAttributes};
+use crate::sys::{btrfs, read_only as flags};
+use crate::tree;
+use crate::tree::copy::CopyProgress;
+use crate::tree::tar::policy::Limits;
+use extractor::StreamContent;
+use pipeline::Destination;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, RenameFlags};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// The number of ids of the extractor: those of a machine.
+const IDS: u32 = 65536;
+
+/// A request for an import.
+pub(crate) struct ImportRequest<'a> {
+    /// The places of Coracle.
+    pub(crate) paths: &'a Paths,
+    /// The source.
+    pub(crate) source: ImportSource,
+    /// The name of the new image.
+    pub(crate) name: &'a Name,
+    /// Whether no machine can change the image.
+    pub(crate) is_read_only: bool,
+    /// The limit of the bytes of all files. `None` for the free space of the file system, less 5 %.
+    pub(crate) largest: Option<u64>,
+}
+
+/// The kind of a new image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ImportedKind {
+    /// A directory.
+    Directory,
+    /// A subvolume.
+    Subvolume,
+    /// A disk image.
+    Disk,
+}
+
+/// A finished import.
+#[derive(Debug)]
+pub(crate) struct Imported {
+    /// The path of the image.
+    pub(crate) path: PathBuf,
+    /// Its kind.
+    pub(crate) kind: ImportedKind,
+    /// The number of entries of an archive.
+    pub(crate) entries: Option<u64>,
+    /// The bytes of all files.
+    pub(crate) bytes: u64,
+    /// The compression of the source, and its SHA-256 digest. `None` for a directory.
+    pub(crate) stream: Option<(&'static str, String)>,
+    /// The line about everything left out.
+    pub(crate) left_out: Option<String>,
+}
+
+/// Imports an image. `progress` is called with the bytes read from the source.
+///
+/// # Errors
+/// An existing image of this name, a source that is refused, or a file that cannot be created. Nothing is left
+/// then.
+pub(crate) fn import(mut request: ImportRequest<'_>, progress: &mut CopyProgress<'_>) -> Result<Imported> {
+    let ImportRequest { paths, name, .. } = request;
+    let shown = request.source.shown();
+    import_source(paths, name, &mut request, progress)
+        .map_err(|error| error.context(format!("cannot import {shown} as '{name}'")))
+}
+
+fn import_source(
+    paths: &Paths,
+    name: &Name,
+    request: &mut ImportRequest<'_>,
+    progress: &mut CopyProgress<'_>,
+) -> Result<Imported> {
+    clone::refuse_existing(paths, name)?;
+    clone::create_directory(&paths.images())?;
+    draft::sweep_images(&paths.images());
+    draft::sweep_store(&Store::of(paths));
+    let path = paths.images().join(name.as_str());
+    let mut held = HeldLocks::default();
+    held.take(paths, [locks::of_name(paths, name, &path)])?;
+    // Another import may have created it since.
+    clone::refuse_existing(paths, name)?;
+    let draft = Draft::of_image(&path)?;
+    let (directory, kind) = create(&draft)?;
+    let imported = match &mut request.source {
+        ImportSource::Directory { directory: from, .. } => {
+            let copied = tree::copy::copy_into(from.as_fd(), directory, progress)?;
+            publish(draft, &path, request.is_read_only)?;
+            Imported { path, kind, entries: None, bytes: copied.bytes, stream: None, left_out: None }
+        }
+        ImportSource::Stream { file, .. } => {
+            let limits = Limits::of_bytes(request.largest.map_or_else(|| free(directory.as_fd()), Ok)?);
+            let to = destination(paths, name, directory.as_fd(), limits, request.largest.is_none())?;
+            let pipeline::ExtractedStream { extracted, compression, digest } =
+                pipeline::extract(file, to.destination, progress)?;
+            let is_tree = extracted.content == StreamContent::Tree;
+            let (path, kind) = if is_tree {
+                publish(draft, &path, request.is_read_only)?;
+                (path, kind)
+            } else {
+                (publish_disk(&draft, &directory, &path, request.is_read_only)?, ImportedKind::Disk)
+            };
+            Imported {
+                path,
+                kind,
+                entries: is_tree.then_some(extracted.entries),
+                bytes: extracted.bytes,
+                stream: Some((compression.name(), digest)),
+                left_out: extracted.left_out.summary(),
+            }
+        }
+    };
+    drop(held);
+    Ok(imported)
+}
+
+/// Creates the draft: a subvolume on Btrfs.
+fn create(draft: &Draft) -> Result<(OwnedFd, ImportedKind)> {
+    if btrfs::lies_on(draft.directory()) && btrfs::create(draft.directory(), draft.name()).is_ok() {
+        return Ok((read_only::open(&draft.path())?, ImportedKind::Subvolume));
+    }
+    Ok((draft.create_directory(0o700)?, ImportedKind::Directory))
+}
+
+/// Returns the bytes that an import may need: the free space less 5 %.
+fn free(directory: BorrowedFd<'_>) -> Result<u64> {
+    let found = rustix::fs::fstatvfs(directory).context(|| "cannot find out the free space")?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize) / 100 * 95)
+}
+
+/// The destination of an extraction, and the lock of its ids.
+struct LockedDestination {
+    destination: Destination,
+    /// Dropped after the extraction.
+    _ids: crate::host::lock::Held,
+}
+
+/// Prepares the draft for the extractor: a mount that maps its throw-away ids to those on the disk.
+fn destination(
+    paths: &Paths,
+    name: &Name,
+    directory: BorrowedFd<'_>,
+    limits: Limits,
+    limits_ratio: bool,
+) -> Result<LockedDestination> {
+    let base = id_ranges::choose(paths, name, RangeRetention::WhileRunning, IDS)?;
+    let ids = id_ranges::lock(paths, base)?.with_deletion();
+    let mapping = [(0, base, IDS)];
+    let mut users = idmap::namespace(&mapping, &mapping)?;
+    let attributes =
+        MountAttributes { no_setuid: true, no_devices: true, no_exec: true, ..Default::default() };
+    let cloning = || "cannot create a mount for the extractor";
+    let draft = mount::copy_tree(directory, Depth::One).context(cloning)?;
+    if let Err(error) = mount::separate(draft.as_fd(), Some(users.as_fd()), attributes) {
+        // KERNEL(6.3): tmpfs cannot map ids, overlays and network file systems still cannot.
+        log::debug!(
+            "the file system of the images cannot map ids: {error}, extracting with the ids of the disk"
+        );
+        let mapping = [(0, 0, IDS)];
+        users = idmap::namespace(&mapping, &mapping)?;
+        mount::separate(draft.as_fd(), None, attributes).context(cloning)?;
+    }
+    Ok(LockedDestination { destination: Destination { draft, users, limits, limits_ratio }, _ids: ids })
+}
+
+/// Publishes a tree.
+fn publish(draft: Draft, path: &Path, is_read_only: bool) -> Result<()> {
+    draft.publish(path, DraftContent::Data)?;
+    if !is_read_only {
+        return Ok(());
+    }
+    // A draft with the flag could not be renamed.
+    read_only::open(path)
+        .and_then(|directory| {
+            flags::set(directory.as_fd(), true)
+                .context(|| format!("cannot make '{}' read-only", path.display()))
+        })
+        .inspect_err(|_| clone::remove(path))
+}
+
+/// Publishes a disk image, which the extractor has written into the draft of a tree. Returns its path.
+fn publish_disk(tree: &Draft, directory: &OwnedFd, path: &Path, is_read_only: bool) -> Result<PathBuf> {
+    let path = path.with_file_name(format!("{}.raw", path.file_name().unwrap_or_default().display()));
+    let opening = || "cannot open the disk image";
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, disk_file::NAME, flags, Mode::empty()).context(opening)?;
+    let found = rustix::fs::fstat(&file).context(opening)?;
+    let size = u64::try_from(found.st_size).unwrap_or_default();
+    let disk = OpenDisk::new(File::from(file), size);
+    source::refuse_format(disk.file())?;
+    partitions::read(&disk).map_err(|error| {
+        Error::new("it is neither a tar archive nor a disk image that can be started")
+            .with_hint(format!("as a disk image: {error}"))
+    })?;
+    let mode = if is_read_only { Mode::from_raw_mode(0o444) } else { Mode::from_raw_mode(0o644) };
+    rustix::fs::fchmod(disk.file(), mode).context(opening)?;
+    let draft = Draft::of_image(&path)?;
+    let renaming = || format!("cannot create '{}'", path.display());
+    let (from, to) = (directory.as_fd(), draft.directory());
+    rustix::fs::renameat_with(from, disk_file::NAME, to, draft.name(), RenameFlags::NOREPLACE)
+        .context(renaming)?;
+    draft.publish(&path, DraftContent::Data)?;
+    log::debug!("'{}' replaces the draft '{}'", path.display(), tree.path().display());
+    Ok(path)
+}

@@ -1,0 +1,282 @@
+//! Extracts a stream by three processes: this one reads the source and computes its digest, the decoder has two
+//! pipes and nothing else, the extractor writes the draft. The digest is taken before both parsers. Called by
+//! `import`.
+
+use super::bzip2;
+use super::compression::{self, Compression};
+use super::decode::{self, DecoderExit};
+use super::extractor::{self, Extracted, ExtractorInput, LONGEST_MESSAGE, Message};
+use crate::error::{Context, Error, Result};
+use crate::sys::descriptor;
+use crate::sys::process::{self, Child, Ended, Side};
+use crate::tree::copy::CopyProgress;
+use crate::tree::tar::policy::Limits;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+
+/// The bytes per read of the source.
+const PART: usize = 256 << 10;
+/// The time between two checks for an interruption.
+const INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// The namespaces of the extractor that the host owns; it creates the other ones itself.
+const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
+/// Where a stream is extracted to.
+pub(super) struct Destination {
+    /// The draft, a detached mount.
+    pub(super) draft: OwnedFd,
+    /// The user namespace with the ids of the extractor.
+    pub(super) users: OwnedFd,
+    /// The limits of the tree.
+    pub(super) limits: Limits,
+    /// Whether the ratio of output and input is limited.
+    pub(super) limits_ratio: bool,
+}
+
+/// An extracted stream.
+#[derive(Debug)]
+pub(super) struct ExtractedStream {
+    /// What the extractor has written.
+    pub(super) extracted: Extracted,
+    /// The compression of the source.
+    pub(super) compression: Compression,
+    /// The SHA-256 digest of the source, hexadecimal.
+    pub(super) digest: String,
+}
+
+/// A child that is killed when it is dropped.
+struct Killed(Option<OwnedFd>);
+
+impl Killed {
+    fn of(child: Child) -> Self {
+        Self(Some(child.pidfd))
+    }
+
+    fn wait(mut self) -> Result<Ended> {
+        let child = self.0.take().ok_or_else(|| Error::new("the child has ended"))?;
+        process::wait(child.as_fd())
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        process::kill_child(self.0.take());
+    }
+}
+
+/// Extracts a source. `progress` is called with the bytes read from it.
+///
+/// # Errors
+/// A source that cannot be read, decoded or extracted.
+pub(super) fn extract(
+    source: &mut File,
+    to: Destination,
+    progress: &mut CopyProgress<'_>,
+) -> Result<ExtractedStream> {
+    let mut head = [0; compression::LONGEST];
+    let mut feed = Feed { source, digest: Sha256::new(), bytes: 0, progress };
+    let head = feed.read_head(&mut head)?;
+    let compression = Compression::of(head);
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).context(|| "cannot create a pipe");
+    let ((first, input), (messages, report)) = (pipe()?, pipe()?);
+    let (decoder, stream) = match compression {
+        Compression::Plain => (None, first),
+        _ => {
+            let (stream, decoded) = pipe()?;
+            let decoder = start_decoder(compression, first, decoded, to.limits_ratio)?;
+            (Some(decoder), stream)
+        }
+    };
+    let Destination { draft, users, limits, .. } = to;
+    let extractor = match process::clone(u64::from(NAMESPACES.cast_unsigned()), None)? {
+        Side::Parent(child) => Killed::of(child),
+        Side::Child => {
+            process::die_with_parent();
+            descriptor::close_copy(input.as_fd());
+            std::mem::forget(input);
+            extractor::run(ExtractorInput { stream, draft, users, limits }, report)
+        }
+    };
+    drop((stream, draft, users, report));
+    let message = feed.run(head, input, messages)?;
+    let digest = feed.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let decoded = decoder.map(Killed::wait).transpose()?;
+    let extracted = result(message, extractor.wait()?, decoded, compression)?;
+    Ok(ExtractedStream { extracted, compression, digest })
+}
+
+fn start_decoder(compression: Compression, from: OwnedFd, to: OwnedFd, limits_ratio: bool) -> Result<Killed> {
+    if compression == Compression::Bzip2 {
+        return bzip2::start(&from, &to).map(Killed::of);
+    }
+    match process::clone(0, None)? {
+        Side::Parent(child) => Ok(Killed::of(child)),
+        Side::Child => {
+            let mut kept = [from.as_raw_fd(), to.as_raw_fd()];
+            kept.sort_unstable();
+            descriptor::close_all_but(&kept);
+            decode::run(compression, from, to, limits_ratio)
+        }
+    }
+}
+
+/// The source on its way into the first pipe.
+struct Feed<'a, 'p> {
+    source: &'a mut File,
+    digest: Sha256,
+    bytes: u64,
+    progress: &'a mut CopyProgress<'p>,
+}
+
+impl Feed<'_, '_> {
+    /// Reads the first bytes of the source.
+    fn read_head<'b>(&mut self, head: &'b mut [u8; compression::LONGEST]) -> Result<&'b [u8]> {
+        let mut length = 0;
+        while let Some(place) = head.get_mut(length..).filter(|place| !place.is_empty()) {
+            match self.read(place)? {
+                0 => break,
+                read => length += read,
+            }
+        }
+        Ok(head.get(..length).unwrap_or_default())
+    }
+
+    /// Reads from the source, which may be a pipe that has nothing for long.
+    fn read(&mut self, place: &mut [u8]) -> Result<usize> {
+        loop {
+            match poll(&mut [PollFd::new(&*self.source, PollFlags::IN)], Some(&INTERVAL)) {
+                Ok(0) | Err(Errno::INTR) => (self.progress)(self.bytes)?,
+                Err(errno) => return Err(errno).context(|| "cannot wait for the source"),
+                Ok(_) => match self.source.read(place) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    read => return read.context(|| "cannot read the source"),
+                },
+            }
+        }
+    }
+
+    /// Writes the whole source to `input`, and returns the message of the extractor.
+    fn run(&mut self, head: &[u8], input: OwnedFd, messages: OwnedFd) -> Result<Vec<u8>> {
+        rustix::io::ioctl_fionbio(&input, true).context(|| "cannot set a pipe up")?;
+        let mut message = Vec::new();
+        let mut part = vec![0; PART];
+        let mut is_open = self.send(head, &input)?;
+        while is_open {
+            let length = self.read(&mut part)?;
+            if length == 0 {
+                break;
+            }
+            is_open = self.send(part.get(..length).unwrap_or_default(), &input)?;
+        }
+        drop(input);
+        let mut messages = File::from(messages);
+        while self.wait(&messages, PollFlags::IN)? {
+            let length = messages.read(&mut part).context(|| "cannot receive from the extractor")?;
+            if length == 0 || message.len() > LONGEST_MESSAGE {
+                break;
+            }
+            message.extend_from_slice(part.get(..length).unwrap_or_default());
+        }
+        Ok(message)
+    }
+
+    /// Sends a part. Returns false if the other end is closed.
+    fn send(&mut self, part: &[u8], input: &OwnedFd) -> Result<bool> {
+        self.digest.update(part);
+        self.bytes += part.len() as u64;
+        (self.progress)(self.bytes)?;
+        let mut rest = part;
+        while !rest.is_empty() {
+            match rustix::io::write(input, rest) {
+                Ok(length) => rest = rest.get(length..).unwrap_or_default(),
+                Err(Errno::PIPE) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.wait(input, PollFlags::OUT)?;
+                }
+                Err(errno) => return Err(errno).context(|| "cannot send to the decoder"),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits for a descriptor, and for an interruption.
+    fn wait(&mut self, descriptor: &impl AsFd, flags: PollFlags) -> Result<bool> {
+        loop {
+            match poll(&mut [PollFd::new(descriptor, flags)], Some(&INTERVAL)) {
+                Ok(0) | Err(Errno::INTR) => (self.progress)(self.bytes)?,
+                ready => return ready.map(|_| true).context(|| "cannot wait for the extractor"),
+            }
+        }
+    }
+}
+
+/// Returns what the extractor has written, if both children have done their work.
+fn result(
+    message: Vec<u8>,
+    extractor: Ended,
+    decoder: Option<Ended>,
+    compression: Compression,
+) -> Result<Extracted> {
+    let message: Option<Message> = serde_json::from_slice(&message).ok();
+    // The end of the decoder is the cause of a truncated archive, not its effect.
+    let decoded = decoder.map_or(Ok(()), |ended| decoder_error(ended, compression).map_or(Ok(()), Err));
+    match message.filter(|_| extractor == Ended::Exited(0)) {
+        Some(Ok(extracted)) => decoded.map(|()| extracted),
+        Some(Err((text, hint))) => {
+            decoded?;
+            let error = Error::new(text);
+            Err(hint.into_iter().fold(error, Error::with_hint))
+        }
+        None => {
+            decoded?;
+            Err(Error::new(format!("the extractor {}", describe(extractor)))
+                .with_hint("it has too little memory, or the archive is hostile"))
+        }
+    }
+}
+
+/// Returns the error of a decoder. `None` if it is done, or if its reader has ended first.
+fn decoder_error(ended: Ended, compression: Compression) -> Option<Error> {
+    let name = compression.name();
+    let exit = match ended {
+        Ended::Exited(status) if compression == Compression::Bzip2 => match status {
+            0 => return None,
+            _ => DecoderExit::Corrupt,
+        },
+        Ended::Killed(libc::SIGPIPE) => return None,
+        Ended::Exited(status) if DecoderExit::of(status).is_some() => DecoderExit::of(status)?,
+        ended => {
+            return Some(
+                Error::new(format!("the decoder of {name} {}", describe(ended)))
+                    .with_hint("it has too little memory, or the file is hostile"),
+            );
+        }
+    };
+    let again = "it is incomplete or damaged: create or download it again";
+    match exit {
+        DecoderExit::Done | DecoderExit::Closed => None,
+        DecoderExit::Corrupt => Some(Error::new(format!("the {name} stream is corrupt")).with_hint(again)),
+        DecoderExit::Truncated => {
+            Some(Error::new(format!("the {name} stream is truncated")).with_hint(again))
+        }
+        DecoderExit::Ratio => Some(
+            Error::new(format!("the {name} stream is more than a thousand times larger when decoded"))
+                .with_hint("if that is right, set a limit: --max-size=SIZE"),
+        ),
+        DecoderExit::Setup => Some(Error::new("cannot confine the decoder")),
+    }
+}
+
+fn describe(ended: Ended) -> String {
+    match ended {
+        Ended::Exited(status) => format!("exited with status {status}"),
+        Ended::Killed(signal) => format!("was killed by signal {signal}"),
+    }
+}

@@ -1,0 +1,33 @@
+//! Tar archives (pax(1), tar(5)): a reader that refuses what two readers may understand differently, the policy
+//! for the entries of an archive that is not trusted, and a writer whose archives depend on the tree alone.
+//! Called by `image` and `control`. Nothing here opens a file.
+
+pub(crate) mod acl;
+pub(crate) mod content;
+#[cfg(test)]
+mod differential;
+mod extensions;
+pub(crate) mod extract;
+mod flat;
+mod header;
+mod holes;
+mod pax;
+pub mod policy;
+pub mod reader;
+mod sparse;
+pub(crate) mod writer;
+
+/// The size of a block, bytes.
+pub(super) const BLOCK: usize = 512;
+
+/// Returns bytes of an archive for a message: control characters, and bytes that are no text, are escaped.
+pub(super) fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => {
+            let escape =
+                |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+            format!("'{}'", text.chars().map(escape).collect::<String>())
+        }
+        Err(_) => format!("'{}'", bytes.escape_ascii()),
+    }
+}
