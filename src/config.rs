@@ -7,6 +7,7 @@
 pub(crate) mod address_families;
 pub(crate) mod boot;
 pub(crate) mod bound_users;
+pub mod bundle;
 mod cdi;
 pub(crate) mod check;
 pub(crate) mod command;
@@ -52,6 +53,7 @@ use crate::machine::name::Name;
 use crate::machine::unit_name::ServiceTemplate;
 use crate::paths::Paths;
 use definition_files::Files;
+use groups::Precedence;
 use nspawn::SettingsMode;
 use sources::Sources;
 use std::collections::BTreeSet;
@@ -129,16 +131,23 @@ pub struct Options {
     pub settings: SettingsMode,
     /// The program that was called.
     pub contract: Contract,
+    /// The directory of an OCI bundle, whose settings replace those of files.
+    pub bundle: Option<PathBuf>,
 }
 
-/// Returns the machine of the options of `coracle run`. The options override the definition of the name, if
-/// there is one; otherwise the defaults of systemd-nspawn(1) apply, and the .nspawn file as the options say.
+/// Returns the machine of the options of `coracle run`. The options override their OCI bundle, or the
+/// definition of the name, if there is one; otherwise the defaults of systemd-nspawn(1) apply, and the .nspawn file as the options say.
 /// For systemd-nspawn(1) there are no definitions.
 ///
 /// # Errors
 /// All problems as one error of kind [`Kind::Launch`].
 pub fn run(paths: &Paths, options: Options, kept: Option<&Name>) -> Result<Resolved> {
-    let Options { layer: mut options, settings, contract } = options;
+    let Options { layer: mut options, mut settings, contract, bundle } = options;
+    let mut ignored = Vec::new();
+    if let Some(directory) = &bundle {
+        (options, ignored) = with_bundle(options, directory, settings)?;
+        settings = SettingsMode::No;
+    }
     if options.identity.name.value().is_none() && !options.root.has_source() {
         let here = std::env::current_dir()
             .map_err(|error| Error::from(error).context("cannot determine the current directory"))?;
@@ -152,7 +161,7 @@ pub fn run(paths: &Paths, options: Options, kept: Option<&Name>) -> Result<Resol
         None => (name_of(contract, root().map_or(Path::new("/"), PathBuf::as_path))?, true),
     };
     let files = match contract {
-        Contract::Coracle if !is_derived => Files::of(paths, &name)?,
+        Contract::Coracle if !is_derived && bundle.is_none() => Files::of(paths, &name)?,
         _ => Files::default(),
     };
     let profile = match contract {
@@ -169,7 +178,31 @@ pub fn run(paths: &Paths, options: Options, kept: Option<&Name>) -> Result<Resol
         None => name.clone(),
     };
     let sources = Sources { paths, name: &name, options, files: &files, settings, profile };
-    resolve(sources, &machine, &context).map_err(|error| error.with_kind(Kind::Launch))
+    let mut resolved = resolve(sources, &machine, &context).map_err(|error| error.with_kind(Kind::Launch))?;
+    ignored.append(&mut resolved.ignored);
+    Ok(Resolved { ignored, ..resolved })
+}
+
+/// Merges the settings of an OCI bundle by groups with the options. Returns them with all warnings.
+fn with_bundle(
+    mut options: Layer,
+    directory: &Path,
+    settings: SettingsMode,
+) -> Result<(Layer, Vec<Problem>)> {
+    let (mut bundle, problems) = bundle::load(directory);
+    let (ignored, errors): (Vec<Problem>, _) =
+        problems.into_iter().partition(|problem| problem.severity == ProblemSeverity::Warning);
+    if !errors.is_empty() {
+        let context = format!("cannot use the OCI bundle '{}'", directory.display());
+        return Err(problem::combined(&context, &errors).with_kind(Kind::Launch));
+    }
+    let precedence = if settings == SettingsMode::Override { Precedence::File } else { Precedence::Options };
+    groups::separate(&mut options, &mut bundle, precedence, true);
+    let merged = match precedence {
+        Precedence::Options => options.over(bundle),
+        Precedence::File => bundle.over(options),
+    };
+    Ok((merged, ignored))
 }
 
 /// Returns the name of one of several machines that discard the changes of one root: with 16 random

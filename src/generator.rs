@@ -68,6 +68,9 @@ pub(crate) fn is_current(paths: &Paths, machine: &Machine) -> bool {
     drop_in_is.is_ok_and(|text| text == drop_in(machine)) && socket_is.ok() == activation::socket(machine)
 }
 
+/// The units that load the modules for disk images, as of systemd-nspawn@.service.
+const DEVICE_MODULES: &str = "modprobe@loop.service modprobe@dm_mod.service";
+
 /// Returns the drop-in of a machine's unit.
 pub(crate) fn drop_in(machine: &Machine) -> String {
     let limits = &machine.resources;
@@ -81,6 +84,11 @@ pub(crate) fn drop_in(machine: &Machine) -> String {
     };
     if let Some(directory) = quoted(machine.root.path()) {
         line("[Unit]\nRequiresMountsFor", &directory);
+    }
+    if matches!(machine.root.source, RootSource::Image(_)) {
+        // The classes of devices below are only known with their modules.
+        line("[Unit]\nWants", &DEVICE_MODULES);
+        line("After", &DEVICE_MODULES);
     }
     if !machine.network.on_demand.is_empty() {
         // Started again together with the machine, so that its ports activate it after a stop.
@@ -108,6 +116,9 @@ pub(crate) fn drop_in(machine: &Machine) -> String {
     if let RootSource::Image(image) = &machine.root.source {
         line("DeviceAllow", &"/dev/loop-control rw");
         line("DeviceAllow", &"block-loop rwm");
+        // systemd-dissect creates the devices of verified and encrypted partitions.
+        line("DeviceAllow", &"/dev/mapper/control rw");
+        line("DeviceAllow", &"block-device-mapper rw");
         if let Some(device) = quoted(image).filter(|_| image.starts_with("/dev")) {
             line("DeviceAllow", &format_args!("{device} rw"));
         }
@@ -251,6 +262,17 @@ mod tests {
         }
     }
 
+    /// Returns the payload of a booting system.
+    fn boot() -> machine::command::Command {
+        machine::command::Command {
+            payload: machine::command::Payload::Boot { arguments: Vec::new() },
+            directory: None,
+            user: None,
+            ids: None,
+            environment: Vec::new(),
+        }
+    }
+
     fn parts(name: &str) -> Parts {
         Parts {
             properties: Vec::new(),
@@ -270,12 +292,7 @@ mod tests {
                 personality: None,
                 machinectl: false,
             },
-            command: machine::command::Command {
-                payload: machine::command::Payload::Boot { arguments: Vec::new() },
-                directory: None,
-                user: None,
-                environment: Vec::new(),
-            },
+            command: boot(),
             mounts: Vec::new(),
             network: network(),
             users: machine::users::Users::Pick,
@@ -315,8 +332,10 @@ mod tests {
         parts.root = machine::root::Root::of(RootSource::Image("/dev/disk/by-id/we%b".into()));
         let text = drop_in(&Machine::new(parts).unwrap());
         let allowed = "DeviceAllow=/dev/loop-control rw\nDeviceAllow=block-loop rwm\n\
+                       DeviceAllow=/dev/mapper/control rw\nDeviceAllow=block-device-mapper rw\n\
                        DeviceAllow=\"/dev/disk/by-id/we%%b\" rw\n";
         assert!(text.contains(allowed), "{text}");
+        assert!(text.contains("After=modprobe@loop.service modprobe@dm_mod.service\n"), "{text}");
     }
 
     #[test]

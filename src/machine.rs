@@ -27,8 +27,10 @@ pub(crate) mod security;
 pub(crate) mod size;
 pub mod static_address;
 pub mod switches;
+pub(crate) mod syscall_profile;
 pub(crate) mod unit_name;
 pub mod users;
+pub(crate) mod verity;
 
 use crate::error::Error;
 use credentials::Credential;

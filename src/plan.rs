@@ -13,6 +13,7 @@ pub(crate) mod identity;
 pub(crate) mod init;
 mod mount_maps;
 mod mounts;
+mod process;
 mod rlimits;
 pub mod step;
 
@@ -250,28 +251,6 @@ fn shows_full_procfs(machine: &Machine, init: Init) -> bool {
     }
 }
 
-/// Returns the steps before the mount tree: for the process of PID 1 and its namespaces.
-fn process_steps(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
-    let mut steps = Vec::with_capacity(MANY_STEPS);
-    if facts.user_namespace {
-        // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
-        steps.push(BuildStep::Join);
-    }
-    // By the builder, if there is one: in its user namespace PID 1 cannot raise a hard limit.
-    steps.push(BuildStep::Limits);
-    if !machine.resources.rlimits.is_empty() {
-        steps.push(BuildStep::Rlimits(rlimits::of(&machine.resources)));
-    }
-    // While procfs is the host's. A network namespace named by the definition keeps its own settings.
-    if machine.network.mode.makes_namespace() {
-        steps.push(ping_groups(machine, facts));
-        if !machine.network.has_link() {
-            steps.push(BuildStep::Loopback);
-        }
-    }
-    steps
-}
-
 /// Returns the steps that create the mount tree.
 fn build_steps(
     machine: &Machine,
@@ -280,7 +259,8 @@ fn build_steps(
     has_console: bool,
     maps: &mut MountMaps,
 ) -> Vec<BuildStep> {
-    let mut steps = process_steps(machine, facts);
+    let mut steps = Vec::with_capacity(MANY_STEPS);
+    steps.extend(process::steps(machine, facts));
     let (source, at) = (machine.root.top().to_owned(), facts.attach_at.clone());
     let mount_points = MOUNT_POINTS.iter().map(PathBuf::from).collect();
     // The namespace is entered after the last use of the host's procfs.
@@ -338,17 +318,6 @@ fn guest_files(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<Bu
     steps
 }
 
-/// Returns the step that allows all groups of the machine to ping, as systemd does on hosts
-/// (`50-default.conf` of sysctl.d(5)). A new network namespace allows none.
-fn ping_groups(machine: &Machine, facts: &Facts) -> BuildStep {
-    /// The highest id that the kernel accepts there.
-    const HIGHEST: u32 = i32::MAX.cast_unsigned();
-    let range = facts.id_base.filter(|_| facts.user_namespace).map(|base| (base, machine.id_count()));
-    let (first, last) =
-        range.map_or((0, HIGHEST), |(base, count)| (base, base.saturating_add(count - 1).min(HIGHEST)));
-    BuildStep::PingGroups { first, last }
-}
-
 /// Returns the steps of PID 1.
 fn init_steps(
     machine: &Machine,
@@ -378,6 +347,7 @@ fn init_steps(
     // As soon as there is a procfs: the label takes effect with the exec.
     steps.extend(facts.label.iter().cloned().map(InitStep::Label));
     steps.push(InitStep::Hostname(identity::hostname(machine)));
+    steps.extend(process::domain_name(machine));
     steps.push(InitStep::Keyring);
     steps.push(if has_console { InitStep::Console } else { InitStep::Streams });
     if machine.boot.time_namespace {
@@ -385,7 +355,14 @@ fn init_steps(
     }
     let personality = machine.boot.personality.map(Personality::domain);
     steps.extend(exec::of_process(&machine.resources.cpu_affinity, personality));
+    // After the tree: they may be too low to create it.
+    let limits = process::limits(machine).filter(|_| !facts.user_namespace);
+    steps.extend(limits.map(InitStep::Build));
     steps.push(InitStep::Capabilities(capabilities));
+    let inheritable = capabilities::inheritable(&machine.security, capabilities);
+    if inheritable != 0 {
+        steps.push(InitStep::Inheritable(inheritable));
+    }
     let policy = filter_policy(machine, facts, capabilities);
     steps.extend(command::user(machine, facts, &policy)?);
     let ambient = capabilities::ambient(&machine.security, capabilities)?;
@@ -422,6 +399,7 @@ fn filter_policy(machine: &Machine, facts: &Facts, capabilities: u64) -> filter:
         socketcall: facts.socketcall,
         suppress_sync: machine.boot.suppress_sync,
         families: machine.security.address_families.clone(),
+        profile: machine.security.syscalls_profile.clone(),
     }
 }
 

@@ -326,7 +326,7 @@ fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
     let tree = root.tree.as_ref();
     let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit: None, undo: cleanup::undo };
     let choice = claim::preview(&request)?;
-    let attached = image::preview(machine, choice.ids.base, choice.ids.mapped_from)?;
+    let attached = image::preview(paths, machine, choice.ids.base, choice.ids.mapped_from)?;
     let tree = root::attach(machine, root, attached.as_ref(), keep)?;
     let found = facts::find(paths, machine, &tree, attached.as_ref(), &choice)?;
     let plan = plan::make(machine, &found.facts)?;

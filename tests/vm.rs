@@ -1,13 +1,15 @@
 //! Tests that need a host with its own kernel: limits, AppArmor, the reboot of the host. Run by
 //! `make test-vm` and not by `cargo test`; every test has its own virtual machine.
 
+#[path = "vm/cases/protected_images.rs"]
+mod protected_images;
 mod support;
 
 use std::time::Duration;
 
 use support::{Snapshot, Vm};
 
-const LONG: Duration = Duration::from_secs(90);
+pub const LONG: Duration = Duration::from_secs(90);
 /// Allocates all but 128 MiB of the available memory as huge pages.
 const FILL_MEMORY: &str = r#"available=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
     sysctl -q vm.nr_hugepages=$(((available - 131072) / 2048))"#;

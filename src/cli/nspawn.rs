@@ -174,7 +174,8 @@ impl Nspawn {
         let layer = self.run.settings().map_err(|problems| {
             problems.into_iter().map(|problem| Error::usage(problem.message)).collect::<Vec<_>>()
         })?;
-        Ok(Options { layer, settings, contract: Contract::Nspawn })
+        let bundle = self.run.bundle().map_err(|error| vec![error])?;
+        Ok(Options { layer, settings, contract: Contract::Nspawn, bundle })
     }
 
     /// Replaces the options of systemd-nspawn(1) by those of `coracle run`.

@@ -5,6 +5,7 @@ use super::profile::Profile;
 use super::setting::{List, Origin, Single, Sourced, settings};
 use super::values::{RawValue, Value, quoted, without_nul};
 use crate::error::{Error, Result};
+use crate::machine::command::UserIds;
 use crate::machine::command::{Command, Payload};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ settings! {
         chdir: Single<PathBuf> = FlagOnly "chdir";
         /// The user of the command.
         user: Single<String> = FlagOnly "user";
+        /// The ids of the command, instead of a user.
+        ids: Single<UserIds> = FlagOnly "user-ids";
     }
 }
 
@@ -87,6 +90,7 @@ impl CommandSettings {
             payload,
             directory: self.chdir.value().cloned(),
             user: self.user.value().cloned(),
+            ids: self.ids.value().cloned(),
             environment: environment.into_iter().map(|Variable { name, value }| (name, value)).collect(),
         })
     }
@@ -111,6 +115,17 @@ impl Value for Argument {
 
     fn show(&self) -> String {
         quoted(&self.0.to_string_lossy())
+    }
+}
+
+impl Value for UserIds {
+    /// Rejects all values: the ids are those of a bundle.
+    fn read(raw: &RawValue) -> Result<Self> {
+        Err(raw.expected("the ids of a bundle"))
+    }
+
+    fn show(&self) -> String {
+        quoted(&format!("{}:{}", self.uid, self.gid))
     }
 }
 

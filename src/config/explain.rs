@@ -48,7 +48,10 @@ pub(super) fn origins(settings: &Layer, keys: &[&str]) -> Vec<(&'static str, Ori
     let named = all_settings().filter(|setting| keys.contains(&setting.key));
     let set = |setting: &'static super::layer::Setting| {
         let mut origins = settings.lines(setting).into_iter().map(|line| line.origin);
-        Some((setting.key, origins.find(|origin| matches!(origin, Origin::File { .. }))?))
+        Some((
+            setting.key,
+            origins.find(|origin| matches!(origin, Origin::File { .. } | Origin::Bundle { .. }))?,
+        ))
     };
     named.filter_map(set).collect()
 }

@@ -87,7 +87,8 @@ fn of_machine(errors: &[Error]) -> Vec<Problem> {
 fn shown(paths: &Paths, what: &str, origin: &Origin) -> String {
     match origin {
         Origin::File { path, line } => format!("{what} ({}:{line})", paths.strip(path).display()),
-        Origin::Flag(_) | Origin::Default => what.to_owned(),
+        // A bundle is no part of a unit.
+        Origin::Flag(_) | Origin::Bundle { .. } | Origin::Default => what.to_owned(),
     }
 }
 
@@ -216,7 +217,7 @@ impl MigrationPlan<'_> {
         match origin {
             Origin::File { path, line } => format!("{}:{line}", self.paths.strip(path).display()),
             Origin::Flag(flag) => self.named(flag, origin),
-            Origin::Default => "default of systemd-nspawn".to_owned(),
+            Origin::Bundle { .. } | Origin::Default => "default of systemd-nspawn".to_owned(),
         }
     }
 
@@ -281,6 +282,7 @@ mod tests {
                 layer: options(&set),
                 settings: SettingsMode::Override,
                 contract: Contract::Nspawn,
+                bundle: None,
             };
             let migrated = migration(&paths, &name, &unit, set()).unwrap();
             assert_eq!((&migrated.lost[..], &migrated.replaced[..]), (&[][..], &[][..]), "{file}");
@@ -320,8 +322,12 @@ mod tests {
         let unit = NspawnUnit::read(&paths, &name).unwrap();
         let devices = || {
             let boot = options(&[("boot", RawValue::Boolean(true))]);
-            let options =
-                Options { layer: boot, settings: SettingsMode::Override, contract: Contract::Nspawn };
+            let options = Options {
+                layer: boot,
+                settings: SettingsMode::Override,
+                contract: Contract::Nspawn,
+                bundle: None,
+            };
             migration(&paths, &name, &unit, options).unwrap().machine.security.devices.len()
         };
         assert_eq!(devices(), 0);

@@ -46,6 +46,8 @@ pub struct MountEntry {
     pub(crate) lower: Option<Layers>,
     /// The place of changes to an overlay.
     pub(crate) upper: Option<UpperLayer>,
+    /// Whether a missing source inside, or a missing path that is hidden, is skipped.
+    pub(crate) is_optional: bool,
 }
 
 /// A kind of mount.
@@ -293,7 +295,10 @@ fn build(
     let missing = |key: &str| Error::new(format!("a mount requires '{key}'"));
     let target = entry.target.as_ref().ok_or_else(|| missing("target"))?;
     let kind = match entry.kind {
-        MountType::Inaccessible => not_root(target.clone()).map(|_| MountKind::Inaccessible)?,
+        MountType::Inaccessible => {
+            let is_optional = entry.is_optional;
+            not_root(target.clone()).map(|_| MountKind::Inaccessible { is_optional })?
+        }
         MountType::Bind => MountKind::Bind {
             source: match entry.source.clone().ok_or_else(|| missing("source"))? {
                 BindPath::Host(path) => BindPath::Host(origin.host_path(paths, path)),
@@ -307,6 +312,7 @@ fn build(
                 ids => ids,
             },
             setuid: entry.setuid.unwrap_or(false),
+            is_optional: entry.is_optional,
         },
         MountType::Overlay => layers::build(paths, entry, origin, users)?,
         MountType::Tmpfs => MountKind::Tmpfs { options: entry.options.clone().unwrap_or_default() },

@@ -142,6 +142,7 @@ impl Problem {
         let message = error.to_string();
         let (file, line, message) = match origin {
             Origin::File { path, line } => (Some(path.clone()), Some(*line), message),
+            Origin::Bundle { path, pointer } => (Some(path.clone()), None, format!("{pointer}: {message}")),
             Origin::Flag(flag) => (None, None, format!("'{flag}': {message}")),
             Origin::Default => (None, None, message),
         };

@@ -7,6 +7,7 @@ use crate::image::find;
 use crate::machine::image_policy::ImagePolicy;
 use crate::machine::name::Name;
 use crate::machine::root::{Ephemeral, Pivot, Root, RootSource, Volatile};
+use crate::machine::verity::Verity;
 use crate::paths::Paths;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,51 @@ impl Value for Pivot {
     }
 }
 
+/// A root hash: an even number of hexadecimal digits, at least 128 bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootHash(String);
+
+impl Value for RootHash {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a root hash")) };
+        let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_hex || text.len() % 2 != 0 || !(32..=128).contains(&text.len()) {
+            return Err(Error::new(format!("{} is not a root hash", quoted(text)))
+                .with_hint("write the hexadecimal digits that 'veritysetup format' prints"));
+        }
+        Ok(Self(text.to_ascii_lowercase()))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+/// The signature of a root hash: an absolute path, or `base64:` and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootHashSignature(String);
+
+impl Value for RootHashSignature {
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("the signature of a root hash")) };
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
+        match text.strip_prefix("base64:") {
+            Some(coded) if !coded.is_empty() && coded.bytes().all(fits) => Ok(Self((*text).to_owned())),
+            Some(_) => Err(Error::new(format!("{} is not a text in base64", quoted(text)))),
+            None => {
+                let path = PathBuf::read(raw).map_err(|error| {
+                    error.with_hint("write an absolute path, or 'base64:' and the signature")
+                })?;
+                Ok(Self(path.to_string_lossy().into_owned()))
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
 settings! {
     /// Settings of the root file system.
     RootSettings {
@@ -93,6 +139,12 @@ settings! {
         image: Single<PathBuf> = Single "root.image";
         /// The policy of the disk image.
         image_policy: Single<ImagePolicy> = Single "root.image-policy";
+        /// The root hash of the disk image.
+        root_hash: Single<RootHash> = Single "root.root-hash";
+        /// The signature of the root hash.
+        root_hash_signature: Single<RootHashSignature> = Single "root.root-hash-signature";
+        /// The file with the hashes of the disk image.
+        verity_data: Single<PathBuf> = Single "root.verity-data";
         /// Whether the root is mounted read-only.
         read_only: Single<bool> = Single "root.read-only", |_| false;
         /// The part that is empty at each boot.
@@ -192,6 +244,11 @@ impl RootSettings {
             pivoted: None,
             has_writable_parts: false,
             image_policy: self.image_policy.value().cloned(),
+            verity: Verity {
+                root_hash: self.root_hash.value().map(|hash| hash.0.clone()),
+                signature: self.root_hash_signature.value().map(|signature| signature.0.clone()),
+                data: path(&self.verity_data),
+            },
         })
     }
 }

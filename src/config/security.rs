@@ -2,11 +2,13 @@
 
 use super::address_families::{self, FamilyRule};
 use super::problem::Problem;
-use super::profile::Profile;
+use super::profile;
 use super::setting::{List, Origin, Single, Sourced, settings};
 use super::values::{RawValue, Value, quoted, words};
 use crate::error::{Error, Result, nearest};
-use crate::machine::security::{CAPABILITIES, NESTING_CALLS, OPTIONAL_DEVICES, Procfs, Security};
+use crate::machine::security::Sysctl;
+use crate::machine::security::{CAPABILITIES, DeviceNode, NESTING_CALLS, OPTIONAL_DEVICES, Procfs, Security};
+use crate::machine::syscall_profile::SyscallProfile;
 use std::path::PathBuf;
 
 settings! {
@@ -18,10 +20,14 @@ settings! {
         capabilities_drop: List<Capability> = List "security.capabilities.drop";
         /// Ambient capabilities of the command.
         capabilities_ambient: List<AmbientCapability> = List "security.capabilities.ambient";
+        /// Inheritable capabilities of the command.
+        capabilities_inheritable: List<Capability> = FlagOnly "security.capabilities.inheritable";
         /// Additional system calls.
         syscalls_allow: List<SyscallName> = List "security.syscalls.allow";
         /// Removed system calls.
         syscalls_deny: List<SyscallName> = List "security.syscalls.deny";
+        /// The profile of system calls of a bundle.
+        syscalls_profile: Single<Profile> = FlagOnly "security.syscalls.profile";
         /// Allowed or forbidden address families.
         address_families: List<FamilyRule> = List "security.address-families";
         /// Devices of the host that the machine gets.
@@ -38,12 +44,16 @@ settings! {
         nesting: Single<bool> = Single "security.nesting", |_| false;
         /// Whether setuid programs gain no privileges.
         no_new_privileges: Single<bool> = Single "security.no-new-privileges", |_| false;
+        /// Device nodes of a bundle.
+        nodes: List<Node> = FlagOnly "security.nodes";
+        /// Parameters of the kernel for the machine's namespaces.
+        sysctls: List<Sysctl> = FlagOnly "security.sysctls";
     }
 }
 
 impl SecuritySettings {
     /// Builds capabilities, system calls and devices of the machine.
-    pub(super) fn build(&self, profile: Profile, boots: bool) -> Result<Security> {
+    pub(super) fn build(&self, profile: profile::Profile, boots: bool) -> Result<Security> {
         let nesting = self.nesting.required("security.nesting")?;
         let nested: &[&str] = if nesting { &NESTING_CALLS } else { &[] };
         let optional: &[&str] = if nesting || profile.is_of_nspawn() { &OPTIONAL_DEVICES } else { &[] };
@@ -55,6 +65,7 @@ impl SecuritySettings {
             capabilities_ambient: self.ambient(boots),
             syscalls_allow: allowed.chain(nested.iter().map(|name| (*name).to_owned())).collect(),
             syscalls_deny: self.syscalls_deny.values().map(|name| name.0.clone()).collect(),
+            syscalls_profile: self.syscalls_profile.value().map(|profile| profile.0.clone()),
             address_families: address_families::build(self.address_families.values()),
             devices: self.devices.values().map(|device| device.0.clone().into()).collect(),
             optional_devices: optional.iter().map(PathBuf::from).collect(),
@@ -64,6 +75,9 @@ impl SecuritySettings {
             procfs: self.procfs.required("security.procfs")?,
             nesting,
             no_new_privileges: self.no_new_privileges.required("security.no-new-privileges")?,
+            capabilities_inheritable: names(&self.capabilities_inheritable),
+            nodes: self.nodes.values().map(|node| node.0.clone()).collect(),
+            sysctls: self.sysctls.values().cloned().collect(),
         })
     }
 
@@ -103,6 +117,11 @@ words!(Procfs, [("auto", Procfs::Auto), ("full", Procfs::Full), ("masked", Procf
 pub struct Capability(String);
 
 impl Capability {
+    /// Returns the name.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
     /// Returns the full names of the capabilities.
     fn names(&self) -> Vec<String> {
         if self.0 == "all" {
@@ -220,6 +239,49 @@ impl Value for DeviceName {
 
     fn show(&self) -> String {
         quoted(&self.0)
+    }
+}
+
+/// The profile of system calls of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile(pub(crate) SyscallProfile);
+
+impl Value for Profile {
+    /// Rejects all values: a profile is that of a bundle.
+    fn read(raw: &RawValue) -> Result<Self> {
+        Err(raw.expected("the profile of a bundle"))
+    }
+
+    fn show(&self) -> String {
+        quoted(&format!("{} rules", self.0.rules.len()))
+    }
+}
+
+/// A device node of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node(pub(crate) DeviceNode);
+
+impl Value for Node {
+    /// Rejects all values: nodes are those of a bundle.
+    fn read(raw: &RawValue) -> Result<Self> {
+        Err(raw.expected("a node of a bundle"))
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0.path.to_string_lossy())
+    }
+}
+
+impl Value for Sysctl {
+    /// Parses `KEY=VALUE`.
+    fn read(raw: &RawValue) -> Result<Self> {
+        let RawValue::Text(text) = raw else { return Err(raw.expected("a parameter of the kernel")) };
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        Self::new(key, value)
+    }
+
+    fn show(&self) -> String {
+        quoted(&format!("{}={}", self.key, self.value))
     }
 }
 

@@ -23,13 +23,20 @@ pub enum Origin {
         /// The line, counted from 1.
         line: usize,
     },
+    /// A property of an OCI bundle.
+    Bundle {
+        /// Its `config.json`.
+        path: PathBuf,
+        /// The JSON pointer of the property (RFC 6901).
+        pointer: String,
+    },
 }
 
 impl Origin {
     /// Returns the path on the host of `path` with this origin: paths of definitions are below the root
-    /// directory in use (`--root`), paths of options are not.
+    /// directory in use (`--root`), paths of options and of their bundle are not.
     pub(super) fn host_path(&self, paths: &Paths, path: PathBuf) -> PathBuf {
-        if matches!(self, Self::Flag(_)) { path } else { paths.join(path) }
+        if matches!(self, Self::Flag(_) | Self::Bundle { .. }) { path } else { paths.join(path) }
     }
 }
 
@@ -39,6 +46,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::Flag(flag) => f.write_str(flag),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Bundle { path, pointer } => write!(f, "{}#{pointer}", path.display()),
         }
     }
 }

@@ -163,6 +163,8 @@ fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
             socketcall: record.syscalls.socketcall,
             suppress_sync: record.syscalls.suppress_sync,
             families: record.syscalls.families.clone(),
+            // That of a bundle is for its own process.
+            profile: None,
         },
         no_new_privileges: record.no_new_privileges,
         ignored_signals: probe::OwnStatus::read().ignored_signals,

@@ -95,7 +95,7 @@ pub(crate) fn attach(request: AttachRequest<'_>) -> Result<Option<AttachedRoot>>
         volumes::create(path)?;
     }
     let id_map = id_map(request.machine, request.id_base, request.mapped_from)?;
-    attach_as(request.machine, request.id_base, id_map, changes)
+    attach_as(request.paths, request.machine, request.id_base, id_map, changes)
 }
 
 /// Attaches a root read-only, without its locks: to look at it. The source is not changed.
@@ -103,11 +103,12 @@ pub(crate) fn attach(request: AttachRequest<'_>) -> Result<Option<AttachedRoot>>
 /// # Errors
 /// As for [`attach`].
 pub(crate) fn preview(
+    paths: &Paths,
     machine: &Machine,
     id_base: Option<u32>,
     mapped_from: Option<u32>,
 ) -> Result<Option<AttachedRoot>> {
-    attach_as(machine, id_base, id_map(machine, id_base, mapped_from)?, Changes::Refused)
+    attach_as(paths, machine, id_base, id_map(machine, id_base, mapped_from)?, Changes::Refused)
 }
 
 /// Returns the user namespace that maps the ids of the mounts, if their ids are mapped.
@@ -147,6 +148,7 @@ enum Discarded<'a> {
 }
 
 fn attach_as(
+    paths: &Paths,
     machine: &Machine,
     id_base: Option<u32>,
     id_map: Option<OwnedFd>,
@@ -162,7 +164,8 @@ fn attach_as(
         RootSource::Image(path) => {
             let is_written = matches!(changes, Changes::Kept);
             let access = if is_written { DiskAccess::Write } else { DiskAccess::Read };
-            let opened = disk.insert(Disk::open(path, access)?.under(machine.root.image_policy.as_ref())?);
+            let opened = Disk::open(path, access)?.under(&machine.root)?;
+            let opened = disk.insert(opened.unlock(&machine.root, access, &paths.state())?);
             Stack::of_disk(path, opened.root()?, &opened.partitions)
         }
     };

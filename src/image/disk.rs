@@ -6,6 +6,7 @@
 
 pub mod bytes;
 mod crc32;
+mod dissect;
 mod gpt;
 mod mbr;
 pub(super) mod mount_points;

@@ -29,6 +29,19 @@ pub struct Command {
     pub(crate) directory: Option<PathBuf>,
     /// The user of the command, a name or number of the guest; `None` for root.
     pub(crate) user: Option<String>,
+    /// The ids of the command instead of a user, as inside.
+    pub(crate) ids: Option<UserIds>,
     /// Environment variables of PID 1, name and value; of equal names the last one applies.
     pub(crate) environment: Vec<(String, String)>,
+}
+
+/// The ids of a process, as inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserIds {
+    /// The user id.
+    pub(crate) uid: u32,
+    /// The group id.
+    pub(crate) gid: u32,
+    /// The supplementary groups.
+    pub(crate) groups: Vec<u32>,
 }

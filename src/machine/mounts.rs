@@ -49,6 +49,8 @@ pub(crate) enum MountKind {
         ids: MountIds,
         /// Whether setuid programs and file capabilities take effect; their owners are not those of the tree.
         setuid: bool,
+        /// Whether a missing source inside is skipped.
+        is_optional: bool,
     },
     /// An empty file system in memory.
     Tmpfs {
@@ -67,7 +69,10 @@ pub(crate) enum MountKind {
         setuid: bool,
     },
     /// An empty node of mode 000 that hides an existing one.
-    Inaccessible,
+    Inaccessible {
+        /// Whether a missing one is skipped.
+        is_optional: bool,
+    },
 }
 
 impl Mount {

@@ -1,6 +1,7 @@
 //! The root file system of a machine.
 
 use super::image_policy::ImagePolicy;
+use super::verity::Verity;
 use std::path::{Path, PathBuf};
 
 /// The source of a root file system, by its absolute path.
@@ -97,6 +98,8 @@ pub struct Root {
     pub(crate) has_writable_parts: bool,
     /// The policy of its disk image. `None` permits all.
     pub(crate) image_policy: Option<ImagePolicy>,
+    /// The hashes that verify its disk image.
+    pub(crate) verity: Verity,
 }
 
 impl Root {
@@ -113,6 +116,7 @@ impl Root {
             pivoted: None,
             has_writable_parts: false,
             image_policy: None,
+            verity: Verity::default(),
         }
     }
 }

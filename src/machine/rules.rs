@@ -1,6 +1,7 @@
 //! Rules across the parts of a machine. Called by `Machine::new`.
 
 use super::Parts;
+use super::address_families::AddressFamilies;
 use super::command::Payload;
 use super::contract::Contract;
 use super::credentials::Credential;
@@ -8,7 +9,7 @@ use super::egress::Destination;
 use super::mounts::{MountKind, TMPFS_ATTRIBUTES, TMPFS_OPTIONS};
 use super::network::{Addresses, InterfaceKind, MAX_PORTS, Mode, Network, Port, Protocol};
 use super::root::{Ephemeral, Root, RootSource, Volatile};
-use super::security::Procfs;
+use super::security::{Procfs, Sysctl};
 use super::static_address;
 use super::users::{Ownership, RANGE_SIZE, Users};
 use crate::error::Error;
@@ -55,6 +56,7 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
                 .with_hint("remove --ambient-capability=, or name a command"),
         );
     }
+    errors.extend(unsafe_parameters(parts).into_iter().chain(profile(parts)));
     errors.extend(repeated_credentials(&parts.credentials));
     if parts.journal.link.is_required() && parts.root.ephemeral != Ephemeral::No {
         errors.push(
@@ -76,6 +78,29 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
         }
     }
     errors
+}
+
+/// Refuses restrictions that a profile of system calls would replace.
+fn profile(parts: &Parts) -> Option<Error> {
+    let security = &parts.security;
+    let is_restricted = security.address_families != AddressFamilies::All || parts.boot.suppress_sync;
+    (security.syscalls_profile.is_some() && is_restricted).then(|| {
+        Error::new("the filter of system calls of a bundle excludes restricted address families and suppressed syncs")
+            .with_hint("remove --restrict-address-families= and --suppress-sync=")
+    })
+}
+
+/// Refuses parameters of the kernel that would change the host.
+fn unsafe_parameters(parts: &Parts) -> Vec<Error> {
+    let is_safe = |sysctl: &&Sysctl| {
+        sysctl.is_of_machine() || sysctl.is_of_network() && parts.network.mode.is_private()
+    };
+    let refused = parts.security.sysctls.iter().filter(|sysctl| !is_safe(sysctl));
+    let error = |sysctl: &Sysctl| {
+        Error::new(format!("the kernel's '{}' is not a parameter of the machine's namespaces", sysctl.key))
+            .with_hint("set it on the host with sysctl(8)")
+    };
+    refused.map(error).collect()
 }
 
 /// Checks the names of credentials.
@@ -168,6 +193,7 @@ fn root(contract: Contract, root: &Root) -> Vec<Error> {
                 .with_hint("set root.image, or remove the policy"),
         );
     }
+    errors.extend(hashes(contract, root));
     let other = match root {
         Root { source: RootSource::Stack(_), .. } => Some("root.stack"),
         Root { source: RootSource::Image(_), .. } => Some("root.image"),
@@ -186,6 +212,22 @@ fn root(contract: Contract, root: &Root) -> Vec<Error> {
         );
     }
     errors
+}
+
+/// Refuses hashes for a root that is not a disk image.
+fn hashes(contract: Contract, root: &Root) -> Vec<Error> {
+    if matches!(root.source, RootSource::Image(_)) || contract != Contract::Coracle {
+        return Vec::new();
+    }
+    let keys = [
+        ("root.root-hash", root.verity.root_hash.is_some()),
+        ("root.root-hash-signature", root.verity.signature.is_some()),
+        ("root.verity-data", root.verity.data.is_some()),
+    ];
+    let error = |key: &str| {
+        Error::new(format!("{key} requires a disk image")).with_hint("set root.image, or remove the setting")
+    };
+    keys.iter().filter(|(_, is_set)| *is_set).map(|(key, _)| error(key)).collect()
 }
 
 /// Checks the mode against the settings that it requires or excludes.

@@ -1,6 +1,8 @@
 //! Capabilities, system calls, devices and procfs of a machine.
 
 use super::address_families::AddressFamilies;
+use super::syscall_profile::SyscallProfile;
+use crate::error::{Error, Result};
 use std::path::PathBuf;
 
 /// Every capability of linux/capability.h by its number, without `CAP_`.
@@ -88,6 +90,8 @@ pub struct Security {
     pub(crate) syscalls_allow: Vec<String>,
     /// System calls and `@groups` removed from the allow list; they take precedence over added ones.
     pub(crate) syscalls_deny: Vec<String>,
+    /// The profile that replaces the allow list.
+    pub(crate) syscalls_profile: Option<SyscallProfile>,
     /// Address families of sockets that processes may create.
     pub(crate) address_families: AddressFamilies,
     /// Devices of the host for the machine, by their paths below `/dev`.
@@ -106,6 +110,96 @@ pub struct Security {
     pub(crate) nesting: bool,
     /// Whether setuid programs gain no privileges (prctl(2), PR_SET_NO_NEW_PRIVS).
     pub(crate) no_new_privileges: bool,
+    /// Capability names that the command inherits (capabilities(7)).
+    pub(crate) capabilities_inheritable: Vec<String>,
+    /// Further device nodes.
+    pub(crate) nodes: Vec<DeviceNode>,
+    /// Parameters of the kernel for its namespaces.
+    pub(crate) sysctls: Vec<Sysctl>,
+}
+
+/// A device node, or a named pipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeviceNode {
+    /// Its path, below `/dev`.
+    pub(crate) path: PathBuf,
+    /// Its type and number.
+    pub(crate) kind: NodeKind,
+    /// Its mode.
+    pub(crate) mode: u32,
+    /// Its owner inside.
+    pub(crate) uid: u32,
+    /// Its group inside.
+    pub(crate) gid: u32,
+}
+
+/// The type of a device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeKind {
+    /// A character device.
+    Character {
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+    /// A block device.
+    Block {
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+}
+
+/// A parameter of the kernel (sysctl(8)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sysctl {
+    /// Its name, with dots.
+    pub(crate) key: String,
+    /// Its value.
+    pub(crate) value: String,
+}
+
+/// Parameters of namespaces that every machine has.
+const SAFE_SYSCTLS: [&str; 9] = [
+    "kernel.hostname",
+    "kernel.domainname",
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+];
+
+impl Sysctl {
+    /// Creates a parameter.
+    ///
+    /// # Errors
+    /// The name is not words with dots between.
+    pub(crate) fn new(key: &str, value: &str) -> Result<Self> {
+        let fits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+        if key.len() > 256 || !key.split('.').all(fits) {
+            return Err(Error::new(format!("'{}' is not a parameter of the kernel", key.escape_debug()))
+                .with_hint("write words with dots between, for example \"net.ipv4.ip_forward\""));
+        }
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+    }
+
+    /// Returns whether it is one of the network.
+    pub(crate) fn is_of_network(&self) -> bool {
+        self.key.starts_with("net.")
+    }
+
+    /// Returns whether it has an effect in the namespaces of every machine only.
+    pub(crate) fn is_of_machine(&self) -> bool {
+        SAFE_SYSCTLS.contains(&self.key.as_str()) || self.key.starts_with("fs.mqueue.")
+    }
 }
 
 impl Security {

@@ -64,6 +64,7 @@ impl<'a> Builder<'a> {
             BuildStep::Rlimits(limits) => limits_of_pid_1(owner, || rlimits::set_for(Pid::INIT, limits)),
             BuildStep::Loopback => interface::bring_up(c"lo"),
             BuildStep::PingGroups { first, last } => ping_groups(*first, *last),
+            BuildStep::Sysctl { key, value } => self.sysctl(key, value),
             BuildStep::Root { directory, ids, read_only, mount_points } => {
                 self.open_root(directory, *ids, *read_only, mount_points)
             }
@@ -87,6 +88,7 @@ impl<'a> Builder<'a> {
             BuildStep::Node { path, device, mode } => {
                 nodes::device(self.paths()?, &self.host, path, *device, *mode)
             }
+            BuildStep::Owner { path, uid, gid } => nodes::own(self.paths()?, path, *uid, *gid),
             BuildStep::Symlink { path, to } => self.link(path, to),
             BuildStep::Bind { ids, .. } => self.bind(step, *ids),
             BuildStep::MountTunnel { source, target } => self.tunnel(source, target),
@@ -221,6 +223,15 @@ impl<'a> Builder<'a> {
                 mount::propagate("/", libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")
             }
         })
+    }
+
+    /// Sets a parameter of the joined namespaces.
+    fn sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = Path::new("/proc/sys").join(key.replace('.', "/"));
+        let doing = || format!("cannot write '{}'", path.display());
+        let file = self.paths()?.open_as(&path, OFlags::WRONLY).context(doing)?;
+        rustix::io::write(&file, value.as_bytes()).context(doing)?;
+        Ok(())
     }
 
     fn kernel_log(&self, path: &Path, link: &ChildEnd) -> Result<()> {

@@ -97,6 +97,9 @@ impl<'a> InitProcess<'a> {
                 propagate(at, libc::MS_SLAVE, "cannot let a mount receive mounts")
             }
             InitStep::Hostname(name) => nix::unistd::sethostname(name).context(|| "cannot set it"),
+            InitStep::Domainname(name) => {
+                rustix::system::setdomainname(name.as_bytes()).context(|| "cannot set it")
+            }
             InitStep::Keyring => keyring(),
             InitStep::Console => console(),
             InitStep::Streams => streams(),
@@ -108,6 +111,7 @@ impl<'a> InitProcess<'a> {
             InitStep::Personality(domain) => process::set_personality(*domain).map_err(Error::from),
             InitStep::Limits(limits) => rlimits::apply(limits),
             InitStep::Capabilities(kept) => capabilities(*kept),
+            InitStep::Inheritable(added) => inheritable(*added),
             InitStep::Ambient(raised) => ambient(*raised),
             InitStep::Confine(kept) => confine(*kept),
             InitStep::Replace => replace(link),
@@ -336,15 +340,20 @@ fn capabilities(kept: u64) -> Result<()> {
 
 /// Raises ambient capabilities, which must be permitted and inheritable (capabilities(7)).
 fn ambient(raised: u64) -> Result<()> {
-    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
-    sets.inheritable = CapabilitySet::from_bits_retain(raised);
-    rustix::thread::set_capabilities(None, sets).context(|| "cannot set inheritable capabilities")?;
+    inheritable(raised)?;
     for number in (0..64).filter(|number| raised >> number & 1 == 1) {
         let one = CapabilitySet::from_bits_retain(1 << number);
         rustix::thread::configure_capability_in_ambient_set(one, true)
             .context(|| format!("cannot raise capability {number}"))?;
     }
     Ok(())
+}
+
+/// Adds capabilities to the inheritable set.
+fn inheritable(added: u64) -> Result<()> {
+    let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
+    sets.inheritable |= CapabilitySet::from_bits_retain(added);
+    rustix::thread::set_capabilities(None, sets).context(|| "cannot set inheritable capabilities")
 }
 
 /// Drops all other capabilities at once.

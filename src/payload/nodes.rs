@@ -44,6 +44,13 @@ pub(super) fn give(directory: &Directory<'_>, name: &Path, owner: u32) -> Result
         .context(|| format!("cannot change the owner of '{}' to the guest's root", name.display()))
 }
 
+/// Changes the owner of a node to ids of the host.
+pub(crate) fn own(paths: &TreePaths, path: &Path, uid: u32, gid: u32) -> Result<()> {
+    let (at, name) = parent(paths, path)?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    Ok(rustix::fs::chownat(&at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
 /// Creates a directory, if it does not exist.
 pub(crate) fn directory(paths: &TreePaths, path: &Path, mode: u32) -> Result<()> {
     let (at, name) = parent(paths, path)?;

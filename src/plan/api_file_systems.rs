@@ -1,12 +1,13 @@
 //! The guest's own file systems: `/proc`, `/sys`, `/dev`, `/run` and `/tmp` according to the Container
 //! Interface and systemd-nspawn(1). Called by `plan`. The order is the order of the steps.
 
-use super::Facts;
 use super::step::{BindSource, BuildStep, Device, IfMissing};
+use super::{Facts, process};
 use crate::machine::Machine;
 use crate::machine::command::Payload;
 use crate::machine::credentials::{DIRECTORY, JOURNAL_DIRECTORY};
 use crate::machine::network::RESOLVED_DROP_IN;
+use crate::machine::security::{DeviceNode, NodeKind};
 use crate::sys::mount::{Depth, MountAttributes};
 use std::path::{Path, PathBuf};
 
@@ -98,7 +99,7 @@ pub(crate) fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<Bu
     steps.push(tmpfs("/run", "755", "20%", "800k", PLAIN));
     steps.extend(run_host(machine, facts, procfs_full));
     if machine.switches.writable_api {
-        steps.extend(writable());
+        steps.extend(writable().into_iter().chain(process::sysctls(machine)));
     } else {
         steps.extend(sysfs(machine));
         steps.extend(proc(machine));
@@ -139,6 +140,7 @@ fn devices(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
         }
     }
     steps.extend(further_devices(facts));
+    steps.extend(nodes(machine, facts, &steps));
     for (path, to) in [
         ("ptmx", "pts/ptmx"),
         ("fd", "/proc/self/fd"),
@@ -176,6 +178,36 @@ fn devices(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
         attributes: MountAttributes::INERT,
         target: "/dev/mqueue".into(),
     });
+    steps
+}
+
+/// Returns the steps for the nodes of a bundle, and for the parent directories that no earlier step creates.
+fn nodes(machine: &Machine, facts: &Facts, earlier: &[BuildStep]) -> Vec<BuildStep> {
+    let mut steps = Vec::new();
+    for DeviceNode { path, kind, mode, uid, gid } in &machine.security.nodes {
+        let above: Vec<_> = path.ancestors().skip(1).take_while(|path| *path != Path::new("/dev")).collect();
+        for path in above.into_iter().rev() {
+            let made = BuildStep::Directory { path: path.into(), mode: 0o755 };
+            if !earlier.contains(&made) && !steps.contains(&made) {
+                steps.push(made);
+            }
+        }
+        let (path, mode) = (path.clone(), *mode);
+        let device = |block, major, minor| Device { block, major, minor };
+        steps.push(match *kind {
+            NodeKind::Character { major, minor } => {
+                BuildStep::Node { path: path.clone(), device: device(false, major, minor), mode }
+            }
+            NodeKind::Block { major, minor } => {
+                BuildStep::Node { path: path.clone(), device: device(true, major, minor), mode }
+            }
+            NodeKind::Fifo => BuildStep::Fifo { path: path.clone(), mode },
+        });
+        if (*uid, *gid) != (0, 0) {
+            let [uid, gid] = [uid, gid].map(|id| facts.owner().saturating_add(*id));
+            steps.push(BuildStep::Owner { path, uid, gid });
+        }
+    }
     steps
 }
 
@@ -358,6 +390,8 @@ fn proc(machine: &Machine) -> Vec<BuildStep> {
         attributes: MountAttributes::INERT,
         target: "/proc".into(),
     }];
+    // Before it is read-only.
+    steps.extend(process::sysctls(machine));
     if machine.network.mode.makes_namespace() {
         // First `net` alone, then `sys` with it: only the top mount becomes read-only. The settings of
         // another network namespace, for example the host's, stay read-only: with the host's ids root inside

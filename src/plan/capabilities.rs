@@ -66,6 +66,11 @@ pub(crate) fn nodes(security: &Security) -> u64 {
     mask(&["MKNOD"]) & !mask(&security.capabilities_add)
 }
 
+/// Returns the mask of the inheritable capabilities of a command, of those that the machine keeps.
+pub(crate) fn inheritable(security: &Security, kept: u64) -> u64 {
+    mask(&security.capabilities_inheritable) & kept
+}
+
 /// Returns the mask of the ambient capabilities of a command.
 ///
 /// # Errors

@@ -27,7 +27,8 @@ pub(super) fn stub(machine: &Machine, facts: &Facts, has_console: bool) -> StubS
 /// A filter that cannot be compiled.
 pub(super) fn user(machine: &Machine, facts: &Facts, policy: &filter::Policy) -> Result<Vec<InitStep>> {
     let User { uid, gid, groups, home, .. } = facts.user.clone();
-    if uid == 0 && !facts.finds_user || matches!(machine.command.payload, Payload::Boot { .. }) {
+    let is_root = uid == 0 && !facts.finds_user && machine.command.ids.is_none();
+    if is_root || matches!(machine.command.payload, Payload::Boot { .. }) {
         return Ok(Vec::new());
     }
     let is_filtered = facts.finds_user && machine.switches.filter;
@@ -39,7 +40,7 @@ pub(super) fn user(machine: &Machine, facts: &Facts, policy: &filter::Policy) ->
         filter: is_filtered.then(|| filter::compile(policy)).transpose()?,
     };
     let found = facts.finds_user.then_some(InitStep::FindUser(found));
-    let creates_home = machine.contract == Contract::Nspawn;
+    let creates_home = machine.contract == Contract::Nspawn && machine.command.ids.is_none();
     let created = creates_home.then(|| InitStep::CreateHome { path: PathBuf::from(home), uid, gid });
     Ok(found.into_iter().chain(created).chain([InitStep::User { uid, gid, groups }]).collect())
 }

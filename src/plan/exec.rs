@@ -145,6 +145,7 @@ mod tests {
                 socketcall: false,
                 suppress_sync: false,
                 families: crate::machine::address_families::AddressFamilies::All,
+                profile: None,
             },
             no_new_privileges: true,
             ignored_signals: 0,

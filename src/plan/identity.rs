@@ -48,7 +48,9 @@ pub(crate) fn environment(machine: &Machine, facts: &Facts) -> Vec<CString> {
         ("container_uuid", facts.machine_id.to_uuid()),
         ("NOTIFY_SOCKET", "/run/host/notify".into()),
     ];
-    if !facts.finds_user {
+    if machine.command.ids.as_ref().is_some_and(|ids| ids.uid != 0) {
+        variables.retain(|(name, _)| !["USER", "LOGNAME"].contains(name));
+    } else if !facts.finds_user {
         variables.insert(3, ("HOME", user.home.clone()));
     }
     for (key, field) in [

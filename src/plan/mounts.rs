@@ -44,7 +44,7 @@ fn steps(
 fn step(number: usize, mount: &Mount, facts: &Facts, count: u32, maps: &mut MountMaps) -> BuildStep {
     let target = facts.targets.get(number).unwrap_or(&mount.target).clone();
     match &mount.kind {
-        MountKind::Bind { source, read_only, recursive, ids, setuid } => BuildStep::Bind {
+        MountKind::Bind { source, read_only, recursive, ids, setuid, is_optional } => BuildStep::Bind {
             source: match source {
                 BindPath::Host(path) => BindSource::Host(path.clone()),
                 BindPath::Inside(path) => BindSource::Inside(path.clone()),
@@ -62,7 +62,7 @@ fn step(number: usize, mount: &Mount, facts: &Facts, count: u32, maps: &mut Moun
                 BindPath::Host(_) => maps.of_bind(mount, ids, facts, count),
                 BindPath::Inside(_) | BindPath::Temporary => None,
             },
-            missing: IfMissing::Create,
+            missing: if *is_optional { IfMissing::Skip } else { IfMissing::Create },
         },
         MountKind::Tmpfs { options } => {
             let words = words(options);
@@ -84,7 +84,10 @@ fn step(number: usize, mount: &Mount, facts: &Facts, count: u32, maps: &mut Moun
             },
             ids: if *map_ids { maps.of_host(facts, count) } else { None },
         },
-        MountKind::Inaccessible => BuildStep::Mask { target, missing: IfMissing::Error },
+        MountKind::Inaccessible { is_optional } => {
+            let missing = if *is_optional { IfMissing::Skip } else { IfMissing::Error };
+            BuildStep::Mask { target, missing }
+        }
     }
 }
 

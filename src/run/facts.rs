@@ -8,7 +8,7 @@ use crate::host::probe::{self, Tree};
 use crate::host::systemd::units;
 use crate::image::attach::AttachedRoot;
 use crate::machine::Machine;
-use crate::machine::command::Payload;
+use crate::machine::command::{Payload, UserIds};
 use crate::machine::contract::Contract;
 use crate::machine::hash::siphash;
 use crate::machine::id128::Id128;
@@ -110,6 +110,10 @@ pub(super) fn find(
 /// Returns the user of the payload, and whether getent(1) of the machine looks it up: for a command of
 /// another user than root that is given by name.
 fn user(machine: &Machine, tree: &Tree) -> Result<(User, bool)> {
+    if let Some(UserIds { uid, gid, groups }) = machine.command.ids.clone() {
+        let (name, home) = ("root".to_owned(), "/root".to_owned());
+        return Ok((User { name, uid, gid, groups, home, shell: "/bin/sh".into() }, false));
+    }
     let name = machine.command.user.as_deref().unwrap_or("root");
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
     let is_command = matches!(machine.command.payload, Payload::Command { .. });

@@ -44,7 +44,7 @@ mod tests {
         let mut layer = Layer::default();
         layer.root.directory.set("/srv/web".into(), Origin::Flag("-D"));
         change(&mut layer);
-        let options = Options { layer, settings: SettingsMode::No, contract: Contract::Nspawn };
+        let options = Options { layer, settings: SettingsMode::No, contract: Contract::Nspawn, bundle: None };
         automatic(&paths, &config::run(&paths, options, None).unwrap().machine)
     }
 

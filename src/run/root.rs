@@ -33,7 +33,7 @@ pub(super) fn protect_image(machine: &mut Machine) -> Result<()> {
 
 /// Makes the root read-only if its disk image or its partition is. Other partitions stay writable.
 fn protect_disk(path: &Path, machine: &mut Machine) -> Result<()> {
-    let disk = Disk::open(path, DiskAccess::Read)?.under(machine.root.image_policy.as_ref())?;
+    let disk = Disk::open(path, DiskAccess::Read)?.under(&machine.root)?;
     let root_is_writable = disk.root()?.is_writable();
     if machine.root.is_shared() {
         return Ok(());

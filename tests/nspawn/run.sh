@@ -128,6 +128,21 @@ bound_user() {
 	chmod 755 /var/tmp/bounduser
 }
 
+# Writes the config.json of an OCI bundle in the working directory: a script, further properties of the process, and
+# further properties of the bundle. Its root is that of the row.
+bundle() {
+	cat >config.json <<-END
+		{"ociVersion": "1.0.0", "root": {"path": "$R"}, "process": {"terminal": false, "cwd": "/",
+		"args": ["/bin/sh", "-c", "$1"]${2:+, $2}}${3:+, $3}}
+	END
+}
+
+# Writes a bundle as \`bundle\` does, with further properties of \`linux\` and namespaces beside the usual ones.
+linux_bundle() {
+	bundle "$1" "" '"linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, '"
+		{\"type\": \"cgroup\"}${3:+, $3}]${2:+, $2}}"
+}
+
 # Prints the process ID of PID 1 inside.
 leader() {
 	local child

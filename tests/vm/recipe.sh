@@ -3,7 +3,7 @@
 # What is left out makes the boot under emulation take 15 seconds instead of a minute.
 # shellcheck source=tests/trees/recipes/host.sh
 . "${BASH_SOURCE[0]%/*}/../trees/recipes/host.sh"
-INCLUDE+=,apparmor,fdisk
+INCLUDE+=,apparmor,fdisk,cryptsetup-bin
 
 eval "nested_$(declare -f customize)"
 

@@ -96,7 +96,7 @@ mod tests {
                 text.split([' ', '=', '[', '\n']).any(|word| word.strip_prefix("--") == Some(name));
             assert_eq!(is_named, !is_old, "{name}: {text}");
         }
-        assert!(!text.contains("--dry-run") && !text.contains("--root"), "{text}");
+        assert!(!text.contains("--dry-run") && !text.contains("--root="), "{text}");
         assert!(text.lines().all(|line| line.len() <= COLUMNS), "{text}");
     }
 

@@ -101,7 +101,10 @@ fn as_json(line: &SettingLine) -> Value {
         if is_entry { serde_json::to_value(table).ok() } else { serde_json::to_value(&table["value"]).ok() }
     });
     match &line.origin {
-        Origin::Default => json!({ "key": line.key, "value": value, "origin": "default" }),
+        // Definitions have no bundle.
+        Origin::Bundle { .. } | Origin::Default => {
+            json!({ "key": line.key, "value": value, "origin": "default" })
+        }
         Origin::Flag(flag) => json!({ "key": line.key, "value": value, "origin": "flag", "flag": flag }),
         Origin::File { path, line: at } => {
             json!({ "key": line.key, "value": value, "origin": "file", "file": path, "line": at })

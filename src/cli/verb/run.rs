@@ -380,7 +380,16 @@ impl RunArgs {
     /// All problems of the options, as one error of kind [`crate::error::Kind::Usage`].
     pub fn options(&self) -> Result<Options, Error> {
         let settings = settings_mode(self.settings.as_deref())?;
-        Ok(Options { layer: self.layer()?, settings, contract: Contract::Coracle })
+        Ok(Options { layer: self.layer()?, settings, contract: Contract::Coracle, bundle: self.bundle()? })
+    }
+
+    /// Returns the directory of the OCI bundle.
+    ///
+    /// # Errors
+    /// The working directory cannot be determined.
+    pub(in crate::cli) fn bundle(&self) -> Result<Option<PathBuf>, Error> {
+        let bundle = self.disk.oci_bundle.as_deref().map(option_layer::absolute).transpose();
+        bundle.map_err(|error| Error::usage(format!("'--oci-bundle=': {error}")))
     }
 
     /// Runs the machine of these options in the foreground. Returns its exit status.

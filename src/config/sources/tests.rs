@@ -38,7 +38,8 @@ fn run(paths: &Paths, layer: Layer, settings: SettingsMode) -> Machine {
 
 /// Returns the machine of options of a program.
 fn run_as(contract: Contract, paths: &Paths, layer: Layer, settings: SettingsMode) -> Result<Machine> {
-    crate::config::run(paths, Options { layer, settings, contract }, None).map(|resolved| resolved.machine)
+    crate::config::run(paths, Options { layer, settings, contract, bundle: None }, None)
+        .map(|resolved| resolved.machine)
 }
 
 /// Returns options with the name `web`.
@@ -173,7 +174,12 @@ fn systemd_nspawn_names_throw_away_roots_apart() {
     assert_ne!(names[0], names[1]);
     // A reboot keeps the name, and a given name stays as it is.
     let kept = Name::new(&names[0]).unwrap();
-    let again = Options { layer: options.clone(), settings: SettingsMode::Yes, contract: Contract::Nspawn };
+    let again = Options {
+        layer: options.clone(),
+        settings: SettingsMode::Yes,
+        contract: Contract::Nspawn,
+        bundle: None,
+    };
     assert_eq!(crate::config::run(&paths, again, Some(&kept)).unwrap().machine.name, kept);
     options.identity.name.set(Name::new("my-tree").unwrap(), Origin::Flag("-M"));
     assert_eq!(name_of(&options), "my-tree");

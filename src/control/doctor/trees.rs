@@ -81,7 +81,7 @@ fn of_disk(machine: &Machine, image: &Path) -> Vec<Finding> {
     // Its own file system maps the ids.
     findings.retain(|finding| finding.severity != FindingSeverity::Wrong);
     if let Err(error) = Disk::open(image, DiskAccess::Read)
-        .and_then(|disk| disk.under(machine.root.image_policy.as_ref()))
+        .and_then(|disk| disk.under(&machine.root))
         .and_then(|disk| disk.root().map(|_| ()))
     {
         let hint = error.hint().unwrap_or("use another copy of the image").to_owned();

@@ -2,12 +2,13 @@
 //! `attach`, `run` and the verbs on images.
 
 use super::bytes::OpenDisk;
+use super::dissect::{self, DissectRequest, DissectedMounts};
 use super::partition_types::Role;
 use super::partitions::{self, Partition};
 use super::policy;
 use super::superblock::{Content, FileSystem};
 use crate::error::{Context, Error, Result};
-use crate::machine::image_policy::ImagePolicy;
+use crate::machine::root::Root;
 use crate::sys::loops::{self, LoopDevice, LoopPart};
 use crate::sys::mount::{self, MountAttributes};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,6 +36,10 @@ pub(crate) struct Disk {
     is_block_device: bool,
     /// Its partitions, the root first.
     pub(crate) partitions: Vec<Partition>,
+    /// Whether one of them must be verified or decrypted.
+    is_protected: bool,
+    /// Their mounts, if they are.
+    dissected: Option<DissectedMounts>,
 }
 
 impl Disk {
@@ -50,12 +55,37 @@ impl Disk {
     /// Leaves out the partitions that the policy of the image does not let a machine use.
     ///
     /// # Errors
-    /// The image violates the policy, or has a protection that is not supported.
-    pub(crate) fn under(mut self, policy: Option<&ImagePolicy>) -> Result<Self> {
+    /// The image violates the policy.
+    pub(crate) fn under(mut self, root: &Root) -> Result<Self> {
         let doing = || format!("cannot use the disk image '{}'", self.path.display());
         let partitions = std::mem::take(&mut self.partitions);
-        self.partitions =
-            policy::apply(&self.path, partitions, policy).map_err(|error| error.context(doing()))?;
+        let permitted = policy::apply(&self.path, partitions, root.image_policy.as_ref(), &root.verity)
+            .map_err(|error| error.context(doing()))?;
+        Ok(Self { partitions: permitted.partitions, is_protected: permitted.is_protected, ..self })
+    }
+
+    /// Verifies or decrypts the partitions, if that is necessary. `scratch` is an existing directory of the
+    /// host.
+    ///
+    /// # Errors
+    /// The host cannot do it, the key is missing, or the image is changed.
+    pub(crate) fn unlock(mut self, root: &Root, access: DiskAccess, scratch: &Path) -> Result<Self> {
+        if !self.is_protected {
+            return Ok(self);
+        }
+        let request = DissectRequest {
+            image: &self.path,
+            read_only: access == DiskAccess::Read,
+            policy: root.image_policy.as_ref(),
+            verity: &root.verity,
+            roles: self.partitions.iter().map(|partition| partition.role).collect(),
+            scratch,
+        };
+        let mounts = dissect::mount(&request).map_err(|error| {
+            error.context(format!("cannot use the protected disk image '{}'", self.path.display()))
+        })?;
+        self.partitions.retain(|partition| mounts.has(partition.role));
+        self.dissected = Some(mounts);
         Ok(self)
     }
 
@@ -107,9 +137,15 @@ impl Disk {
         access: DiskAccess,
         id_map: Option<BorrowedFd<'_>>,
     ) -> Result<OwnedFd> {
-        let kind = file_system(partition.content)?;
         let read_only = access == DiskAccess::Read || !partition.is_writable();
         let attributes = MountAttributes { read_only, no_devices: true, ..MountAttributes::default() };
+        if let Some(mounts) = &self.dissected {
+            let mounted = mounts.take(partition.role).ok_or_else(|| Error::new("it is mounted already"))?;
+            mount::separate(mounted.as_fd(), id_map, attributes)
+                .context(|| "cannot map its ids, or separate its mount from the host")?;
+            return Ok(mounted);
+        }
+        let kind = file_system(partition.content)?;
         let device = self.device(partition, read_only)?;
         let node = device.as_ref().map_or(self.path.as_path(), |device| &device.path);
         let options = options(kind, read_only, device.is_some());
@@ -175,14 +211,21 @@ fn open(path: &Path, access: DiskAccess) -> Result<Disk> {
     let size = rustix::fs::seek(&file, SeekFrom::End(0)).context(|| "cannot find its size")?;
     let disk = OpenDisk::new(file.into(), size);
     let partitions = partitions::read(&disk)?;
-    Ok(Disk { disk, path: path.to_owned(), is_block_device: kind == FileType::BlockDevice, partitions })
+    Ok(Disk {
+        disk,
+        path: path.to_owned(),
+        is_block_device: kind == FileType::BlockDevice,
+        partitions,
+        is_protected: false,
+        dissected: None,
+    })
 }
 
 /// Returns the file system of a partition.
 fn file_system(content: Content) -> Result<FileSystem> {
     match content {
         Content::FileSystem(kind) => Ok(kind),
-        Content::Encrypted => Err(Error::new("it is encrypted (LUKS), which is not supported")
+        Content::Encrypted => Err(Error::new("it is encrypted (LUKS)")
             .with_hint("open it with cryptsetup(8), and use the opened block device")),
         Content::Verity | Content::Swap | Content::Unknown => Err(Error::new("it has no known file system")
             .with_hint("known are ext4, xfs, btrfs, squashfs, erofs and vfat")),

@@ -39,10 +39,14 @@ impl Partition {
         self.content == Content::FileSystem(FileSystem::Vfat)
     }
 
-    /// Returns whether it can be written to.
+    /// Returns whether it can be written to. The file system of an encrypted one is not known.
     pub fn is_writable(&self) -> bool {
-        let has_writable = |content| matches!(content, Content::FileSystem(found) if found.is_writable());
-        !self.read_only && has_writable(self.content)
+        let is_possible = match self.content {
+            Content::FileSystem(found) => found.is_writable(),
+            Content::Encrypted => true,
+            Content::Verity | Content::Swap | Content::Unknown => false,
+        };
+        !self.read_only && is_possible
     }
 }
 

@@ -13,13 +13,15 @@ use super::multiplexer::{IPC, Multiplexer, SOCKETCALL};
 use crate::machine::address_families::AddressFamilies;
 
 /// The target of a jump: the instruction's distance from the end of the program.
-type JumpTarget = usize;
+pub(super) type JumpTarget = usize;
 
-/// A range of numbers with one action. It ends before the next range; the last one has no end.
+/// A range of numbers with one answer. It ends before the next range; the last one has no end.
 #[derive(Debug, Clone, Copy)]
-struct NumberRange {
-    start: u32,
-    action: SeccompAction,
+pub(super) struct NumberRange {
+    /// The first number.
+    pub(super) start: u32,
+    /// The answer.
+    pub(super) target: JumpTarget,
 }
 
 /// Offsets in `struct seccomp_data` (linux/seccomp.h). Rules only compare the low half of an argument: the
@@ -37,24 +39,23 @@ pub(crate) fn assemble(
     actions: &[SeccompAction; COUNT],
     families: &AddressFamilies,
 ) -> Vec<Instruction> {
-    let mut program = Backwards { code: Vec::with_capacity(512) };
+    let mut program = Backwards::new();
     let leaves = program.leaves(actions, families);
     let mut ranges = Vec::with_capacity(128);
     let mut next = leaves.absent;
     // The last one tested is the first one written: the host's own interface is tested first.
     for abi in abis.iter().rev() {
-        collect(*abi, actions, &mut ranges);
-        let tree = program.tree(&ranges, &leaves);
+        collect(*abi, actions, &leaves, &mut ranges);
+        let tree = program.tree(&ranges, leaves.absent);
         let tree = program.load(NUMBER, tree);
         next = program.equal(abi.audit(), tree, next);
     }
     program.load(ARCHITECTURE, next);
-    program.code.reverse();
-    program.code
+    program.into_code()
 }
 
 /// Collects the ranges of an interface, by number; unused numbers are absent.
-fn collect(abi: Abi, actions: &[SeccompAction; COUNT], ranges: &mut Vec<NumberRange>) {
+fn collect(abi: Abi, actions: &[SeccompAction; COUNT], leaves: &Leaves, ranges: &mut Vec<NumberRange>) {
     // Larger than any number in the tables, so that the last range consists of unused numbers.
     let mut by_number = [SeccompAction::Absent; 1024];
     for (call, action) in CALLS.iter().zip(actions) {
@@ -64,8 +65,9 @@ fn collect(abi: Abi, actions: &[SeccompAction; COUNT], ranges: &mut Vec<NumberRa
     }
     ranges.clear();
     for (start, action) in (0..).zip(by_number) {
-        if ranges.last().is_none_or(|range| range.action != action) {
-            ranges.push(NumberRange { start, action });
+        let target = leaves.of(action);
+        if ranges.last().is_none_or(|range| range.target != target) {
+            ranges.push(NumberRange { start, target });
         }
     }
 }
@@ -102,11 +104,27 @@ impl Leaves {
 }
 
 /// A program in reverse order of its instructions.
-struct Backwards {
+pub(super) struct Backwards {
     code: Vec<Instruction>,
 }
 
 impl Backwards {
+    /// Creates an empty program.
+    pub(super) fn new() -> Self {
+        Self { code: Vec::with_capacity(512) }
+    }
+
+    /// Returns the number of instructions.
+    pub(super) fn len(&self) -> usize {
+        self.code.len()
+    }
+
+    /// Returns the program in the order of its instructions.
+    pub(super) fn into_code(mut self) -> Vec<Instruction> {
+        self.code.reverse();
+        self.code
+    }
+
     fn push(&mut self, code: u32, jt: u8, jf: u8, k: u32) -> JumpTarget {
         // All operations are below 256.
         self.code.push(Instruction { code: code as u16, jt, jf, k });
@@ -114,17 +132,34 @@ impl Backwards {
     }
 
     /// Answers the call.
-    fn answer(&mut self, value: u32) -> JumpTarget {
+    pub(super) fn answer(&mut self, value: u32) -> JumpTarget {
         self.push(libc::BPF_RET | libc::BPF_K, 0, 0, value)
     }
 
+    /// Answers the call, by an instruction at the end of the program if there is one.
+    pub(super) fn answer_once(&mut self, value: u32) -> JumpTarget {
+        let is_it = |one: &Instruction| u32::from(one.code) == libc::BPF_RET | libc::BPF_K && one.k == value;
+        match self.code.iter().position(is_it) {
+            Some(at) => at,
+            None => self.answer(value),
+        }
+    }
+
+    /// Reduces the loaded word to bits, then continues at `next`.
+    pub(super) fn and(&mut self, mask: u32, next: JumpTarget) -> JumpTarget {
+        if next + 1 != self.code.len() {
+            self.go(next);
+        }
+        self.push(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, mask)
+    }
+
     /// Answers the call with an error.
-    fn fail(&mut self, errno: i32) -> JumpTarget {
+    pub(super) fn fail(&mut self, errno: i32) -> JumpTarget {
         self.answer(libc::SECCOMP_RET_ERRNO | errno.cast_unsigned())
     }
 
     /// Loads a word of the call, then continues at `next`.
-    fn load(&mut self, offset: u32, next: JumpTarget) -> JumpTarget {
+    pub(super) fn load(&mut self, offset: u32, next: JumpTarget) -> JumpTarget {
         if next + 1 != self.code.len() {
             self.go(next);
         }
@@ -145,7 +180,7 @@ impl Backwards {
     }
 
     /// Compares the loaded word with `k`.
-    fn compare(&mut self, operation: u32, k: u32, yes: JumpTarget, no: JumpTarget) -> JumpTarget {
+    pub(super) fn compare(&mut self, operation: u32, k: u32, yes: JumpTarget, no: JumpTarget) -> JumpTarget {
         let yes = self.near(yes, 1);
         let no = self.near(no, 0);
         let skip = |target: JumpTarget| (self.code.len() - target - 1) as u8;
@@ -153,7 +188,7 @@ impl Backwards {
         self.push(libc::BPF_JMP | operation | libc::BPF_K, yes, no, k)
     }
 
-    fn equal(&mut self, k: u32, yes: JumpTarget, no: JumpTarget) -> JumpTarget {
+    pub(super) fn equal(&mut self, k: u32, yes: JumpTarget, no: JumpTarget) -> JumpTarget {
         self.compare(libc::BPF_JEQ, k, yes, no)
     }
 
@@ -257,18 +292,18 @@ impl Backwards {
     }
 
     /// Writes the tree that finds the range of the loaded number.
-    fn tree(&mut self, ranges: &[NumberRange], leaves: &Leaves) -> JumpTarget {
+    pub(super) fn tree(&mut self, ranges: &[NumberRange], absent: JumpTarget) -> JumpTarget {
         match ranges {
-            [] => leaves.absent,
-            [only] => leaves.of(only.action),
+            [] => absent,
+            [only] => only.target,
             // A single number between two equal ranges needs one comparison instead of two.
-            [before, one, after] if before.action == after.action && one.start + 1 == after.start => {
-                self.equal(one.start, leaves.of(one.action), leaves.of(before.action))
+            [before, one, after] if before.target == after.target && one.start + 1 == after.start => {
+                self.equal(one.start, one.target, before.target)
             }
             _ => {
                 let (below, above) = ranges.split_at(ranges.len() / 2);
-                let yes = self.tree(above, leaves);
-                let no = self.tree(below, leaves);
+                let yes = self.tree(above, absent);
+                let no = self.tree(below, absent);
                 self.compare(libc::BPF_JGE, above[0].start, yes, no)
             }
         }

@@ -102,6 +102,7 @@ fn every_number_is_answered_as_by_libseccomp() {
             socketcall: true,
             suppress_sync: false,
             families: AddressFamilies::All,
+            profile: None,
         };
         let reference = reference(&policy);
         let ours = program::assemble(&ALL, &decide(&policy).unwrap(), &AddressFamilies::All);

@@ -249,6 +249,22 @@ pub enum BuildStep {
         /// The last one.
         last: u32,
     },
+    /// Sets a parameter of the kernel in the machine's namespaces.
+    Sysctl {
+        /// Its name, with dots.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// Changes the owner of a node.
+    Owner {
+        /// Its path.
+        path: PathBuf,
+        /// Its owner, as the host sees it.
+        uid: u32,
+        /// Its group, as the host sees it.
+        gid: u32,
+    },
     /// Binds the socket for notifications of the guest's PID 1.
     NotifySocket {
         /// Its path.
@@ -289,7 +305,6 @@ impl BuildStep {
                 let limits: Vec<String> = limits.iter().map(ResourceLimit::to_string).collect();
                 format!("limit {}", limits.join(", "))
             }
-            Self::PingGroups { first, last } => format!("allow groups {first} to {last} to ping"),
             Self::Root { directory, ids, read_only, .. } => {
                 let mapped = if ids.is_some() { ", idmapped" } else { "" };
                 let read_only = if *read_only { ", read-only" } else { "" };
@@ -336,10 +351,22 @@ impl BuildStep {
             }
             Self::Mask { target, .. } => format!("mask '{}'", target.display()),
             Self::Detach { target } => format!("detach '{}'", target.display()),
+            Self::PingGroups { .. } | Self::Sysctl { .. } | Self::Owner { .. } => self.describe_value(),
             Self::LogSocket { path } => format!("bind the log socket '{}'", path.display()),
             Self::NotifySocket { path } => format!("bind the notify socket '{}'", path.display()),
             Self::Console => "open the console".into(),
             Self::Pivot => "make the tree the root".into(),
+        }
+    }
+
+    fn describe_value(&self) -> String {
+        match self {
+            Self::PingGroups { first, last } => format!("allow groups {first} to {last} to ping"),
+            Self::Sysctl { key, value } => format!("set {key} to '{}'", value.escape_debug()),
+            Self::Owner { path, uid, gid } => {
+                format!("change the owner of '{}' to {uid}:{gid}", path.display())
+            }
+            _ => String::new(),
         }
     }
 

@@ -72,6 +72,8 @@ pub enum InitStep {
     ReceivedMounts(&'static str),
     /// Sets the kernel host name.
     Hostname(String),
+    /// Sets the kernel NIS domain name.
+    Domainname(String),
     /// Joins a session keyring of its own.
     Keyring,
     /// Creates a session with the console as controlling terminal and standard streams.
@@ -92,6 +94,8 @@ pub enum InitStep {
     Limits(Vec<ResourceLimit>),
     /// Keeps these capabilities (a mask of bits) in the bounding set and clears the inheritable set.
     Capabilities(u64),
+    /// Adds these capabilities (a mask of bits) to the inheritable set.
+    Inheritable(u64),
     /// Raises these capabilities (a mask of bits) in the ambient set, for the payload's user.
     Ambient(u64),
     /// Drops all other capabilities at once, not only with the exec.
@@ -168,6 +172,7 @@ impl InitStep {
             Self::ReceivedMounts(target) => format!("let '{target}' receive mounts only"),
             Self::Report(sync) => format!("report '{sync:?}' to the supervisor"),
             Self::Hostname(name) => format!("set host name '{name}'"),
+            Self::Domainname(name) => format!("set domain name '{}'", name.escape_debug()),
             Self::Keyring => "join a new session keyring".into(),
             Self::Console => "create a session on the console".into(),
             Self::Streams => "create a session".into(),
@@ -180,6 +185,9 @@ impl InitStep {
             Self::Personality(domain) => format!("set personality {domain:#x}"),
             Self::Limits(limits) => format!("set {} resource limits", limits.len()),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
+            Self::Inheritable(added) => {
+                format!("inherit {} capabilities ({added:#x})", added.count_ones())
+            }
             Self::Ambient(raised) => {
                 format!("raise {} ambient capabilities ({raised:#x})", raised.count_ones())
             }

@@ -54,6 +54,7 @@ const WORDS: &[WordOption] = &[
         run.selinux_apifs_context.as_deref()
     }),
     ("--image-policy=", "root.image-policy", |run| run.disk.image_policy.as_deref()),
+    ("--root-hash=", "root.root-hash", |run| run.disk.root_hash.as_deref()),
     ("--pivot-root=", "root.pivot", |run| run.pivot_root.as_deref()),
     ("--private-users=", "users.private", |run| run.private_users.as_deref().map(range_from_root)),
     ("--private-users-ownership=", "users.ownership", |run| run.private_users_ownership.as_deref()),
@@ -189,6 +190,7 @@ impl Flags {
         {
             self.layer.root.image.set(absolute, Origin::Flag("--image="));
         }
+        self.verity(run);
         self.received_journal(run);
         if !run.boot && run.command.first().is_some_and(|program| program.is_empty()) {
             let error = Error::new("the program is empty").with_hint("name a program of the machine");
@@ -299,6 +301,24 @@ impl Flags {
         }
     }
 
+    /// Sets files of hashes, which may be relative to the working directory.
+    fn verity(&mut self, run: &RunArgs) {
+        const SIGNATURE: &str = "--root-hash-sig=";
+        if let Some(text) = &run.disk.root_hash_sig {
+            let path =
+                if text.starts_with("base64:") { Ok(PathBuf::from(text)) } else { absolute(Path::new(text)) };
+            if let Some(path) = self.check(SIGNATURE, text, path) {
+                let raw = path.to_string_lossy();
+                self.set(SIGNATURE, "root.root-hash-signature", &RawValue::Text(&raw));
+            }
+        }
+        if let Some(data) = &run.disk.verity_data
+            && let Some(absolute) = self.check("--verity-data=", &data.to_string_lossy(), absolute(data))
+        {
+            self.layer.root.verity_data.set(absolute, Origin::Flag("--verity-data="));
+        }
+    }
+
     fn received_journal(&mut self, run: &RunArgs) {
         if let Some(path) = &run.journal.forward_journal
             && let Some(absolute) = self.check("--forward-journal=", path, absolute(Path::new(path)))
@@ -348,7 +368,7 @@ fn plain_truth(text: &str) -> &str {
 
 /// Returns a path relative to the current directory as an absolute path. Symbolic links are resolved only in
 /// a path with `..`.
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     if path.components().any(|part| part == Component::ParentDir) {
         return path.canonicalize().map_err(Error::from);
     }
