@@ -201,7 +201,9 @@ impl TreePaths {
         let (mounted, rest) = self.nearest(path).filter(|(mounted, _)| mounted.files == Files::Procfs)?;
         let mut parts = rest.components();
         let (Some(Component::Normal(name)), None) = (parts.next(), parts.next()) else { return None };
-        let read = || FileKinds::read(mounted.root.as_fd()).ok();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let open = || guest_files::open_inside_as(mounted.root.as_fd(), Path::new("."), flags, Mode::empty());
+        let read = || FileKinds::read(open().ok()?.as_fd()).ok();
         let entries = mounted.entries.get_or_init(read).as_ref()?;
         Some(entries.find(name).ok_or_else(|| ErrorKind::NotFound.into()))
     }

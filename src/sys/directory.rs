@@ -40,15 +40,13 @@ pub(crate) struct FileKinds {
 }
 
 impl FileKinds {
-    /// Reads the entries of a directory that is open for paths only. Process directories are left out.
+    /// Reads the entries of an open directory. Those of processes are left out.
     ///
     /// # Errors
-    /// Any error of openat(2) and getdents(2), or a file system that does not tell types.
+    /// Any error of getdents(2), or a file system that does not tell types.
     pub(crate) fn read(directory: BorrowedFd<'_>) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
         let mut buffer = [MaybeUninit::uninit(); SIZE];
-        let mut entries = RawDir::new(&opened, &mut buffer);
+        let mut entries = RawDir::new(directory, &mut buffer);
         let mut packed = Vec::with_capacity(SIZE / 2);
         while let Some(entry) = entries.next() {
             let entry = entry?;
