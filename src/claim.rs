@@ -188,7 +188,7 @@ struct Host {
 
 fn look(request: &ClaimRequest<'_>, before: Option<&Record>) -> Result<Host> {
     let machine = request.machine;
-    let mut interfaces = ExtraInterface::all(&machine.name, &machine.network, probe::host_id());
+    let mut interfaces = ExtraInterface::all(&machine.name, &machine.network, probe::host_id);
     if let Some(before) = before {
         interfaces.iter_mut().for_each(|interface| interface.use_name_of(&before.interfaces));
     } else {

@@ -29,6 +29,8 @@ const ENDING: Duration = Duration::from_secs(2);
 /// Locks the name of a machine, after undoing what an earlier run of the machine left.
 pub(super) fn name(paths: &Paths, name: &Name, undo: Undo) -> Result<OwnedFd> {
     let file = paths.machine(name).join("lock");
+    // Usually missing: an attempt to open the file would fail first.
+    let _ = std::fs::create_dir(paths.machine(name));
     let held = take_name(paths, name, &file)?;
     if let Some(record) = Record::read(paths, name).unwrap_or_default() {
         log::info!("cleaning up after an earlier run of machine '{name}'");

@@ -135,7 +135,7 @@ fn refuse_interface(paths: &Paths, name: &str) -> Result<()> {
 /// Refuses static addresses that the host or another machine uses.
 fn refuse_addresses(paths: &Paths, machine: &Machine) -> Result<()> {
     address_conflicts::refuse_of_host(paths, machine)?;
-    let interfaces = ExtraInterface::all(&machine.name, &machine.network, probe::host_id());
+    let interfaces = ExtraInterface::all(&machine.name, &machine.network, probe::host_id);
     address_conflicts::refuse_of_machines(paths, machine, &interfaces)
 }
 

@@ -73,7 +73,12 @@ pub(crate) struct ExtraInterface {
 
 impl ExtraInterface {
     /// Returns the interfaces of a machine, the port of a bridge first.
-    pub(crate) fn all(machine: &Name, network: &Network, host_id: Id128) -> Vec<Self> {
+    pub(crate) fn all(machine: &Name, network: &Network, host_id: impl FnOnce() -> Id128) -> Vec<Self> {
+        let has_port = network.mode == Mode::Bridge || network.has_plain_link();
+        if !has_port && network.interfaces.is_empty() {
+            return Vec::new();
+        }
+        let host_id = host_id();
         let interface = |kind, host: &str, inside: String, [host_mac, guest_mac]: [MacAddr; 2]| Self {
             kind,
             host: host.to_owned(),
@@ -91,7 +96,7 @@ impl ExtraInterface {
             gateways: Vec::new(),
         };
         let mut interfaces = Vec::new();
-        if network.mode == Mode::Bridge || network.has_plain_link() {
+        if has_port {
             let zone = network.zone.as_ref().map(Zone::bridge);
             let creates_bridge = zone.is_some();
             let bridge = zone.or_else(|| network.bridge.as_ref().map(ToString::to_string));

@@ -98,7 +98,6 @@ pub(crate) fn after_end(state: &SupervisorState, packet_socket: Option<OwnedFd>)
             veth::wait_until_deleted(&record.host_ends(), DELETING);
         }
     });
-    lock::delete_stale(&paths);
     cgroup_move.into_iter().for_each(CgroupMove::end);
 }
 

@@ -26,11 +26,11 @@ pub(crate) enum Exit {
 impl Exit {
     /// Interprets the end of PID 1. reboot(2) in a pid namespace kills its init with SIGHUP for a restart and
     /// with SIGINT for a halt or power-off (pid_namespaces(7)). No other process can kill it with these two.
-    pub(crate) fn of(ended: Ended, out_of_memory: bool) -> Self {
+    pub(crate) fn of(ended: Ended, out_of_memory: impl FnOnce() -> bool) -> Self {
         match ended {
             Ended::Killed(libc::SIGHUP) => Self::Reboot,
             Ended::Killed(libc::SIGINT) => Self::PowerOff,
-            Ended::Killed(_) if out_of_memory => Self::OutOfMemory,
+            Ended::Killed(_) if out_of_memory() => Self::OutOfMemory,
             Ended::Killed(signal) => Self::Killed(signal),
             Ended::Exited(status) => Self::Exited(u8::try_from(status).unwrap_or(1)),
         }
@@ -81,9 +81,9 @@ mod tests {
 
     #[test]
     fn reboot_and_power_off_differ() {
-        assert_eq!(Exit::of(Ended::Killed(libc::SIGHUP), false), Exit::Reboot);
-        assert_eq!(Exit::of(Ended::Killed(libc::SIGINT), true), Exit::PowerOff);
-        assert_eq!(Exit::of(Ended::Killed(libc::SIGKILL), true), Exit::OutOfMemory);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGHUP), || false), Exit::Reboot);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGINT), || true), Exit::PowerOff);
+        assert_eq!(Exit::of(Ended::Killed(libc::SIGKILL), || true), Exit::OutOfMemory);
         assert!(Exit::Killed(libc::SIGSEGV).failure().unwrap().contains("SIGSEGV"));
         assert_eq!(Exit::Exited(0).failure(), None);
     }

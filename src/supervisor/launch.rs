@@ -353,7 +353,8 @@ impl<'a> Launch<'a> {
         let (boots, uptimes) =
             self.request.kept.map_or((0, Vec::new()), |kept| (kept.state.boots + 1, kept.state.uptimes));
         let machine = self.request.machine;
-        let payload = self.request.placement.cgroup.as_ref().map(Cgroup::payload);
+        // A cgroup of the first boot is new.
+        let payload = self.request.placement.cgroup.as_ref().filter(|_| boots > 0).map(Cgroup::payload);
         Ok(Running {
             state: SupervisorState {
                 paths_root: self.request.paths.join("/"),

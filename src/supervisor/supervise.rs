@@ -332,9 +332,9 @@ impl Loop {
 
     fn reap(&mut self) -> Result<Exit> {
         let ended = process::wait(self.leader.as_fd())?;
-        let payload = self.state.record.payload_cgroup();
-        let kills = payload.map_or(0, |directory| cgroup::out_of_memory_kills(&directory));
-        Ok(Exit::of(ended, kills > self.state.out_of_memory_kills))
+        let kills =
+            || self.state.record.payload_cgroup().map(|payload| cgroup::out_of_memory_kills(&payload));
+        Ok(Exit::of(ended, || kills().unwrap_or_default() > self.state.out_of_memory_kills))
     }
 
     fn signalled(&mut self) {
