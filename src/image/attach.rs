@@ -242,17 +242,26 @@ impl Attacher<'_> {
             Changes::Discarded(_) if is_read_only => self.layers.read_only(part),
             Changes::Discarded(place) => {
                 let lower = self.layers.lower(part)?;
-                let upper = place.next(&self.layers, &lower)?;
-                let mounted = self.layers.overlay(&lower, Some(&upper), Durability::Discarded)?;
-                if matches!(place, Discarded::Memory(_)) {
-                    self.in_memory.push(mounted.upper.unwrap_or(upper));
-                }
+                let upper = place.next(&self.layers, &lower);
+                let mounted = upper.and_then(|upper| {
+                    let mounted = self.layers.overlay(&lower, Some(&upper), Durability::Discarded)?;
+                    Ok((mounted.mount, mounted.upper.unwrap_or(upper)))
+                });
+                let mount = match mounted {
+                    Ok((mount, upper)) => {
+                        if matches!(place, Discarded::Memory(_)) {
+                            self.in_memory.push(upper);
+                        }
+                        mount
+                    }
+                    Err(error) => place.copy(&self.layers, part, error)?,
+                };
                 if matches!(part, StackPart::Partition(_)) {
                     let attributes = MountAttributes { no_devices: true, ..MountAttributes::default() };
-                    mount::restrict(mounted.mount.as_fd(), Depth::One, attributes)
+                    mount::restrict(mount.as_fd(), Depth::One, attributes)
                         .context(|| "cannot disable devices in the root")?;
                 }
-                Ok(mounted.mount)
+                Ok(mount)
             }
         }
     }
@@ -308,13 +317,32 @@ impl Discarded<'_> {
                 throwaway::create_part(&place)?;
                 layers.upper(&place, lower).map_err(|error| match error.hint() {
                     None => error.with_hint(
-                        "the directory must be on a file system with mapped ids, for example ext4, and not on an \
-                         overlay: make it a link to another disk, or set root.ephemeral = \"memory\"",
+                        "the directory must be on a file system with mapped ids, for example ext4: make it a \
+                         link to another disk, or set root.ephemeral = \"memory\"",
                     ),
                     Some(_) => error,
                 })
             }
         }
+    }
+}
+
+impl Discarded<'_> {
+    /// Copies a part where no layer is possible above it: as systemd-nspawn(1) does on every file system
+    /// without snapshots. A reboot finds its copy again.
+    ///
+    /// # Errors
+    /// `error` if the directory is not on an overlay, or a file that cannot be copied.
+    fn copy(&self, layers: &Layers, part: &StackPart, error: Error) -> Result<OwnedFd> {
+        let Self::Disk { directory, number } = self else { return Err(error) };
+        if !throwaway::is_on_overlay(directory) {
+            return Err(error);
+        }
+        log::debug!("{error}");
+        let place = directory.join(number.saturating_sub(1).to_string());
+        let copy = throwaway::copy(&layers.read_only(part)?, &place)?;
+        // Its ids are those of the host.
+        Layers::of_host().copy(&copy, false)
     }
 }
 

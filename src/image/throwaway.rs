@@ -8,8 +8,11 @@ use crate::machine::mounts::{BindPath, MountKind, temporary_directory};
 use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::mount;
+use crate::sys::process::interrupt;
+use crate::tree;
 use crate::tree::walk;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
+use std::ffi::OsStr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +79,33 @@ pub(super) fn create_part(part: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The copy in a throw-away layer.
+const COPY: &str = "copy";
+/// The type of overlays in statfs(2) (`OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`).
+const OVERLAY: u64 = 0x794c_7630;
+
+/// Returns whether a throw-away layer is on an overlay, which cannot have the changes of another one.
+pub(super) fn is_on_overlay(layer: &Path) -> bool {
+    rustix::fs::statfs(layer).is_ok_and(|found| u64::try_from(found.f_type) == Ok(OVERLAY))
+}
+
+/// Copies a tree, as its mount shows it, to one of the layers, unless a boot before has. Returns the path of the
+/// copy.
+///
+/// # Errors
+/// A file that cannot be copied, or a signal.
+pub(super) fn copy(tree: &OwnedFd, part: &Path) -> Result<PathBuf> {
+    let copy = part.join(COPY);
+    if copy.is_dir() {
+        return Ok(copy);
+    }
+    log::info!("copying the root for its changes: '{}' is on an overlay", part.display());
+    let place = mount::open_directory(part)?;
+    tree::copy::copy(tree.as_fd(), place.as_fd(), OsStr::new(COPY), &mut |_| interrupt::check())
+        .map_err(|error| error.context(format!("cannot copy the root to '{}'", copy.display())))?;
+    Ok(copy)
 }
 
 /// Removes a throw-away layer. A missing one is not an error.

@@ -205,18 +205,46 @@ fn a_stack_is_ephemeral_with_its_volumes() {
 }
 
 #[test]
-fn a_store_that_cannot_hold_layers_is_an_error_with_a_cure() {
-    let host = Host::builder().guest_as("busybox", "base").start();
+fn a_root_is_copied_where_the_store_is_on_an_overlay() {
+    // The host's own root is an overlay, and its trees are on a disk.
+    let host = Host::builder().guest_as("busybox", "base").on_disk().start();
     host.activate_machined();
+    host.sh_ok(&format!(
+        "mkdir -p /var/lib/machines/s.mstack/layer@1/etc; ln -s {BASE} /var/lib/machines/s.mstack/layer@0
+         echo of-stack >/var/lib/machines/s.mstack/layer@1/etc/layer; mkdir /var/lib/machines/s.mstack/rw
+         stat -f -c %T /var/lib | grep -x overlayfs; coracle run -q -D {BASE} true"
+    ));
     let before = Snapshot::take(&host);
-    for users in ["pick", "no"] {
-        let options = format!("-q -x --private-users={users} -D {BASE}");
-        let refused = host.sh(&format!("coracle run {options} true"));
-        assert_eq!(refused.status, 125, "{refused}");
-        assert!(refused.stderr.contains("hint: "), "{refused}");
+    let files = || host.sh_ok("cd /var/lib/machines; find . -printf '%P %y %m %U:%G %l\n' | sort | md5sum");
+    let unchanged = files();
+    let script = "set -e; stat -c %u:%g / /var/www; echo new >/etc/new; rm -r /var/www; cat /etc/new";
+    for program in ["coracle run", "/usr/lib/coracle/systemd-nspawn"] {
+        for users in ["no", "pick"] {
+            let options = format!("-q -x --pipe --private-users={users}");
+            let out = host.sh_ok(&format!("{program} {options} -D {BASE} sh -c '{script}' </dev/null"));
+            assert_eq!(out, "0:0\n0:0\nnew\n", "{program} {users}");
+            let stack = "--mstack=/var/lib/machines/s.mstack";
+            let out = host
+                .sh_ok(&format!("{program} {options} {stack} sh -c '{script}; cat /etc/layer' </dev/null"));
+            assert_eq!(out, "0:0\n0:0\nnew\nof-stack\n", "{program} {users}");
+            host.sh_ok("! ls -A /var/lib/coracle/storage/throwaway | grep .");
+        }
     }
-    host.sh_ok("rm -rf /var/lib/coracle/storage");
+    // A reboot keeps the changes.
+    let reboot = "[ -e /root/first ] && exec cat /root/first; echo kept >/root/first; exec reboot -f";
+    let out = host
+        .sh_ok(&format!("/usr/lib/coracle/systemd-nspawn -q -x -P -D {BASE} sh -c '{reboot}' </dev/null"));
+    assert_eq!(out, "kept\n");
+    // A killed run leaves nothing but its copy, which the next one removes.
+    let mut killed =
+        host.spawn(&["coracle", "run", "-q", "-x", "--pipe", "-D", BASE, "sh", "-c", "echo up; sleep 1000"]);
+    killed.wait_for_stdout("up", LONG);
+    host.sh_ok("pkill -KILL -f '[c]oracle run.*sleep 1000'");
+    killed.wait_for_exit(LONG);
+    host.sh_ok(&format!(
+        "coracle run -q -x --pipe -D {BASE} true; ! ls -A /var/lib/coracle/storage/throwaway | grep ."
+    ));
+    assert_eq!(files(), unchanged);
     before.assert_same(&host);
-    host.coracle(&["run", "-q", "--volatile=overlay", "-D", BASE, "touch", "/new"]);
     host.stop();
 }
