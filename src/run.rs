@@ -83,16 +83,17 @@ fn keep_reason(paths: &Paths, name: &Name, error: &Error) {
 fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     let kept = handover::receive()?.map(Carried::from);
     recovery::recover(paths);
-    let mut resolved = config::machine(paths, name).map_err(|error| error.with_kind(Kind::Launch))?;
+    let of_launch = |error: Error| error.with_kind(Kind::Launch);
+    let mut resolved = config::machine(paths, name).map_err(of_launch)?;
+    // Before the first message: it may execute the program again.
+    prepare_process(RunMode::Run, &resolved.machine, kept.as_ref()).map_err(of_launch)?;
     warn(&resolved);
     root::protect_image(&mut resolved.machine)
         .and_then(|()| root::find_pivot(&mut resolved.machine))
-        .map_err(|error| error.with_kind(Kind::Launch))?;
+        .map_err(of_launch)?;
     let arguments = vec!["launch".into(), name.as_str().into()];
     let request =
         StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
-    let of_launch = |error: Error| error.with_kind(Kind::Launch);
-    prepare_process(&resolved.machine, kept.as_ref()).map_err(of_launch)?;
     if kept.is_none() {
         placement::check_unit(&resolved.machine).map_err(of_launch)?;
     }
@@ -164,6 +165,8 @@ pub(crate) fn foreground(
         }
     });
     let mut resolved = resolved.map_err(of_launch)?;
+    // Before the first message: it may execute the program again.
+    prepare_process(mode, &resolved.machine, kept.as_ref()).map_err(of_launch)?;
     warn(&resolved);
     root::protect_image(&mut resolved.machine).map_err(of_launch)?;
     root::find_pivot(&mut resolved.machine).map_err(of_launch)?;
@@ -186,7 +189,6 @@ pub(crate) fn foreground(
     }
     let arguments = entry::arguments().split_off(1);
     let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments };
-    prepare_process(machine, kept.as_ref()).map_err(of_launch)?;
     // There is no unit that cleans up after a killed start. The event loop reads the signals; after the exec
     // of a reboot they are blocked already.
     let signals = kept.is_none().then(interrupt::block).transpose()?;
@@ -301,8 +303,8 @@ fn start(
 
 /// Refuses a process that cannot create machines, and protects its program from the machine. The process of a
 /// reboot has done both at its first start.
-fn prepare_process(machine: &Machine, kept: Option<&Carried>) -> Result<()> {
-    if kept.is_some() {
+fn prepare_process(mode: RunMode, machine: &Machine, kept: Option<&Carried>) -> Result<()> {
+    if mode == RunMode::DryRun || kept.is_some() {
         return Ok(());
     }
     placement::check_process()?;

@@ -17,6 +17,7 @@ use coracle::channel::{self, FromPayload};
 use coracle::config;
 use coracle::host::idmap;
 use coracle::host::probe::Tree;
+use coracle::machine::contract::Contract;
 use coracle::machine::id128::Id128;
 use coracle::machine::init::{Init, InitChoice};
 use coracle::machine::name::Name;
@@ -244,7 +245,7 @@ impl Field {
     /// Reads and writes files of the tree, like a supervisor.
     fn look(&self) {
         let tree = Tree::open(&self.tree()).unwrap();
-        let _ = (tree.machine_id(), tree.user("root"), tree.check_is_root(true));
+        let _ = (tree.machine_id(), tree.user("root"), tree.check_is_root(Contract::Coracle, true));
         let _ = tree.find_init(&InitChoice::Auto);
         for text in [tree.read_text("/etc/resolv.conf"), tree.read_text("/etc/hosts")] {
             assert!(!text.unwrap_or_default().contains("the host's"), "read outside of the tree");

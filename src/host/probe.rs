@@ -6,6 +6,7 @@ mod users;
 
 use super::binfmt;
 use crate::error::{Context, Error, Result};
+use crate::machine::contract::Contract;
 use crate::machine::id128::Id128;
 use crate::machine::init::{Init, InitChoice};
 use crate::machine::security::Security;
@@ -175,14 +176,17 @@ impl Tree {
     /// Checks that the tree is a root file system.
     ///
     /// # Errors
-    /// A directory without `/usr`, or without os-release(5) if it is booted.
-    pub fn check_is_root(&self, booting: bool) -> Result<()> {
+    /// A directory without `/usr`, or without os-release(5) if it is booted. For systemd-nspawn(1), programs in
+    /// another directory do not replace `/usr`.
+    pub fn check_is_root(&self, contract: Contract, booting: bool) -> Result<()> {
         let exists = |path: &str| self.has_link(Path::new(path));
         let wrong = |what: &str| {
             Err(Error::new(format!("{} is not a root file system: {what}", self.name))
                 .with_hint("name the directory that holds /usr and /etc of the guest"))
         };
-        if !["/usr", "/bin", SBIN_INIT].into_iter().any(exists) {
+        let any: &[&str] =
+            if contract == Contract::Nspawn { &["/usr"] } else { &["/usr", "/bin", SBIN_INIT] };
+        if !any.iter().any(|path| exists(path)) {
             return wrong("it has no /usr");
         }
         if booting && !exists("/usr/lib/os-release") && !exists("/etc/os-release") {

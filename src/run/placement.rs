@@ -70,8 +70,13 @@ pub(super) fn check_input(console: Console) -> Result<()> {
 /// # Errors
 /// Invalid variables, or a directory of the host: it would lead out of the machine.
 pub(super) fn passed_descriptors() -> Result<u32> {
-    let passed = sd_notify::listen_fds().context(|| "cannot pass on descriptors of LISTEN_FDS")?;
+    let doing = || "cannot pass on descriptors of LISTEN_FDS";
+    let passed = sd_notify::listen_fds().context(doing)?;
     let count = passed.len();
+    let is = |name: &str, value: &str| std::env::var_os(name).is_some_and(|text| text == value);
+    if is("LISTEN_PID", "0") || count == 0 && is("LISTEN_PID", &std::process::id().to_string()) {
+        return Err(Error::new("LISTEN_PID and LISTEN_FDS are at least 1")).context(doing);
+    }
     for number in passed {
         let is_directory =
             std::fs::metadata(format!("/proc/self/fd/{number}")).is_ok_and(|data| data.is_dir());

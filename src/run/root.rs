@@ -76,6 +76,10 @@ fn keep_read_only(path: &str, machine: &mut Machine) {
 pub(super) fn find_pivot(machine: &mut Machine) -> Result<()> {
     let Some(pivot) = machine.root.pivot.clone() else { return Ok(()) };
     let directory = Tree::open(machine.root.path())?.directory(&pivot.new)?;
+    if let Some(old) = pivot.old.filter(|_| machine.contract == Contract::Nspawn) {
+        // Coracle creates a missing one.
+        Tree::open(&directory)?.directory(&old)?;
+    }
     machine.pivot(directory);
     Ok(())
 }
@@ -146,7 +150,7 @@ pub(super) fn attach(
         mounts.map(|(mount, lowest)| (mount.target.as_path(), lowest.as_deref().or_else(|| mount.source())));
     let tree = root.with_mounts(mounts)?;
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
-    tree.check_is_root(booting && machine.switches.check_os_release)?;
+    tree.check_is_root(machine.contract, booting && machine.switches.check_os_release)?;
     let writable = if machine.root.is_shared() { &[][..] } else { &opened.writable };
     check_access(machine, writable, keep)?;
     Ok(tree)

@@ -94,7 +94,8 @@ pub fn process_name() -> &'static CStr {
 }
 
 /// Opens closed standard streams at `/dev/null`, so that no other file becomes one of them, and ignores
-/// SIGPIPE: a write to a closed pipe is an error. Both as Rust's own entry point does.
+/// SIGPIPE: a write to a closed pipe is an error. Both as Rust's own entry point does, except that a closed
+/// stream stays unusable: a machine must not lose its output without an error.
 ///
 /// # Errors
 /// `/dev/null` cannot be opened.
@@ -104,9 +105,10 @@ pub fn prepare() -> Result<()> {
     let mut polled = streams.each_ref().map(|stream| PollFd::new(stream, PollFlags::empty()));
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut polled, Some(&now)).context(|| "cannot examine the standard streams")?;
-    for _ in polled.iter().filter(|stream| stream.revents().contains(PollFlags::NVAL)) {
+    for (number, _) in polled.iter().enumerate().filter(|(_, it)| it.revents().contains(PollFlags::NVAL)) {
         // The lowest free number is that of the first closed stream.
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty());
+        let flags = if number == 0 { OFlags::WRONLY } else { OFlags::RDONLY };
+        let null = rustix::fs::open("/dev/null", flags, Mode::empty());
         let null = null.context(|| "cannot open '/dev/null' as a standard stream")?;
         std::mem::forget(null);
     }

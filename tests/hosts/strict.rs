@@ -379,3 +379,17 @@ fn a_diversion_replaces_systemd_nspawn_until_it_is_removed() {
     assert_eq!(host.sh_ok(versions), before);
     host.stop();
 }
+
+#[test]
+fn messages_of_a_start_are_printed_once() {
+    let (host, before) = host();
+    // Without private users the program executes itself again, read-only.
+    let out = host.sh(&format!(
+        "export SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes
+         /usr/lib/coracle/systemd-nspawn -P --private-users=no -D {TREE} true </dev/null"
+    ));
+    assert_eq!(out.status, 0, "{out}");
+    assert_eq!(out.stderr.matches("can change settings of the host's kernel").count(), 1, "{out}");
+    before.assert_same(&host);
+    host.stop();
+}

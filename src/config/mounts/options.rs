@@ -33,7 +33,11 @@ pub(crate) fn bind(text: &str, read_only: bool) -> Result<MountEntry> {
     };
     let target = match target {
         Some(target) => PathBuf::read(&RawValue::Text(target))?,
-        None => target_of(&source)?,
+        None => target_of(&source).and_then(|target| match text.starts_with(['/', '+', ':']) {
+            true => Ok(target),
+            // A relative source is not a target.
+            false => PathBuf::read(&RawValue::Text(text)),
+        })?,
     };
     let mut mount = MountEntry {
         kind: MountType::Bind,
@@ -69,7 +73,10 @@ fn of_host(text: &str) -> Result<PathBuf> {
     if text.starts_with('/') {
         return PathBuf::read(&RawValue::Text(text));
     }
-    let found = std::fs::canonicalize(text).context(|| format!("cannot find {}", quoted(text)))?;
+    let found = std::fs::canonicalize(text)
+        // The mount reports a missing one; an overlay creates it.
+        .or_else(|_| std::path::absolute(text))
+        .context(|| format!("cannot find {}", quoted(text)))?;
     let found = found.to_str().ok_or_else(|| Error::new(format!("{} is not UTF-8", found.display())))?;
     PathBuf::read(&RawValue::Text(found))
 }
@@ -120,15 +127,19 @@ pub(crate) fn overlay(text: &str, read_only: bool) -> Result<MountEntry> {
         setuid: Some(true),
         ..MountEntry::default()
     };
+    let absolute = |layer: &str| match layer.starts_with(['/', '+']) || layer.is_empty() {
+        true => Ok(layer.to_owned()),
+        false => of_host(layer).map(|path| path.to_string_lossy().into_owned()),
+    };
     let mut layers = Layers::default();
     for layer in lower {
-        layers.push(&RawValue::Text(layer))?;
+        layers.push(&RawValue::Text(&absolute(layer)?))?;
     }
     mount.lower = Some(layers);
     mount.upper = upper
         .map(|upper| match upper.as_str() {
             "" => Ok(UpperLayer::Temporary),
-            path => UpperLayer::read(&RawValue::Text(path)),
+            path => UpperLayer::read(&RawValue::Text(&absolute(path)?)),
         })
         .transpose()?;
     Ok(mount)
@@ -199,9 +210,21 @@ mod tests {
         ] {
             assert_eq!(bind(&format!("/a:/b:{option}"), false).unwrap().map_ids, Some(ids));
         }
-        for bad in
-            ["", "a", ":", "+", "+a", "/a:b", "/a:/b:nonsense", "/a:/b:idmap:x", "/a\\", "/", "/a:/../b"]
-        {
+        for bad in [
+            "",
+            "a",
+            "src",
+            "./src",
+            ":",
+            "+",
+            "+a",
+            "/a:b",
+            "/a:/b:nonsense",
+            "/a:/b:idmap:x",
+            "/a\\",
+            "/",
+            "/a:/../b",
+        ] {
             assert!(bind(bad, false).is_err(), "{bad}");
         }
     }
@@ -218,7 +241,11 @@ mod tests {
         assert_eq!((mount.lower.unwrap().show(), mount.target), ("[\"/a\"]".into(), Some("/b".into())));
         let mount = overlay("/a:/b:/c", true).unwrap();
         assert_eq!((mount.lower.unwrap().show(), mount.upper), ("[\"/a\", \"/b\"]".into(), None));
-        for bad in ["", "/a", "a:/b:/c", "/a:b:/c", "::/c", "/a:+/b", "/a:/b:c", "/a:+:/c", "/a:+/:/c"] {
+        let here = std::env::current_dir().unwrap();
+        let mount = overlay("src:new:/target", false).unwrap();
+        assert_eq!(mount.lower.unwrap().show(), format!("[\"{}\"]", here.join("src").display()));
+        assert_eq!(mount.upper.unwrap().show(), format!("\"{}\"", here.join("new").display()));
+        for bad in ["", "/a", "::/c", "/a:+/b", "/a:/b:c", "/a:+:/c", "/a:+/:/c"] {
             assert!(overlay(bad, false).is_err(), "{bad}");
         }
     }

@@ -98,8 +98,14 @@ pub(super) fn delegate(
     _: &Row,
     Assignment { value, .. }: &Assignment,
 ) -> Result<(), Refusal> {
-    if matches!(value.as_str(), "" | "0") {
-        return Ok(());
+    match value.parse::<u32>() {
+        Ok(0) => return Ok(()),
+        Err(_) if value.is_empty() => return Ok(()),
+        Err(_) => {
+            let error = Error::new(format!("{} is not a number of id ranges", ticked(value)));
+            return Err(Refusal::Invalid(error));
+        }
+        Ok(_) => {}
     }
     let error = Error::new("ids are not delegated");
     Err(Refusal::Unsupported(error.with_hint("set security.nesting in a definition for containers inside")))

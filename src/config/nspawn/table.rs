@@ -17,7 +17,8 @@ pub(super) struct Row {
     pub(super) action: Action,
     /// Whether only a trusted file can have it.
     pub(super) is_privileged: bool,
-    /// Whether the machine does not start without it: an invalid value, or one without support, is an error.
+    /// Whether an invalid value is an error: those of the network, without which the machine would have another
+    /// one, possibly that of the host.
     pub(super) is_required: bool,
 }
 
@@ -68,7 +69,7 @@ const fn network(key: &'static str, action: Action) -> Row {
 
 /// Returns the row of a resource limit.
 const fn limit(key: &'static str) -> Row {
-    exec(key, Special(special::limit)).privileged().required()
+    exec(key, Special(special::limit)).privileged()
 }
 
 use Action::{Boolean, Names, Special, Value, Words};
@@ -82,16 +83,16 @@ const ROWS: &[Row] = &[
     exec("Environment", Words("environment")),
     exec("User", Value("user")),
     exec("WorkingDirectory", Value("chdir")),
-    exec("PivotRoot", Value("root.pivot")).required(),
+    exec("PivotRoot", Value("root.pivot")),
     exec("Capability", Names("security.capabilities.add")).privileged(),
     exec("DropCapability", Names("security.capabilities.drop")),
-    exec("AmbientCapability", Names("security.capabilities.ambient")).privileged().required(),
+    exec("AmbientCapability", Names("security.capabilities.ambient")).privileged(),
     exec("NoNewPrivileges", Boolean("security.no-new-privileges")),
     exec("KillSignal", Value("boot.stop-signal")),
-    exec("Personality", Value("boot.personality")).required(),
+    exec("Personality", Value("boot.personality")),
     exec("MachineID", Value("identity.uuid")).privileged(),
     exec("PrivateUsers", Special(special::private_users)).privileged(),
-    exec("PrivateUsersDelegate", Special(special::delegate)).privileged().required(),
+    exec("PrivateUsersDelegate", Special(special::delegate)).privileged(),
     exec("NotifyReady", Special(special::notify_ready)),
     exec("SystemCallFilter", Special(special::system_call_filter)),
     exec("RestrictAddressFamilies", Special(special::address_families)),
@@ -112,7 +113,7 @@ const ROWS: &[Row] = &[
     limit("LimitRTPRIO"),
     limit("LimitRTTIME"),
     exec("OOMScoreAdjust", Value("resources.oom-score-adjust")).privileged(),
-    exec("CPUAffinity", Special(special::processors)).privileged().required(),
+    exec("CPUAffinity", Special(special::processors)).privileged(),
     exec("Hostname", Value("identity.hostname")),
     exec("ResolvConf", Special(special::resolv_conf)),
     exec("Timezone", Special(special::timezone)),
@@ -122,12 +123,12 @@ const ROWS: &[Row] = &[
     files("Volatile", Special(special::volatile)),
     files("Bind", Special(special::bind)).privileged(),
     files("BindReadOnly", Special(special::bind)).privileged(),
-    files("BindUser", Special(special::bind_user)).privileged().required(),
+    files("BindUser", Special(special::bind_user)).privileged(),
     files("BindUserShell", Special(special::bind_user_shell)).privileged(),
     files("TemporaryFileSystem", Special(special::tmpfs)).privileged(),
     files("Inaccessible", Special(special::inaccessible)).privileged(),
-    files("Overlay", Special(special::overlay)).privileged().required(),
-    files("OverlayReadOnly", Special(special::overlay)).privileged().required(),
+    files("Overlay", Special(special::overlay)).privileged(),
+    files("OverlayReadOnly", Special(special::overlay)).privileged(),
     files("PrivateUsersOwnership", Special(special::ownership)).privileged(),
     files("PrivateUsersChown", Special(special::chown)).privileged(),
     network("Private", Special(special::private)),

@@ -179,7 +179,7 @@ mod tests {
         ];
         let mounts = mounts.iter().map(|(target, source)| (Path::new(*target), *source));
         let tree = tree.with_mounts(mounts).unwrap();
-        tree.check_is_root(true).unwrap();
+        tree.check_is_root(crate::machine::contract::Contract::Coracle, true).unwrap();
         assert_eq!(tree.find_init(&InitChoice::Auto).unwrap(), ("/sbin/init".into(), Init::Systemd));
         let names = tree.links(Path::new("/sbin/init"));
         assert_eq!(names, [Path::new("/sbin/init"), Path::new("/up/init")]);

@@ -158,6 +158,14 @@ impl GuestConsole {
         }
     }
 
+    /// Writes the output of a passive console to standard output, as systemd-nspawn(1) does at the end.
+    pub(crate) fn show_passive(&self) {
+        if self.kind == Console::Passive {
+            // Without a reader it is discarded.
+            let _ = write_all(rustix::stdio::stdout(), &self.kept());
+        }
+    }
+
     /// Returns whether standard output misses some of the output, because of a failure or the end of its
     /// reader.
     pub(crate) fn is_incomplete(&self) -> bool {

@@ -66,6 +66,9 @@ impl Loop {
         let failure = if stopped { None } else { exit.failure() };
         self.console.drain();
         let tail = self.console.tail(failure::LINES);
+        if self.state.contract == Contract::Nspawn {
+            self.console.show_passive();
+        }
         let (lost_output, is_incomplete) = (self.console.has_failed(), self.console.is_incomplete());
         drop(self.console.end());
         let may_be_late = self.stop.is_some() && self.state.waits_for_ready && !self.ready;
