@@ -25,6 +25,8 @@ pub(super) struct Header {
     pub(super) size: u64,
     /// The time of the last modification, seconds.
     pub(super) modified: i64,
+    /// Whether it has the format of GNU tar.
+    pub(super) is_gnu: bool,
     /// The block, for the map of a sparse file in the format of old versions of GNU tar.
     pub(super) block: Block,
 }
@@ -114,6 +116,7 @@ impl Header {
             size: number(field(block, 124, 12))?,
             modified: i64::try_from(number(field(block, 136, 12))?)
                 .map_err(|_| Error::new("the time in its header is too large"))?,
+            is_gnu: field(block, 257, 8) == b"ustar  \0",
             block: *block,
         }))
     }

@@ -164,6 +164,9 @@ impl<R: Read> Reader<R> {
         if header.flag == b'S' && found.sparse.is_used() || found.sparse.is_used() && kind != Kind::File {
             return Err(Error::new("its headers do not agree on a sparse file"));
         }
+        if header.flag == b'S' && !header.is_gnu {
+            return Err(Error::new("it is a sparse file of GNU tar in another format"));
+        }
         (self.rest, self.padding) = (size, padding(size));
         let map = if header.flag == b'S' {
             Some(SparseMap::of_old_header(&header.block, || self.block()?.ok_or_else(truncated))?)
@@ -270,14 +273,14 @@ fn read_once(from: &mut impl Read, place: &mut [u8]) -> Result<usize> {
     }
 }
 
-/// Returns the kind of an entry. A path that ends with a slash is a directory for the readers of old archives.
+/// Returns the kind of an entry. In old archives a directory is a file whose path ends with a slash.
 fn kind(flag: u8, path: &[u8]) -> Result<Kind> {
     match flag {
-        b'0' | 0 | b'7' | b'5' if path.ends_with(b"/") => Ok(Kind::Directory),
-        b'1'..=b'6' | b'S' if path.ends_with(b"/") => {
+        0 | b'5' if path.ends_with(b"/") => Ok(Kind::Directory),
+        b'0'..=b'6' | b'S' if path.ends_with(b"/") => {
             Err(Error::new("its path ends with a slash, but it is not a directory"))
         }
-        b'0' | 0 | b'7' | b'S' => Ok(Kind::File),
+        b'0' | 0 | b'S' => Ok(Kind::File),
         b'1' => Ok(Kind::Hard),
         b'2' => Ok(Kind::Symlink),
         b'3' | b'4' => Ok(Kind::Device),

@@ -241,7 +241,12 @@ fn headers_with_two_meanings_are_refused() {
     refused(&[data(b'g', "g", &pax::record(b"path", b"b")), file("a")], "a global header changes 'path'");
     refused(&[extension(&[("path", "b")]), data(b'g', "g", b""), file("a")], "follows an extension header");
     refused(&[extension(&[("SCHILY.realsize", "9")]), file("a")], "has the unknown key");
-    refused(&[header(b'M', "a", "", 0)], "its type 'M' is unknown");
+    refused(&[header(b'0', "a/", "", 0)], "ends with a slash, but it is not a directory");
+    refused(&[header(b'S', "a", "", 0)], "a sparse file of GNU tar in another format");
+    assert_eq!(read(&[header(0, "a/", "", 0)]).unwrap().0.0[Path::new("a")].0, 'd');
+    for flag in [b'M', b'7', b'V'] {
+        refused(&[header(flag, "a", "", 0)], "is unknown");
+    }
     refused(&[data(b'x', "x", b"99 path=b\n"), file("a")], "its extension header is invalid");
     refused(&[file("a"), vec![0; 512], file("b")], "data follows the end of the archive");
     refused_bytes(
