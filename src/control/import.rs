@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use crate::error::Result;
+use crate::host::systemd::journal;
 use crate::image::import::{self, ImportRequest, ImportSource, ImportedKind};
 use crate::image::recovery;
 use crate::machine::name::Name;
@@ -29,17 +30,27 @@ pub(crate) struct ImportReport {
     path: PathBuf,
     /// `directory`, `subvolume` or `disk`.
     kind: &'static str,
-    /// The compression of the source. `None` for a directory.
-    compression: Option<&'static str>,
-    /// The SHA-256 digest of the source. `None` for a directory.
-    digest: Option<String>,
-    /// The number of entries of an archive.
-    entries: Option<u64>,
     /// The bytes of all files.
     bytes: u64,
     duration_ms: u64,
+    /// The stream that it comes from. `None` for a directory.
+    #[serde(flatten)]
+    stream: Option<StreamReport>,
+}
+
+/// An imported stream.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct StreamReport {
+    compression: &'static str,
+    /// The SHA-256 digest.
+    digest: String,
+    /// The number of entries of an archive.
+    entries: Option<u64>,
     /// The line about everything left out.
     left_out: Option<String>,
+    /// The directory of the archive that is the root; all else in the archive is discarded.
+    root: Option<String>,
 }
 
 /// Imports an image; `-` is standard input. Without a name it is derived from the source.
@@ -71,36 +82,37 @@ pub(crate) fn import(
     let ImportOptions { is_read_only, largest } = options;
     let request = ImportRequest { paths, source, name: &name, is_read_only, largest };
     let imported = import::import(request, &mut advance)?;
-    let (compression, digest) = imported.stream.unzip();
-    Ok(ImportReport {
-        kind: match imported.kind {
-            ImportedKind::Directory => "directory",
-            ImportedKind::Subvolume => "subvolume",
-            ImportedKind::Disk => "disk",
-        },
-        path: imported.path,
-        compression,
-        digest,
-        entries: imported.entries,
-        bytes: imported.bytes,
-        duration_ms: super::milliseconds(since.elapsed()),
-        left_out: imported.left_out,
-        name,
-    })
+    let kind = match imported.kind {
+        ImportedKind::Directory => "directory",
+        ImportedKind::Subvolume => "subvolume",
+        ImportedKind::Disk => "disk",
+    };
+    let stream = imported.stream.map(|stream| StreamReport {
+        compression: stream.compression,
+        digest: stream.digest,
+        entries: stream.entries,
+        left_out: stream.left_out,
+        root: stream.root.map(|root| journal::printable(root.as_encoded_bytes())),
+    });
+    let duration_ms = super::milliseconds(since.elapsed());
+    Ok(ImportReport { name, path: imported.path, kind, bytes: imported.bytes, duration_ms, stream })
 }
 
 impl ImportReport {
     /// Returns the lines for a person.
     pub(crate) fn text(&self) -> String {
-        let Self { name, kind, entries, bytes, .. } = self;
+        let Self { name, kind, bytes, stream, .. } = self;
         let size = size::rounded(*bytes);
         let time = super::clone::duration_text(self.duration_ms);
-        let what = match (*kind, entries) {
-            ("disk", _) => format!("disk image with {size} of data"),
-            (kind, Some(entries)) => format!("{kind} with {entries} entries, {size}"),
-            (kind, None) => format!("{kind}, copied {size}"),
+        let Some(StreamReport { entries, left_out, root, .. }) = stream else {
+            return format!("{name}: {kind}, copied {size} in {time}");
         };
-        let left_out = self.left_out.as_ref().map_or_else(String::new, |line| format!("\nwarning: {line}"));
-        format!("{name}: {what} in {time}{left_out}")
+        let what = match entries {
+            None => format!("disk image with {size} of data"),
+            Some(entries) => format!("{kind} with {entries} entries, {size}"),
+        };
+        let root = root.as_ref().map_or_else(String::new, |root| format!(", from '{root}' in the archive"));
+        let left_out = left_out.as_ref().map_or_else(String::new, |line| format!("\nwarning: {line}"));
+        format!("{name}: {what} in {time}{root}{left_out}")
     }
 }

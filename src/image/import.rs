@@ -8,6 +8,7 @@ mod decode;
 mod disk_file;
 mod extractor;
 mod pipeline;
+mod root;
 mod source;
 
 pub(crate) use compression::Compression;
@@ -30,9 +31,10 @@ use crate::tree;
 use crate::tree::copy::CopyProgress;
 use crate::tree::tar::policy::Limits;
 use extractor::StreamContent;
-use pipeline::Destination;
+use pipeline::{Destination, ExtractedStream};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RenameFlags};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -71,14 +73,25 @@ pub(crate) struct Imported {
     pub(crate) path: PathBuf,
     /// Its kind.
     pub(crate) kind: ImportedKind,
-    /// The number of entries of an archive.
-    pub(crate) entries: Option<u64>,
     /// The bytes of all files.
     pub(crate) bytes: u64,
-    /// The compression of the source, and its SHA-256 digest. `None` for a directory.
-    pub(crate) stream: Option<(&'static str, String)>,
+    /// The stream that it comes from. `None` for a directory.
+    pub(crate) stream: Option<ImportedStream>,
+}
+
+/// An imported stream.
+#[derive(Debug)]
+pub(crate) struct ImportedStream {
+    /// Its compression.
+    pub(crate) compression: &'static str,
+    /// Its SHA-256 digest, hexadecimal.
+    pub(crate) digest: String,
+    /// The number of entries of an archive.
+    pub(crate) entries: Option<u64>,
     /// The line about everything left out.
     pub(crate) left_out: Option<String>,
+    /// The directory of the archive that is the root; all else in the archive is discarded.
+    pub(crate) root: Option<OsString>,
 }
 
 /// Imports an image. `progress` is called with the bytes read from the source.
@@ -110,36 +123,51 @@ fn import_source(
     clone::refuse_existing(paths, name)?;
     let draft = Draft::of_image(&path)?;
     let (directory, kind) = create(&draft)?;
-    let imported = match &mut request.source {
+    let ImportRequest { is_read_only, largest, .. } = *request;
+    match &mut request.source {
         ImportSource::Directory { directory: from, .. } => {
             let copied = tree::copy::copy_into(from.as_fd(), directory, progress)?;
-            publish(draft, &path, request.is_read_only)?;
-            Imported { path, kind, entries: None, bytes: copied.bytes, stream: None, left_out: None }
+            publish(draft, &path, is_read_only)?;
+            Ok(Imported { path, kind, bytes: copied.bytes, stream: None })
         }
         ImportSource::Stream { file, .. } => {
-            let limits = Limits::of_bytes(request.largest.map_or_else(|| free(directory.as_fd()), Ok)?);
-            let to = destination(paths, name, directory.as_fd(), limits, request.largest.is_none())?;
-            let pipeline::ExtractedStream { extracted, compression, digest } =
-                pipeline::extract(file, to.destination, progress)?;
-            let is_tree = extracted.content == StreamContent::Tree;
-            let (path, kind) = if is_tree {
-                publish(draft, &path, request.is_read_only)?;
-                (path, kind)
-            } else {
-                (publish_disk(&draft, &directory, &path, request.is_read_only)?, ImportedKind::Disk)
-            };
-            Imported {
-                path,
-                kind,
-                entries: is_tree.then_some(extracted.entries),
-                bytes: extracted.bytes,
-                stream: Some((compression.name(), digest)),
-                left_out: extracted.left_out.summary(),
-            }
+            let limits = Limits::of_bytes(largest.map_or_else(|| free(directory.as_fd()), Ok)?);
+            let to = destination(paths, name, directory.as_fd(), limits, largest.is_none())?;
+            let stream = pipeline::extract(file, to.destination, progress)?;
+            complete((draft, directory, kind), path, stream, is_read_only)
+        }
+    }
+}
+
+/// Publishes what the extractor has written: the tree, a directory in it, or a disk image.
+fn complete(
+    (draft, directory, kind): (Draft, OwnedFd, ImportedKind),
+    path: PathBuf,
+    stream: ExtractedStream,
+    is_read_only: bool,
+) -> Result<Imported> {
+    let ExtractedStream { extracted, compression, digest } = stream;
+    let is_tree = extracted.content == StreamContent::Tree;
+    let root = if is_tree { root::find(directory.as_fd())? } else { None };
+    let (path, kind) = match &root {
+        _ if !is_tree => (publish_disk(&directory, &path, is_read_only)?, ImportedKind::Disk),
+        Some(root) => {
+            publish(take_out(&directory, root, &path)?, &path, is_read_only)?;
+            (path, ImportedKind::Directory)
+        }
+        None => {
+            publish(draft, &path, is_read_only)?;
+            (path, kind)
         }
     };
-    drop(held);
-    Ok(imported)
+    let stream = ImportedStream {
+        compression: compression.name(),
+        digest,
+        entries: is_tree.then_some(extracted.entries),
+        left_out: extracted.left_out.summary(),
+        root,
+    };
+    Ok(Imported { path, kind, bytes: extracted.bytes, stream: Some(stream) })
 }
 
 /// Creates the draft: a subvolume on Btrfs.
@@ -206,8 +234,16 @@ fn publish(draft: Draft, path: &Path, is_read_only: bool) -> Result<()> {
         .inspect_err(|_| clone::remove(path))
 }
 
+/// Makes a directory in the draft of a tree, or a file, a draft of its own.
+fn take_out(tree: &OwnedFd, name: &OsStr, path: &Path) -> Result<Draft> {
+    let draft = Draft::of_image(path)?;
+    rustix::fs::renameat_with(tree, name, draft.directory(), draft.name(), RenameFlags::NOREPLACE)
+        .context(|| format!("cannot create '{}'", path.display()))?;
+    Ok(draft)
+}
+
 /// Publishes a disk image, which the extractor has written into the draft of a tree. Returns its path.
-fn publish_disk(tree: &Draft, directory: &OwnedFd, path: &Path, is_read_only: bool) -> Result<PathBuf> {
+fn publish_disk(directory: &OwnedFd, path: &Path, is_read_only: bool) -> Result<PathBuf> {
     let path = path.with_file_name(format!("{}.raw", path.file_name().unwrap_or_default().display()));
     let opening = || "cannot open the disk image";
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -222,12 +258,6 @@ fn publish_disk(tree: &Draft, directory: &OwnedFd, path: &Path, is_read_only: bo
     })?;
     let mode = if is_read_only { Mode::from_raw_mode(0o444) } else { Mode::from_raw_mode(0o644) };
     rustix::fs::fchmod(disk.file(), mode).context(opening)?;
-    let draft = Draft::of_image(&path)?;
-    let renaming = || format!("cannot create '{}'", path.display());
-    let (from, to) = (directory.as_fd(), draft.directory());
-    rustix::fs::renameat_with(from, disk_file::NAME, to, draft.name(), RenameFlags::NOREPLACE)
-        .context(renaming)?;
-    draft.publish(&path, DraftContent::Data)?;
-    log::debug!("'{}' replaces the draft '{}'", path.display(), tree.path().display());
+    take_out(directory, disk_file::NAME.as_ref(), &path)?.publish(&path, DraftContent::Data)?;
     Ok(path)
 }

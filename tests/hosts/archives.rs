@@ -301,6 +301,24 @@ fn disk_images_are_imported_and_exported_as_they_are() {
 }
 
 #[test]
+fn the_root_may_be_in_a_directory_of_the_archive() {
+    let host = host("busybox");
+    host.sh_ok(
+        "mkdir -p /run/incus/templates; echo 'architecture: x86_64' >/run/incus/metadata.yaml; cd /run
+         mount --bind /var/lib/machines/.base $(mkdir incus/rootfs; echo incus/rootfs)
+         tar -C incus -czf unified.tar.gz .; tar -C incus -cf beside.tar rootfs; umount incus/rootfs",
+    );
+    for file in ["unified.tar.gz", "beside.tar"] {
+        let imported = host.coracle(&["import", &format!("/run/{file}")]);
+        assert!(imported.contains(", from 'rootfs' in the archive"), "{imported}");
+    }
+    has_no_drafts(&host);
+    host.coracle(&["start", "--wait=running", "unified", "beside"]);
+    host.coracle(&["stop", "unified", "beside"]);
+    host.stop();
+}
+
+#[test]
 fn one_of_two_imports_of_a_name_wins() {
     let host = host("busybox");
     host.sh_ok("cd /var/lib/machines; tar -C .base -cf /run/web.tar .");

@@ -51,7 +51,9 @@ fn verbs() -> Vec<String> {
     let command = Cli::command();
     let takes_name = |verb: &&Command| {
         let first = verb.get_positionals().next();
-        first.and_then(|first| first.get_value_names()?.first()).is_some_and(|name| name == "NAME")
+        first
+            .and_then(|first| first.get_value_names()?.first())
+            .is_some_and(|name| name == "NAME" || name == "NAME[@TAG]")
     };
     let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set()).filter(takes_name);
     verbs.map(|verb| verb.get_name().to_owned()).collect()
