@@ -38,6 +38,15 @@ pub(crate) fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<
     select(all, only)
 }
 
+/// Returns the names of all properties.
+///
+/// # Errors
+/// The serialisation fails.
+pub(crate) fn keys() -> Result<Vec<String>> {
+    let all = select(of_record(&Record::new(Name::new("x")?))?, &[])?;
+    Ok(all.0.into_iter().map(|(key, _)| key).collect())
+}
+
 /// Returns the properties of a record and its row.
 fn of_record(record: &Record) -> Result<Map<String, Value>> {
     let mut all = as_map(record)?;

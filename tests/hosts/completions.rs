@@ -51,10 +51,15 @@ fn fish_completes_machines() {
         job::run(&mut fish, BOUND).success("fish").stdout
     };
     assert_eq!(complete("coracle start web"), "web-1\nweb-2\n");
-    assert_eq!(complete("coracle stop web-1 bus"), "busybox\n");
+    assert_eq!(complete("coracle status web-1 bus"), "busybox\n");
     assert!(complete("coracle sto").starts_with("stop"), "{}", complete("coracle sto"));
     assert!(complete("coracle logs --fol").starts_with("--follow"), "{}", complete("coracle logs --fol"));
     assert_eq!(complete("coracle list web"), "");
+    assert_eq!(complete("coracle start web-1 web"), "web-2\n", "a named one is not offered again");
+    assert_eq!(complete("coracle shell web"), "", "none is running");
+    assert_eq!(complete("coracle set web-1 memory-m"), "memory-max=\n");
+    assert_eq!(complete("coracle show -p lead"), "leader\n");
+    assert_eq!(complete("coracle run -M bus"), "busybox\n");
 }
 
 #[test]
@@ -89,8 +94,11 @@ fn zsh_completes_machines() {
     sees("it-is-2");
     for (typed, completed) in [
         ("coracle start bus", "coracle start busybox"),
-        ("coracle exec we", "coracle exec web-"),
-        ("coracle stop web-1 bus", "coracle stop web-1 busybox"),
+        ("coracle status we", "coracle status web-"),
+        ("coracle status web-1 bus", "coracle status web-1 busybox"),
+        ("coracle set web-1 memory-m", "coracle set web-1 memory-max="),
+        ("coracle show -p lead", "coracle show -p leader"),
+        ("coracle run -M bus", "coracle run -M busybox"),
         ("coracle docto", "coracle doctor"),
         ("coracle logs --fol", "coracle logs --follow"),
     ] {

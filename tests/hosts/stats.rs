@@ -179,7 +179,17 @@ fn completions_know_the_machines() {
     };
     assert_eq!(complete("coracle start web", 2), "web-1\nweb-2\n");
     assert_eq!(complete("coracle logs -f b", 3), "busybox\n");
-    assert_eq!(complete("coracle stop web-1 ''", 3), "busybox\nweb-1\nweb-2\n");
+    assert_eq!(complete("coracle status web-1 ''", 3), "busybox\nweb-2\n");
+    // By their state.
+    host.coracle(&["start", "busybox"]);
+    assert_eq!(complete("coracle start ''", 2), "web-1\nweb-2\n");
+    assert_eq!(complete("coracle shell ''", 2), "busybox\n");
+    host.coracle(&["stop", "busybox"]);
+    // Settings, properties and values of options.
+    assert_eq!(complete("coracle set web-1 memory-m", 3), "memory-max=\n");
+    assert_eq!(complete("coracle set web-1 memory-max = ''", 5), "\n");
+    assert_eq!(complete("coracle show -p lead", 3), "leader\n");
+    assert_eq!(complete("coracle run -M bus", 3), "busybox\n");
     assert_eq!(complete("coracle sto", 1), "stop\n");
     says(&complete("coracle logs --", 2), &["--follow\n"]);
     says(&complete("coracle start --wait ''", 3), &["ready"]);

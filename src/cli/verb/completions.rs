@@ -89,15 +89,22 @@ _coracle_machines() {{
             *) verb="$word"; break ;;
         esac
     done
-    case "$verb" in
-        {verbs})
-            [[ "$cur" == -* ]] && return
-            case "$verb ${{COMP_WORDS[COMP_CWORD-1]}}" in
-                {valued}) return ;;
+    local -a before=("${{COMP_WORDS[@]:at:COMP_CWORD-at}}")
+    case "$verb ${{COMP_WORDS[COMP_CWORD-1]}}" in
+        'set =') COMPREPLY=(); return ;;
+        'show -p'|'show --property') before=(show -p) ;;
+        'run -M'|'run --machine') before=() ;;
+        {valued}) return ;;
+        *)
+            case "$verb" in
+                {verbs}) [[ "$cur" == [-=]* ]] && return ;;
+                *) return ;;
             esac
-            COMPREPLY=($(compgen -W "$(coracle names 2>/dev/null)" -- "$cur"))
             ;;
     esac
+    COMPREPLY=($(compgen -W "$(coracle names "${{before[@]}}" 2>/dev/null)" -- "$cur"))
+    [[ "${{COMPREPLY[0]}}" == *= ]] && compopt -o nospace 2>/dev/null
+    return 0
 }}
 complete -F _coracle_machines -o bashdefault -o default coracle
 "#,
@@ -108,19 +115,48 @@ complete -F _coracle_machines -o bashdefault -o default coracle
 
 fn fish() -> String {
     format!(
-        "\ncomplete -c coracle -n '__fish_seen_subcommand_from {}' -f -a '(coracle names 2>/dev/null)'\n",
+        "\ncomplete -c coracle -n '__fish_seen_subcommand_from {}' -f -a '(coracle names (commandline -opc)[2..-1] 2>/dev/null)'\n\
+         complete -c coracle -n '__fish_seen_subcommand_from show' -s p -l property -x -a '(coracle names show -p 2>/dev/null)'\n\
+         complete -c coracle -n '__fish_seen_subcommand_from run' -s M -l machine -x -a '(coracle names 2>/dev/null)'\n",
         verbs().join(" ")
     )
 }
 
-/// Replaces file completion of names in the script of clap for zsh by a function.
+/// Replaces file completion in the script of clap for zsh by functions.
 fn zsh(script: &str) -> String {
     let by_name = |line: &str| {
-        let is_name = line.contains(":name -- ") || line.contains("::names -- ");
-        let is_name = is_name || line.contains("':name ") || line.contains("'*::names ");
-        if is_name { line.replace(":_default'", ":_coracle_machines'") } else { line.to_owned() }
+        let has = |texts: &[&str]| texts.iter().any(|text| line.contains(text));
+        let function = if has(&[":changes -- ", "'*::changes "]) {
+            ":_coracle_settings'"
+        } else if line.contains("[Print this property only") {
+            ":_coracle_properties'"
+        } else if has(&[":name -- ", "::names -- ", "':name ", "'*::names ", "-M+[", "--machine=["]) {
+            ":_coracle_machines'"
+        } else {
+            return line.to_owned();
+        };
+        line.replace(":_default'", function)
     };
-    let function = "\n_coracle_machines() {\n    local -a names\n    names=(${(f)\"$(coracle names 2>/dev/null)\"})\n    compadd -a names\n}\n";
+    // The context contains the verb.
+    let function = r#"
+_coracle_machines() {
+    local -a names
+    names=(${(f)"$(coracle names ${${curcontext%:}##*-command-} 2>/dev/null)"})
+    compadd -a names
+}
+
+_coracle_settings() {
+    local -a names
+    names=(${(f)"$(coracle names set NAME 2>/dev/null)"})
+    compadd -S '' -a names
+}
+
+_coracle_properties() {
+    local -a names
+    names=(${(f)"$(coracle names show -p 2>/dev/null)"})
+    compadd -a names
+}
+"#;
     let script: String = script.lines().map(|line| by_name(line) + "\n").collect();
     // An autoloaded script ends with a call of `_coracle`: the function must be defined before.
     match script.split_once("\n_coracle() {") {
