@@ -1,8 +1,13 @@
 //! `coracle logs`: entries of the host's journal (console, supervisor, unit) and of the guest's journal, in
 //! time order. Stopped machines have logs too.
 
+mod boots;
+mod console_filter;
+
+pub(crate) use boots::list_boots;
+
 use super::{defined, names, service, when};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::host::probe;
 use crate::host::systemd::journal;
 use crate::host::systemd::journal::{Fields, GuestJournal, Journal, JournalEntry, Query};
@@ -15,6 +20,8 @@ use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::guest_files::{GuestRoot, Owners};
+use boots::find_boot;
+use console_filter::{Console, ConsoleFilter, Sink};
 use std::collections::VecDeque;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -38,6 +45,8 @@ pub(crate) struct LogQuery<'a> {
     pub(crate) units: &'a [String],
     /// The order of entries.
     pub(crate) order: Order,
+    /// Whether lines of the console are shown that the guest also writes to its journal.
+    pub(crate) with_console: bool,
     /// One boot of the machine: `0` the last, `-1` the one before, `1` the first, or a boot id.
     pub(crate) boot: Option<&'a str>,
     /// The selected entries.
@@ -111,13 +120,14 @@ pub(crate) fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> 
     let Some(lines) = lines else {
         let queries = queries(&journals, boot.as_deref(), |_| query.query());
         let mut is_empty = true;
-        journal::read(&queries, &mut |_, entry| {
+        read(&queries, &mut filter(paths, query), &mut |entry| {
             is_empty = false;
             write(out, &entry, query.format)
         })?;
         return if is_empty { known(paths, query.name, definition) } else { Ok(()) };
     };
-    let last = last(&journals, query, boot.as_deref(), lines)?;
+    let mut filter = filter(paths, query);
+    let last = last(&journals, query, boot.as_deref(), lines, &mut filter)?;
     if last.entries.is_empty() && !query.follow {
         known(paths, query.name, definition)?;
     }
@@ -131,7 +141,7 @@ pub(crate) fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> 
     }
     let after = |at: usize| Query { follow: true, after: last.cursors[at].clone(), ..query.query() };
     let queries = queries(&journals, boot.as_deref(), after);
-    journal::read(&queries, &mut |_, entry| {
+    read(&queries, &mut filter, &mut |entry| {
         let flow = write(out, &entry, query.format)?;
         // Followed entries are shown at once.
         out.flush().context(|| "cannot write the log".to_owned())?;
@@ -152,9 +162,19 @@ fn known(paths: &Paths, name: &Name, definition: Result<Machine>) -> Result<()> 
 pub(crate) fn tail(paths: &Paths, name: &Name, root: Option<&Path>, lines: u32) -> Result<Vec<String>> {
     let (filter, format) = (Filter::default(), Format::default());
     let (units, order): (&[String], _) = (&[], Order::OldestFirst);
-    let query =
-        LogQuery { name, follow: false, lines: Some(lines), units, order, boot: None, filter, format };
-    let last = last(&journals(paths, name, root)?, &query, None, lines)?;
+    let query = LogQuery {
+        name,
+        follow: false,
+        lines: Some(lines),
+        units,
+        order,
+        with_console: false,
+        boot: None,
+        filter,
+        format,
+    };
+    let mut filter = self::filter(paths, &query);
+    let last = last(&journals(paths, name, root)?, &query, None, lines, &mut filter)?;
     Ok(last.entries.iter().map(|entry| line(entry, format)).collect())
 }
 
@@ -166,28 +186,85 @@ struct Last {
     cursors: Vec<Option<String>>,
 }
 
+/// The number of entries of the host's journal that are read for each shown one: lines of the console may be
+/// hidden.
+const READ_FOR_ONE: u32 = 8;
+
 /// Reads the last `lines` entries.
-fn last(journals: &[Journal], query: &LogQuery<'_>, boot: Option<&str>, lines: u32) -> Result<Last> {
+fn last(
+    journals: &[Journal],
+    query: &LogQuery<'_>,
+    boot: Option<&str>,
+    lines: u32,
+    filter: &mut ConsoleFilter,
+) -> Result<Last> {
     let mut last = Last { entries: VecDeque::new(), cursors: vec![None; journals.len()] };
     // journalctl reverses the order of a pattern with a number of lines.
-    let (limit, order) = (query.filter.grep.is_none().then_some(lines), query.order);
-    let query = |_| Query { lines: limit, ..query.query() };
-    journal::read(&queries(journals, boot, query), &mut |at, entry| {
-        let is_full = last.entries.len() >= lines as usize;
-        if order == Order::NewestFirst {
-            if !is_full {
-                last.entries.push_back(entry);
+    let limit = query.filter.grep.is_none().then_some(lines);
+    let read_for = |at| if at == 0 && !query.with_console { READ_FOR_ONE } else { 1 };
+    let limited =
+        |at| Query { lines: limit.map(|lines| lines.saturating_mul(read_for(at))), ..query.query() };
+    let queries = queries(journals, boot, limited);
+    let Last { entries, cursors } = &mut last;
+    let mut keep = |entry| {
+        let is_full = entries.len() >= lines as usize;
+        match query.order {
+            Order::NewestFirst if is_full => {}
+            Order::NewestFirst => entries.push_back(entry),
+            Order::OldestFirst => {
+                entries.push_back(entry);
+                if is_full {
+                    entries.pop_front();
+                }
             }
-            return Ok(ControlFlow::Continue(()));
-        }
-        last.cursors[at].clone_from(&entry.cursor);
-        last.entries.push_back(entry);
-        if is_full {
-            last.entries.pop_front();
         }
         Ok(ControlFlow::Continue(()))
+    };
+    journal::read(&queries, &mut |at, entry| {
+        cursors[at].clone_from(&entry.cursor);
+        pass(filter, queries[at].0, entry, &mut keep)
     })?;
+    let _ = filter.finish(&mut keep)?;
     Ok(last)
+}
+
+/// Returns the filter of a query.
+fn filter(paths: &Paths, query: &LogQuery<'_>) -> ConsoleFilter {
+    let is_running =
+        || Record::read(paths, query.name).ok().flatten().is_some_and(|record| record.is_alive());
+    ConsoleFilter::new(match query.with_console {
+        true => Console::Shown,
+        false if query.follow || is_running() => Console::OfRunning,
+        false => Console::WithoutJournal,
+    })
+}
+
+/// Reads the entries that a filter does not hide.
+fn read(queries: &[(&Journal, Query)], filter: &mut ConsoleFilter, sink: &mut Sink<'_>) -> Result<()> {
+    let mut is_over = false;
+    journal::read(queries, &mut |at, entry| {
+        let flow = pass(filter, queries[at].0, entry, sink)?;
+        is_over |= flow.is_break();
+        Ok(flow)
+    })?;
+    if !is_over {
+        let _ = filter.finish(sink)?;
+    }
+    Ok(())
+}
+
+/// Passes an entry through a filter. Programs of the host are marked: their names are those of the guest's.
+fn pass(
+    filter: &mut ConsoleFilter,
+    journal: &Journal,
+    mut entry: JournalEntry,
+    sink: &mut Sink<'_>,
+) -> Result<ControlFlow<()>> {
+    let is_of_guest = matches!(journal, Journal::Guest(_));
+    if !is_of_guest && !entry.is_console && entry.boot.is_none() {
+        entry.source.insert_str(0, "host ");
+    }
+    filter.pass(is_of_guest, entry, sink)
 }
 
 /// Returns the query for each journal, restricted to one boot if given: the guest's journal has the boot id
@@ -283,71 +360,6 @@ fn matches(paths: &Paths, name: &Name) -> Vec<String> {
     matches
 }
 
-/// Writes a line for each boot of a machine: its number for `--boot`, its id, and the times of its first and
-/// last entry.
-///
-/// # Errors
-/// A machine that does not exist, no journalctl, or `out` that cannot be written.
-pub(crate) fn list_boots(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> Result<()> {
-    let journals = journals(paths, query.name, None)?;
-    let boots = boots(&journals[0])?;
-    if boots.is_empty() {
-        return known(paths, query.name, defined(paths, query.name));
-    }
-    for (at, boot) in boots.iter().enumerate() {
-        let number = at as isize + 1 - boots.len() as isize;
-        writeln!(out, "{number:>3} {} {} {}", boot.id, when(boot.first), when(boot.last))
-            .context(|| "cannot write the boots".to_owned())?;
-    }
-    Ok(())
-}
-
-/// A boot of a machine in the host's journal.
-struct Boot {
-    id: String,
-    /// The times of its first and last entry, microseconds since the epoch.
-    first: u64,
-    last: u64,
-}
-
-/// Returns the boots of a machine, the first one first.
-fn boots(host: &Journal) -> Result<Vec<Boot>> {
-    let mut boots: Vec<Boot> = Vec::new();
-    journal::read(&[(host, Query::default())], &mut |_, entry| {
-        let time = entry.time;
-        match entry.boot.map(|id| (boots.iter().position(|boot| boot.id == id), id)) {
-            Some((Some(at), _)) => boots[at].last = time,
-            Some((None, id)) => boots.push(Boot { id, first: time, last: time }),
-            None => {}
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(boots)
-}
-
-/// Returns the id of a boot that the user names by number or id.
-fn find_boot(host: &Journal, name: &Name, wanted: &str) -> Result<String> {
-    let wanted_id = wanted.replace('-', "").to_ascii_lowercase();
-    if wanted_id.len() == 32 && wanted_id.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Ok(wanted_id);
-    }
-    let boots: Vec<String> = boots(host)?.into_iter().map(|boot| boot.id).collect();
-    nth_boot(&boots, wanted).cloned().ok_or_else(|| {
-        Error::new(format!("boot '{wanted}' of machine '{name}' is not in the journal")).with_hint(format!(
-            "the journal has {} boots; give 0 (the last), -1, -2, …, or a boot id",
-            boots.len()
-        ))
-    })
-}
-
-/// Returns the boot with a number: counted from 1 from the first, from 0 backwards from the last.
-fn nth_boot<'a>(boots: &'a [String], wanted: &str) -> Option<&'a String> {
-    let number: isize = wanted.parse().ok()?;
-    let count = isize::try_from(boots.len()).ok()?;
-    let at = if number > 0 { number - 1 } else { count.checked_add(number)?.checked_sub(1)? };
-    boots.get(usize::try_from(at).ok()?)
-}
-
 /// Writes an entry. Breaks if the reader is gone.
 fn write(out: &mut dyn Write, entry: &JournalEntry, format: Format) -> Result<ControlFlow<()>> {
     match writeln!(out, "{}", line(entry, format)) {
@@ -382,21 +394,10 @@ mod tests {
             priority: None,
             message: message.into(),
             boot: None,
+            is_console: false,
             cursor: None,
             whole: Some("{}".into()),
         }
-    }
-
-    #[test]
-    fn boots_are_counted_from_both_ends() {
-        let boots = ["a", "b", "c"].map(str::to_owned);
-        for (wanted, expected) in [("0", "c"), ("-0", "c"), ("-2", "a"), ("1", "a"), ("3", "c")] {
-            assert_eq!(nth_boot(&boots, wanted).map(String::as_str), Some(expected), "{wanted}");
-        }
-        for wanted in ["-3", "4", "x", "", "-9223372036854775808"] {
-            assert_eq!(nth_boot(&boots, wanted), None, "{wanted}");
-        }
-        assert_eq!(nth_boot(&[], "0"), None);
     }
 
     #[test]

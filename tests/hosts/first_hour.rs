@@ -26,6 +26,7 @@ const ROWS: &[Row] = &[
     ("lists are changed by value, and 'set' removes its own changes only", definitions::changes_of_lists),
     ("a source that is a link is followed, and the order of scp is explained", inside::copies),
     ("logs select units, order and boots", logs::selections_of_logs),
+    ("the console is shown while a guest has no journal", logs::console_of_systemd),
     ("limits without a controller are not reported as done", definitions::unenforced_limits),
     ("secrets in the environment are reported", definitions::secrets_in_the_environment),
     ("a plan of a running machine is refused", life::plans_of_running_machines),

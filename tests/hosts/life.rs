@@ -237,7 +237,7 @@ fn logs_show_running_and_stopped_machines() {
     let host = Host::start(&["trixie"]);
     host.define("trixie", "");
     host.coracle(&["start", "--wait=ready", "trixie"]);
-    let mut follower = host.spawn(&["coracle", "logs", "-f", "trixie"]);
+    let mut follower = host.spawn(&["coracle", "logs", "-f", "--console", "trixie"]);
     host.in_guest("trixie", &["sh", "-c", "echo said-in-guest | systemd-cat -t tagged"]).success("log");
     follower.wait_for_stdout("said-in-guest", LONG);
     host.in_guest("trixie", &["sh", "-c", "echo on-the-console >/dev/console"]).success("say");
@@ -245,9 +245,16 @@ fn logs_show_running_and_stopped_machines() {
     only_own_files_are_read(&host);
     drop(follower);
     host.in_guest("trixie", &["sh", "-c", "journalctl --sync"]).success("sync");
-    let alive = host.coracle(&["logs", "trixie"]);
+    let alive = host.coracle(&["logs", "--console", "trixie"]);
+    // Each start of a unit is on the console and in the journal.
+    let quiet = host.coracle(&["logs", "trixie"]);
+    assert!(!quiet.contains("on-the-console") && quiet.contains("said-in-guest"), "{quiet}");
+    assert_eq!(quiet.matches("Reached target multi-user.target").count(), 1, "{quiet}");
+    assert!(quiet.contains(" host systemd[1]: "), "{quiet}");
     host.coracle(&["stop", "trixie"]);
-    let dead = host.coracle(&["logs", "trixie"]);
+    let quiet = host.coracle(&["logs", "trixie"]);
+    assert!(quiet.contains("Powering off."), "the guest has no journal at its end: {quiet}");
+    let dead = host.coracle(&["logs", "--console", "trixie"]);
     for log in [&alive, &dead] {
         for said in ["tagged", "said-in-guest", "on-the-console", "Reached target multi-user.target"] {
             assert!(log.contains(said), "no '{said}' in\n{log}");
@@ -271,7 +278,8 @@ fn logs_show_running_and_stopped_machines() {
     let (first, last) =
         (host.coracle(&["logs", "-b", "-1", "trixie"]), host.coracle(&["logs", "-b", "0", "trixie"]));
     assert!(first.contains("said-in-guest") && !first.contains("second-boot"), "{first}");
-    assert!(first.contains("on-the-console"), "{first}");
+    let console = host.coracle(&["logs", "--console", "-b", "-1", "trixie"]);
+    assert!(console.contains("on-the-console"), "{console}");
     assert!(last.contains("second-boot") && !last.contains("said-in-guest"), "{last}");
     let missing = host.exec(&["coracle", "logs", "-b", "7", "trixie"]);
     assert!(missing.status == 1 && missing.stderr.contains("is not in the journal"), "{missing}");
@@ -311,7 +319,10 @@ fn a_crash_of_pid_1_is_reported_with_its_reason() {
             assert_eq!(host.unit("busybox", "ActiveState"), "failed", "{journal}");
             assert!(status.contains("busybox: failed") && status.contains(reason), "{status}");
             assert!(journal.contains(&format!("machine 'busybox' failed: {reason}")), "{journal}");
-            assert!(journal.contains("its console said: last words"), "{journal}");
+            assert!(
+                journal.contains("last lines of its console:") && journal.contains("last words"),
+                "{journal}"
+            );
             assert!(host.coracle(&["list", "--all"]).contains("failed"));
         }
         host.exec(&["systemctl", "reset-failed", "coracle@busybox"]);

@@ -7,7 +7,10 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::{Args, ValueEnum};
 
-/// Show the console and the journal of a running or stopped machine
+/// Show the journal of a running or stopped machine, and its console
+///
+/// Lines of the console are shown while the guest has no journal; --console shows all. Entries of programs of
+/// the host, such as its systemd, have 'host' before the program.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     /// The machine
@@ -29,6 +32,10 @@ pub struct LogsArgs {
     /// Show the newest entries first
     #[arg(short, long, conflicts_with = "follow")]
     reverse: bool,
+
+    /// Show all lines of the console, not only those without a journal of the guest
+    #[arg(long)]
+    console: bool,
 
     /// List the boots of the machine in the host's journal
     #[arg(long)]
@@ -89,6 +96,7 @@ impl LogsArgs {
             lines: self.lines,
             units: &self.unit,
             order: if self.reverse { logs::Order::NewestFirst } else { logs::Order::OldestFirst },
+            with_console: self.console,
             boot: self.boot.as_deref(),
             filter: logs::Filter {
                 since: self.since.as_deref(),

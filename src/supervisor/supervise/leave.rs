@@ -25,6 +25,9 @@ fn announce_end(exit: Exit) {
     let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Custom(&status)]);
 }
 
+/// The number of lines of the console in the log of a failure.
+const SHOWN_LINES: usize = 5;
+
 impl Loop {
     /// Leaves the loop: hands on after a reboot and for a registration, cleans up after an end.
     pub(super) fn end(mut self, reason: LoopExit) -> Result<SupervisionResult> {
@@ -78,7 +81,11 @@ impl Loop {
             && self.state.console == Console::Journal
         {
             log::error!("machine '{}' failed: {why}", self.state.record.name);
-            tail.iter().rev().take(5).rev().for_each(|line| log::error!("its console said: {line}"));
+            if !tail.is_empty() {
+                // One entry, less urgent than the failure: priority notice.
+                let said = &tail[tail.len().saturating_sub(SHOWN_LINES)..];
+                log::info!("last lines of its console:\n{}", said.join("\n"));
+            }
             failure::record_exit(&self.state, exit, why, tail);
         }
         let restarts = exit == Exit::Reboot && self.stop.is_none();

@@ -35,3 +35,15 @@ pub(super) fn selections_of_logs(host: &Host) {
     let refused = "hint: run it with sudo(8), or add the user to the group systemd-journal";
     expect(host, "runuser -u joe -- coracle logs web", 1, &["insufficient permissions", refused]);
 }
+
+pub(super) fn console_of_systemd(host: &Host) {
+    host.wait_until(LONG, "coracle logs web -u dbus.service | grep 'Started dbus.service'");
+    let started = |options: &str| {
+        let log = host.sh_ok(&format!("coracle logs web{options}"));
+        log.lines().filter(|line| line.contains("Started dbus.service")).count()
+    };
+    assert_eq!(started(""), started(" --console") / 2, "the console repeats the journal");
+    expect(host, "coracle logs web | grep Started", 0, &[" host systemd[1]: Started coracle@web.service"]);
+    // A guest without a journal.
+    expect(host, "coracle logs bb", 0, &[" console: "]);
+}

@@ -30,6 +30,8 @@ pub(crate) struct JournalEntry {
     pub(crate) priority: Option<u8>,
     /// The message, printable: see [`printable`].
     pub(crate) message: String,
+    /// Whether it is a line of the machine's console.
+    pub(crate) is_console: bool,
     /// The id of the machine's boot, 32 hex digits. `None` if it is not recorded.
     pub(crate) boot: Option<String>,
     /// The position in its journal, for journalctl's `--after-cursor=`.
@@ -57,6 +59,7 @@ impl JournalEntry {
                 (None, Some(_)) => number("SYSLOG_PID"),
                 (None, None) => number("_PID"),
             },
+            is_console: console.is_some(),
             source: console.or_else(identifier).unwrap_or_else(|| "unknown".into()),
             priority: number("PRIORITY").and_then(|number| u8::try_from(number).ok()),
             message: match value.get("MESSAGE") {
