@@ -7,6 +7,7 @@
 pub(crate) mod address_families;
 pub(crate) mod boot;
 pub(crate) mod bound_users;
+pub(crate) mod build;
 pub mod bundle;
 mod cdi;
 pub(crate) mod check;

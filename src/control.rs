@@ -5,6 +5,7 @@ pub(crate) mod activation;
 pub(crate) mod apply;
 pub(crate) mod attach;
 pub(crate) mod bind;
+pub(crate) mod build;
 pub(crate) mod candidates;
 pub(crate) mod clone;
 pub(crate) mod convert;

@@ -80,6 +80,11 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// Returns whether no command was executed because of it.
+    pub(crate) fn is_launch(&self) -> bool {
+        self.kind == Kind::Launch
+    }
+
     /// Returns the exit status of a program that ends with this error.
     pub fn exit_status(&self) -> u8 {
         self.kind.exit_status()

@@ -276,6 +276,7 @@ mod tests {
     fn parts(name: &str) -> Parts {
         Parts {
             properties: Vec::new(),
+            build: None,
             credentials: Vec::new(),
             contract: machine::contract::Contract::Coracle,
             switches: machine::switches::Switches::default(),

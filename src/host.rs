@@ -2,6 +2,7 @@
 
 pub(crate) mod binfmt;
 pub mod cgroup;
+pub(crate) mod cgroup_leaf;
 pub(crate) mod cgroup_move;
 pub(crate) mod credentials;
 pub(crate) mod empty_mounts;

@@ -3,6 +3,7 @@
 
 pub(crate) mod address_families;
 pub mod bound_users;
+pub(crate) mod build;
 pub mod command;
 pub mod console;
 pub mod contract;
@@ -83,6 +84,8 @@ pub struct Parts {
     pub(crate) slice: Option<String>,
     /// Further properties of its scope, each as `NAME=VALUE`.
     pub(crate) properties: Vec<String>,
+    /// The build session that it is. `None` for all other machines.
+    pub(crate) build: Option<build::Build>,
 }
 
 impl Parts {
@@ -191,6 +194,24 @@ impl Machine {
     /// Makes a directory inside the source, by its path on the host, the root.
     pub(crate) fn pivot(&mut self, directory: std::path::PathBuf) {
         self.0.root.pivoted = Some(directory);
+    }
+
+    /// Makes the machine a build session: it holds its namespaces for commands, and `/tmp` and `/run` are
+    /// directories of its root.
+    ///
+    /// # Errors
+    /// All broken rules, each as one error.
+    pub(crate) fn into_session(
+        self,
+        build: build::Build,
+        personality: Option<init::Personality>,
+    ) -> std::result::Result<Self, Vec<Error>> {
+        let mut parts = self.0;
+        parts.build = Some(build);
+        parts.command.payload = command::Payload::Hold;
+        parts.boot.personality = parts.boot.personality.or(personality);
+        (parts.switches.tmpfs_tmp, parts.switches.tmpfs_run) = (false, false);
+        Self::new(parts)
     }
 
     /// Makes the root read-only, and leaves other file systems of its image writable.

@@ -114,6 +114,11 @@ impl Paths {
         self.machine(name).join("control")
     }
 
+    /// Returns the history of the commands of a build session: `/run/coracle/NAME/history`.
+    pub(crate) fn history(&self, name: &Name) -> PathBuf {
+        self.machine(name).join("history")
+    }
+
     /// Returns the file that exists while a machine is paused for a snapshot: `/run/coracle/NAME/paused`.
     pub(crate) fn paused(&self, name: &Name) -> PathBuf {
         self.machine(name).join("paused")

@@ -4,6 +4,7 @@
 
 mod api_file_systems;
 mod bound_users;
+mod build;
 pub(crate) mod capabilities;
 mod command;
 pub(crate) mod exec;
@@ -19,6 +20,7 @@ pub mod step;
 
 pub use bound_users::BoundUser;
 pub(crate) use bound_users::home as home_inside;
+pub use build::BuildFacts;
 pub(crate) use command::candidates;
 pub use facts::{Facts, NamedDevice, User};
 pub use mount_maps::{BindOwners, MountMap};
@@ -301,6 +303,7 @@ fn build_steps(
 fn guest_files(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<BuildStep> {
     let mut steps: Vec<BuildStep> = facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf).collect();
     steps.extend(facts.timezone.iter().cloned().map(BuildStep::Timezone));
+    steps.extend(build::files(facts));
     if let Some(journal) = &facts.journal {
         let ids = maps.of_journal(journal.groups, facts, machine.id_count());
         steps.push(BuildStep::Journal(JournalDirectory { ids, ..journal.clone() }));
@@ -386,7 +389,10 @@ fn init_steps(
     if matches!(machine.command.payload, Payload::Command { as_pid2: true, .. }) {
         steps.push(InitStep::Stub(command::stub(machine, facts, has_console)));
     }
-    steps.push(command::execute(machine, facts)?);
+    steps.push(match machine.command.payload {
+        Payload::Hold => InitStep::Hold(command::stub(machine, facts, has_console)),
+        _ => command::execute(machine, facts)?,
+    });
     Ok(steps)
 }
 

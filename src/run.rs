@@ -2,11 +2,13 @@
 //! verbs that run a machine.
 
 mod bound_users;
+mod build;
 mod facts;
 mod journal;
 mod placement;
 mod resolv_conf;
 mod root;
+pub(crate) mod session;
 mod timezone;
 
 use crate::claim;
@@ -129,6 +131,11 @@ pub fn supervise_unit() -> Result<u8> {
 /// The machine is running.
 pub(crate) fn clean_up(paths: &Paths, name: &Name) -> Result<()> {
     cleanup::after(paths, name)
+}
+
+/// Cleans up after machines in the foreground and sessions whose supervisor was killed.
+pub(crate) fn clean_up_killed(paths: &Paths) {
+    cleanup::after_killed_runs(paths);
 }
 
 /// Recreates the firewall rules of all machines, after another program has deleted them.

@@ -2,6 +2,7 @@
 
 pub(crate) mod address_conflicts;
 pub(crate) mod binds;
+pub(crate) mod build;
 pub(crate) mod failure;
 pub(crate) mod id_ranges;
 pub(crate) mod record;

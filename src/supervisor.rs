@@ -4,6 +4,7 @@
 pub(crate) mod cleanup;
 pub(crate) mod control_socket;
 pub(crate) mod current_step;
+pub(crate) mod detached;
 mod drop_privileges;
 mod exit;
 pub(crate) mod failure;
@@ -15,6 +16,7 @@ pub(crate) mod network;
 mod notify_out;
 mod recognition;
 pub(crate) mod registration;
+mod results;
 mod stop;
 pub(crate) mod supervise;
 

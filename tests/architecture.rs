@@ -330,6 +330,8 @@ const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("image/", "entries of open directories; no link of a guest is followed"),
     ("tree/", "entries of open directories; no link is followed"),
     ("host/cgroup.rs", "cgroups"),
+    ("host/cgroup_leaf.rs", "cgroups"),
+    ("supervisor/results.rs", "after the session has ended; no link is followed"),
     ("supervisor/launch/journal.rs", "before the guest runs; links are resolved inside the tree or refused"),
     ("supervisor/launch/journal_receiver.rs", "its own socket in the state directory"),
     ("supervisor/launch/network.rs", "the state directory"),

@@ -96,18 +96,29 @@ fn the_manual_describes_all_settings_and_options() {
         let key = setting.key.rsplit('.').next().unwrap();
         assert!(definition.contains(key), "coracle.toml(5) lacks '{}'", setting.key);
     }
-    let page = pages.join("coracle.1");
-    let text = std::fs::read_to_string(&page).unwrap();
+    for (page, options) in [
+        ("coracle.1", coracle::cli::manual::options()),
+        ("coracle-build.1", coracle::cli::manual::build_options()),
+    ] {
+        has_generated_part(&pages.join(page), &options);
+    }
+}
+
+/// Asserts that a page of the manual has these options, after it was renewed with BLESS=1.
+#[track_caller]
+fn has_generated_part(page: &Path, options: &str) {
+    let text = std::fs::read_to_string(page).unwrap();
     let (begin, end) = (".\\\" begin of the generated part\n", ".\\\" end of the generated part\n");
     let (before, rest) = text.split_once(begin).unwrap();
     let (_, after) = rest.split_once(end).unwrap();
-    let renewed = format!("{before}{begin}{}{end}{after}", coracle::cli::manual::options());
+    let renewed = format!("{before}{begin}{options}{end}{after}");
     if std::env::var_os("BLESS").is_some() {
-        std::fs::write(&page, &renewed).unwrap();
+        std::fs::write(page, &renewed).unwrap();
     }
     assert!(
-        std::fs::read_to_string(&page).unwrap() == renewed,
-        "man/coracle.1 is outdated: run this test with BLESS=1"
+        std::fs::read_to_string(page).unwrap() == renewed,
+        "{} is outdated: run this test with BLESS=1",
+        page.display()
     );
 }
 

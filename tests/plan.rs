@@ -114,6 +114,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         mapped_from: (machine.ownership == Ownership::Map).then_some(0),
         targets: Vec::new(),
         bound_users: Vec::new(),
+        build: None,
         bind_owners: Vec::new(),
         throwaway: "/var/lib/coracle/storage/throwaway/1".into(),
         attached_targets: None,

@@ -278,6 +278,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         mapped_from: Some(0),
         targets: Vec::new(),
         bound_users: Vec::new(),
+        build: None,
         bind_owners: Vec::new(),
         throwaway: PathBuf::new(),
         attached_targets: None,

@@ -14,6 +14,7 @@ use crate::network::firewall::{Forwarding, Member, TrafficPolicy};
 use crate::network::interfaces::ExtraInterface;
 use crate::network::{networkd, resolv_conf};
 use crate::paths::Paths;
+use crate::state::build::BuildRecord;
 use crate::state::record::{Phase, Record, Syscalls};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -62,6 +63,13 @@ pub(super) fn of(
     record.cpu_affinity.clone_from(&machine.resources.cpu_affinity);
     record.personality = machine.boot.personality.map(Personality::domain);
     record.unconfined = unconfined(machine);
+    record.build = machine.build.as_ref().map(|build| BuildRecord {
+        base: build.base.clone(),
+        user: build.user.name.clone(),
+        caller: build.user.caller,
+        results: build.results.clone(),
+        id_count: machine.id_count(),
+    });
     record.owned_trees = machine.owned_trees().into_iter().map(Into::into).collect();
     network(paths, machine, choice, before, &mut record);
     files(paths, machine, choice, locks, &mut record);

@@ -175,6 +175,11 @@ pub(crate) struct EntryOptions {
 }
 
 impl EntryOptions {
+    /// Returns the options of a command without a terminal of its own choice.
+    pub(crate) fn of(user: Option<String>, workdir: Option<PathBuf>, setenv: Vec<String>) -> Self {
+        Self { user, workdir, setenv, ..Self::default() }
+    }
+
     /// Returns the options as rows of a table, for parsing without clap.
     pub(super) fn table(&mut self) -> impl IntoIterator<Item = ArgumentRow<'_>> {
         [
@@ -230,6 +235,7 @@ impl EntryOptions {
             wait_ready: self.wait_ready,
             disconnects: !self.no_escape,
             announces: command.is_empty(),
+            apart: exec::Apart::default(),
         })
     }
 }

@@ -1,11 +1,25 @@
-//! The OPTIONS section of coracle(1), generated from the command line. Called by the test that compares
-//! man/coracle.1 with it, and rewrites it with BLESS=1.
+//! The OPTIONS sections of coracle(1) and coracle-build(1), generated from the command line. Called by the test
+//! that compares the pages with it, and rewrites them with BLESS=1.
 
 use super::Cli;
 use clap::{Arg, Command, CommandFactory};
 use std::fmt::Write;
 
-/// Returns the verbs and their options in roff.
+/// The verb with a page of its own.
+const BUILD: &str = "build";
+
+/// Returns the actions of `coracle build` and their options in roff.
+pub fn build_options() -> String {
+    let mut command = Cli::command();
+    command.build();
+    let mut roff = String::new();
+    if let Some(build) = command.find_subcommand(BUILD) {
+        verbs(&mut roff, build, "coracle build");
+    }
+    roff
+}
+
+/// Returns the verbs and their options in roff, but for those with a page of their own.
 pub fn options() -> String {
     let mut command = Cli::command();
     command.build();
@@ -20,6 +34,10 @@ fn verbs(roff: &mut String, command: &Command, path: &str) {
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         let path = format!("{path} {}", verb.get_name());
         let _ = writeln!(roff, ".SS {}\n{}.", escape(&synopsis(verb, &path)), escape(&about(verb)));
+        if verb.get_name() == BUILD {
+            let _ = writeln!(roff, "See\n.BR coracle\\-build (1).");
+            continue;
+        }
         own_options(verb).for_each(|option| item(roff, option));
         verbs(roff, verb, &path);
     }

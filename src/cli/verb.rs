@@ -5,6 +5,7 @@ mod activate;
 mod apply;
 mod attach;
 mod bind;
+mod build;
 mod check;
 mod cleanup;
 mod clone;
@@ -121,6 +122,7 @@ impl Verb {
     fn changes_machines(&self) -> bool {
         match self {
             Self::Bind(bind) => bind.is_request(),
+            Self::Build(build) => build.is_request(),
             Self::Network(network) => network.is_request(),
             Self::Snapshot(snapshot) => snapshot.is_request(),
             Self::Migrate(migrate) => migrate.is_request(),
@@ -181,6 +183,7 @@ verbs! {
     Unbind(unbind::UnbindArgs),
     Attach(attach::AttachArgs),
     Login(login::LoginArgs),
+    Build(build::BuildArgs),
     Set(set::SetArgs),
     Apply(apply::ApplyArgs),
     Edit(edit::EditArgs),

@@ -5,6 +5,7 @@ mod options;
 
 pub(crate) use options::{bind, inaccessible, overlay, tmpfs};
 
+use super::build::BuildBind;
 use super::problem::Problem;
 use super::setting::{List, Single, Sourced, settings};
 use super::values::{RawValue, Value, choose, quoted};
@@ -238,7 +239,7 @@ impl Value for MountIds {
             Self::Same => "true".into(),
             Self::Root => quoted("root"),
             Self::Owner => quoted("owner"),
-            Self::User(..) => quoted(&self.as_text()),
+            Self::User(..) | Self::BuildUser => quoted(&self.as_text()),
         }
     }
 }
@@ -254,6 +255,20 @@ impl Value for MountEntry {
         let parts: Vec<String> =
             std::iter::once(format!("type = {}", self.kind.show())).chain(keys).collect();
         format!("{{ {} }}", parts.join(", "))
+    }
+}
+
+impl MountEntry {
+    /// Returns the bind mount of a build session. Setuid programs of the host take no effect.
+    pub(super) fn of_build(bind: &BuildBind) -> Self {
+        Self {
+            source: Some(BindPath::Host(bind.source.clone())),
+            target: Some(bind.target.clone()),
+            read_only: Some(bind.read_only),
+            map_ids: Some(MountIds::BuildUser),
+            setuid: Some(false),
+            ..Self::default()
+        }
     }
 }
 

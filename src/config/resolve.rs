@@ -113,6 +113,7 @@ fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Resu
         keep_unit: settings.unit.keep_unit.required("keep-unit")?,
         slice: settings.unit.slice(),
         properties: settings.unit.properties(),
+        build: None,
     })
 }
 

@@ -29,6 +29,7 @@ impl SwitchesSettings {
         let is_on = |switch: &Single<bool>| switch.value() != Some(&false);
         Switches {
             tmpfs_tmp: is_on(&self.tmpfs_tmp),
+            tmpfs_run: true,
             lock: is_on(&self.lock),
             check_os_release: is_on(&self.check_os_release),
             filter: is_on(&self.filter),

@@ -270,7 +270,8 @@ fn id_map(
         idmap::namespace(&[(outside.0, seen(inside.0), 1)], &[(outside.1, seen(inside.1), 1)]).map(Some)
     };
     match &request.map {
-        MountIds::Host => Ok(None),
+        // That of a session is set at its start.
+        MountIds::Host | MountIds::BuildUser => Ok(None),
         MountIds::Same if record.id_base.is_none() => Ok(None),
         MountIds::Same => {
             let all = [(0, base, crate::machine::users::RANGE_SIZE)];

@@ -2,10 +2,14 @@
 //! most the capabilities of PID 1, and needs neither a bus nor a shell in the guest. Returns the exit status
 //! of the command.
 
+mod apart;
 mod entry;
 pub(super) mod forward;
 mod stdio;
+mod time_limit;
 mod user_lookup;
+
+pub(crate) use apart::Apart;
 
 use super::disconnect::DisconnectKey;
 use super::{freezer, require_root, running, signal};
@@ -28,6 +32,7 @@ use rustix::process::Resource;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use stdio::RedirectedStdio;
+use time_limit::TimeLimit;
 
 /// Whether the command gets a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub(crate) struct ExecRequest<'a> {
     pub(crate) disconnects: bool,
     /// Whether that is announced.
     pub(crate) announces: bool,
+    /// The differences from a command of the machine itself.
+    pub(crate) apart: Apart<'a>,
 }
 
 /// Runs a command in a machine and waits until it exits.
@@ -108,8 +115,9 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
     // Blocked before the child exists: no signal is lost. The child resets its own mask.
     let signals = forward::signals()?;
     let user = request.user.unwrap_or("root");
-    let found = FoundUser::default();
-    let entry = Entry { exec: &exec, user, found, record: &record, leader: &leader, signals: &signals };
+    let (found, apart) = (FoundUser::default(), request.apart);
+    let entry =
+        Entry { exec: &exec, user, found, record: &record, leader: &leader, signals: &signals, apart };
     let entered = match enter(&entry) {
         // Only then: most users are those of passwd(5).
         Err(error) if error.is_unknown_user() => {
@@ -121,14 +129,18 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
     let (child, terminal, stdio) = entered?;
     let key =
         (request.disconnects && terminal.is_some() && has_terminal(request)).then(DisconnectKey::default);
-    Forwarder::new(child, terminal, stdio.into_flows(), signals, key)
+    let limit = request.apart.time_limit.map(TimeLimit::new);
+    Forwarder::new(child, terminal, stdio.into_flows(), signals, key, limit)
 }
 
 /// Enters the machine, with pipes in place of the streams of this process where that is necessary. Returns the
 /// command, the host's end of its terminal, and its streams.
 fn enter(entry: &Entry<'_>) -> Result<(Child, Option<OwnedFd>, RedirectedStdio)> {
     let on_terminal = entry.exec.on_terminal;
-    let mut stdio = if on_terminal { RedirectedStdio::default() } else { RedirectedStdio::redirect()? };
+    let mut stdio = match on_terminal {
+        true => RedirectedStdio::default(),
+        false => RedirectedStdio::redirect(entry.apart.relays_streams)?,
+    };
     let entered = entry.enter(&mut stdio);
     stdio.restore()?;
     entered.map(|(child, terminal)| (child, terminal, stdio))
@@ -174,6 +186,7 @@ fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
         limits: limits(record)?,
         cpu_affinity: record.cpu_affinity.clone(),
         personality: record.personality,
+        is_offline: request.apart.is_offline,
     })
 }
 

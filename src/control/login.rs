@@ -45,6 +45,7 @@ fn prompt<'a>(paths: &Paths, name: &'a Name, disconnects: bool) -> Result<ExecRe
         wait_ready: false,
         disconnects,
         announces: true,
+        apart: super::exec::Apart::default(),
     })
 }
 

@@ -351,7 +351,7 @@ fn remove_tree(directory: &Path) -> std::io::Result<()> {
     Ok(remove_below(&open_below(rustix::fs::CWD, parent.as_os_str())?, name)?)
 }
 
-fn remove_below(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
+pub(super) fn remove_below(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     let directory = match open_below(parent, name) {
         Err(rustix::io::Errno::NOENT) => return Ok(()),
         opened => opened?,

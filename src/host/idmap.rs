@@ -39,20 +39,27 @@ pub(crate) fn of_mount(users: IdMapEntry, groups: IdMapEntry) -> Result<OwnedFd>
     namespace(&with_root(users), &with_root(groups))
 }
 
-/// Creates the user namespace that maps ranges of users and groups, with a group on the disk that is seen as
-/// one of the range.
+/// Creates the user namespace that maps ranges of users and groups, with a user and a group on the disk that
+/// are seen as one of the range.
 ///
 /// # Errors
 /// Any error of clone3(2) and of writing the map files.
-pub(crate) fn with_group(users: IdMapEntry, groups: IdMapEntry, group: (u32, u32)) -> Result<OwnedFd> {
-    namespace(&[users], &around(groups, group))
+pub(crate) fn with_replaced(
+    users: IdMapEntry,
+    groups: IdMapEntry,
+    user: Option<(u32, u32)>,
+    group: Option<(u32, u32)>,
+) -> Result<OwnedFd> {
+    namespace(&around(users, user), &around(groups, group))
 }
 
-/// Returns the entries of a range without the place of one group, and the one of the group.
-fn around((disk, seen, count): IdMapEntry, (group, place): (u32, u32)) -> Vec<IdMapEntry> {
+/// Returns the entries of a range without the place of one id, and the one of the id.
+fn around(range: IdMapEntry, replaced: Option<(u32, u32)>) -> Vec<IdMapEntry> {
+    let Some((id, place)) = replaced else { return vec![range] };
+    let (disk, seen, count) = range;
     let before = place.saturating_sub(seen);
     let after = count.saturating_sub(before.saturating_add(1));
-    let entries = [(disk, seen, before), (group, place, 1), (disk + before + 1, place + 1, after)];
+    let entries = [(disk, seen, before), (id, place, 1), (disk + before + 1, place + 1, after)];
     entries.into_iter().filter(|(.., count)| *count > 0).collect()
 }
 
@@ -82,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_group_takes_the_place_of_another() {
-        let entries = |place| around((1000, 1000, 100), (7, place));
+        let entries = |place| around((1000, 1000, 100), Some((7, place)));
         assert_eq!(entries(1050), [(1000, 1000, 50), (7, 1050, 1), (1051, 1051, 49)]);
         assert_eq!(entries(1000), [(7, 1000, 1), (1001, 1001, 99)]);
         assert_eq!(entries(1099), [(1000, 1000, 99), (7, 1099, 1)]);

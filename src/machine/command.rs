@@ -18,6 +18,8 @@ pub enum Payload {
         /// Whether a stub init becomes PID 1 and the command PID 2.
         as_pid2: bool,
     },
+    /// None: a stub init holds the namespaces for commands that enter them.
+    Hold,
 }
 
 /// The payload with its user, directory and environment.

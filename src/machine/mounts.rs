@@ -111,6 +111,8 @@ pub(crate) enum MountIds {
     Owner,
     /// This user of the host, by name or number, is that user of the machine; all other owners are nobody.
     User(String, String),
+    /// The caller of a build session is its build user; all other owners are those of the session's range.
+    BuildUser,
 }
 
 impl MountIds {
@@ -141,6 +143,7 @@ impl MountIds {
             Self::Root => "root".into(),
             Self::Owner => "owner".into(),
             Self::User(outside, inside) => format!("{outside}:{inside}"),
+            Self::BuildUser => "build-user".into(),
         }
     }
 }

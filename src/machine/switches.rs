@@ -5,6 +5,8 @@
 pub struct Switches {
     /// Whether an empty tmpfs covers `/tmp`.
     pub(crate) tmpfs_tmp: bool,
+    /// Whether an empty tmpfs covers `/run`.
+    pub(crate) tmpfs_run: bool,
     /// Whether the image is locked.
     pub(crate) lock: bool,
     /// Whether a system without an os-release(5) is refused.
@@ -23,6 +25,7 @@ impl Default for Switches {
     fn default() -> Self {
         Self {
             tmpfs_tmp: true,
+            tmpfs_run: true,
             lock: true,
             check_os_release: true,
             filter: true,

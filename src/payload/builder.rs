@@ -82,6 +82,7 @@ impl<'a> Builder<'a> {
             BuildStep::File { path, mode, content } => {
                 nodes::file(self.paths()?, path, *mode, content.as_bytes())
             }
+            BuildStep::Session(file) => nodes::session(self.paths()?, file, owner),
             BuildStep::Fifo { path, mode } => nodes::fifo(self.paths()?, path, *mode),
             BuildStep::KernelLog { path } => self.kernel_log(path, link),
             BuildStep::Socket { path } => nodes::socket(self.paths()?, path),

@@ -7,7 +7,7 @@ use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{InitStep, User};
 use crate::sys::process::Loan;
-use crate::sys::{descriptor, filter, mount, process, pseudo_file, terminal};
+use crate::sys::{descriptor, filter, interface, mount, process, pseudo_file, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
@@ -86,6 +86,7 @@ impl<'a> InitProcess<'a> {
             InitStep::Sync(sync) => link.sync(*sync),
             InitStep::Report(sync) => link.report(*sync),
             InitStep::BecomeRoot => become_user(0, 0, &[]),
+            InitStep::Offline => enter(CloneFlags::CLONE_NEWNET).and_then(|()| interface::bring_up(c"lo")),
             InitStep::CgroupNamespace => enter(CloneFlags::CLONE_NEWCGROUP),
             InitStep::MountNamespace => mount_namespace(),
             InitStep::Build(step) => {
@@ -129,6 +130,7 @@ impl<'a> InitProcess<'a> {
             }
             InitStep::Filter(program) => filter::install(program).context(|| "cannot load it"),
             InitStep::Stub(settings) => stub::fork(settings),
+            InitStep::Hold(settings) => stub::hold(settings),
             InitStep::Execute { programs, argv, is_login, environment } => {
                 self.execute(programs, argv, *is_login, environment)
             }

@@ -4,7 +4,7 @@
 use super::host_mounts::HostMounts;
 use super::tree_paths::{Directory, TreePaths};
 use crate::error::{Context, Error, Result};
-use crate::plan::step::Device;
+use crate::plan::step::{Device, SessionFile};
 use crate::sys::mount::{self, Depth, MountAttributes};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
@@ -66,6 +66,40 @@ pub(crate) fn file(paths: &TreePaths, path: &Path, mode: u32, content: &[u8]) ->
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(mode))?;
     std::io::Write::write_all(&mut std::fs::File::from(file), content).context(|| "cannot write its content")
+}
+
+/// Creates a file or directory of a build session.
+pub(super) fn session(paths: &TreePaths, file: &SessionFile, owner: u32) -> Result<()> {
+    match file {
+        SessionFile::Replace { path, content } => replace(paths, path, content.as_bytes(), owner),
+        SessionFile::Home { path, owner: (user, group) } => {
+            home(paths, path, (owner.saturating_add(*user), owner.saturating_add(*group)))
+        }
+    }
+}
+
+/// Creates a file of mode 644 with content, owned by the guest's root, in the place of an existing one.
+fn replace(paths: &TreePaths, path: &Path, content: &[u8], owner: u32) -> Result<()> {
+    let (at, name) = parent(paths, path)?;
+    match rustix::fs::unlinkat(&at, name, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(errno) => return Err(Error::from(errno).context("cannot remove the existing one")),
+    }
+    file(paths, path, 0o644, content)?;
+    give(&at, name, owner)
+}
+
+/// Creates a home directory of mode 755 for a user, by the ids of the host. An existing one stays.
+fn home(paths: &TreePaths, path: &Path, (uid, gid): (u32, u32)) -> Result<()> {
+    let (at, name) = parent(paths, path)?;
+    match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::EXIST) => return Ok(()),
+        Err(errno) => return Err(errno.into()),
+    }
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::fs::chownat(&at, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
+        .context(|| "cannot change its owner")
 }
 
 /// Creates a named pipe.

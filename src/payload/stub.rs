@@ -1,11 +1,12 @@
-//! The stub PID 1 of `--as-pid2`: reaps processes, handles the signals of an init, and exits with the status of
-//! PID 2. Called by `init_process`.
+//! The stub PID 1 of `--as-pid2`, which reaps processes, handles the signals of an init, and exits with the
+//! status of PID 2, and the one of build sessions, which only holds the machine. Called by `init_process`.
 
 use crate::error::{Context, Result};
 use crate::plan::step::StubSettings;
 use crate::sys::process::{self, Side, SignalSet};
 use crate::sys::terminal;
 use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::system::{RebootCommand, reboot};
 use std::time::{Duration, Instant};
@@ -59,6 +60,30 @@ pub(crate) fn fork(settings: &StubSettings) -> Result<()> {
             crate::sys::descriptor::close_from(3, child.pidfd.as_fd());
             process::replace_title(c"(sd-stubinit)", &settings.environment);
             watch(child.pid, child.pidfd.as_fd(), settings.shows_signals)
+        }
+    }
+}
+
+/// Holds the machine without a payload: reaps processes until SIGTERM. Returns only on failure.
+///
+/// # Errors
+/// A `/dev/null` that cannot be opened.
+pub(crate) fn hold(settings: &StubSettings) -> Result<()> {
+    const RECEIVED: SignalSet = SignalSet::of(&[libc::SIGCHLD, libc::SIGTERM]);
+    RECEIVED.set_as_mask();
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let null = rustix::fs::open("/dev/null", flags, Mode::empty()).context(|| "cannot open '/dev/null'")?;
+    rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(&null))
+        .context(|| "cannot set a standard stream")?;
+    // The channel too: its end notifies the supervisor that the machine is held.
+    crate::sys::descriptor::close_from(3, null.as_fd());
+    process::replace_title(c"(coracle-hold)", &settings.environment);
+    loop {
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        if RECEIVED.wait(None) == Some(libc::SIGTERM) {
+            process::exit_now(0);
         }
     }
 }

@@ -96,7 +96,9 @@ pub(crate) fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<Bu
         steps.push(tmpfs("/tmp", "1777", "10%", "400k", PLAIN));
     }
     steps.extend(devices(machine, facts));
-    steps.push(tmpfs("/run", "755", "20%", "800k", PLAIN));
+    if machine.switches.tmpfs_run {
+        steps.push(tmpfs("/run", "755", "20%", "800k", PLAIN));
+    }
     steps.extend(run_host(machine, facts, procfs_full));
     if machine.switches.writable_api {
         steps.extend(writable().into_iter().chain(process::sysctls(machine)));

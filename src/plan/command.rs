@@ -86,6 +86,7 @@ pub(super) fn execute(machine: &Machine, facts: &Facts) -> Result<InitStep> {
             (vec![PathBuf::from(shell)], vec![OsString::from(name)])
         }
         Payload::Command { argv, .. } => (candidates(argv, &machine.command.environment), argv.clone()),
+        Payload::Hold => (Vec::new(), Vec::new()),
     };
     Ok(InitStep::Execute { programs, argv, is_login, environment })
 }

@@ -39,6 +39,8 @@ pub(crate) struct Exec {
     pub(crate) cpu_affinity: Vec<u16>,
     /// The execution domain of the machine (personality(2)); `None` for that of Coracle.
     pub(crate) personality: Option<u32>,
+    /// Whether it gets a network namespace of its own, with a loopback interface only.
+    pub(crate) is_offline: bool,
 }
 
 /// The steps of a command that do not depend on its user.
@@ -62,6 +64,8 @@ pub(crate) fn entry_steps(exec: &Exec) -> Result<EntrySteps> {
     entry.push(InitStep::Limits(exec.limits.clone()));
     entry.extend(of_process(&exec.cpu_affinity, exec.personality));
     entry.extend([InitStep::Join { time: exec.time_namespace }, InitStep::BecomeRoot]);
+    // With the rights of root inside, which owns the namespace.
+    entry.extend(exec.is_offline.then_some(InitStep::Offline));
     // Before any access to files of the guest: from here on the process has no more rights than PID 1.
     entry.extend([InitStep::Capabilities(exec.policy.capabilities), InitStep::Keyring]);
     let mut filter = Some(InitStep::Filter(filter::compile(&exec.policy)?));
@@ -155,6 +159,7 @@ mod tests {
             limits: Vec::new(),
             cpu_affinity: Vec::new(),
             personality: None,
+            is_offline: false,
         }
     }
 

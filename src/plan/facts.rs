@@ -1,5 +1,6 @@
 //! The facts about the host and the tree, found by `run` before a machine is planned. Plain data.
 
+use super::BuildFacts;
 use super::step::{Device, JournalDirectory, LsmLabel, ResolvConfAction, TimezoneAction};
 use super::{BindOwners, BoundUser};
 use crate::machine::id128::Id128;
@@ -61,6 +62,8 @@ pub struct Facts {
     pub bind_owners: Vec<(PathBuf, BindOwners)>,
     /// The users of the host that the machine knows.
     pub bound_users: Vec<BoundUser>,
+    /// The build user and the files of a build session. `None` for all other machines.
+    pub build: Option<BuildFacts>,
     /// The directory of temporary directories.
     pub throwaway: PathBuf,
     /// The mount points of the further mounts of a root that is attached already. `None` for a plain

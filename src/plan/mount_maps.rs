@@ -11,6 +11,8 @@ pub struct MountMap {
     pub users: (u32, u32, u32),
     /// The groups.
     pub groups: (u32, u32, u32),
+    /// A user on the disk that processes see as one of these instead.
+    pub user: Option<(u32, u32)>,
     /// A group on the disk that processes see as one of these instead.
     pub group: Option<(u32, u32)>,
 }
@@ -18,12 +20,12 @@ pub struct MountMap {
 impl MountMap {
     /// Returns the mapping of `count` ids from `disk` on to those from `base` on.
     pub(crate) fn of_range(disk: u32, base: u32, count: u32) -> Self {
-        Self { users: (disk, base, count), groups: (disk, base, count), group: None }
+        Self { users: (disk, base, count), groups: (disk, base, count), user: None, group: None }
     }
 
     /// Returns the mapping of one user and its group.
     fn of_owner(disk: (u32, u32), seen: (u32, u32)) -> Self {
-        Self { users: (disk.0, seen.0, 1), groups: (disk.1, seen.1, 1), group: None }
+        Self { users: (disk.0, seen.0, 1), groups: (disk.1, seen.1, 1), user: None, group: None }
     }
 }
 
@@ -75,13 +77,28 @@ impl MountMaps {
         let (disk, inside) = groups.filter(|(_, inside)| *inside < count)?;
         let range = (base, base, count);
         let group = Some((disk, base.saturating_add(inside)));
-        Some(self.number(MountMap { users: range, groups: range, group }))
+        Some(self.number(MountMap { users: range, groups: range, user: None, group }))
     }
 
     /// Returns the mapping of a user and group of the host to an id inside.
     pub(super) fn of_user(&mut self, outside: (u32, u32), inside: u32, facts: &Facts) -> usize {
         let seen = facts.owner().saturating_add(inside);
         self.number(MountMap::of_owner(outside, (seen, seen)))
+    }
+
+    /// Returns the mapping of the caller of a build session to its build user. All other ids are those of the
+    /// session on the disk too. `None` without a range of its own.
+    fn of_build_user(&mut self, facts: &Facts, count: u32) -> Option<usize> {
+        let base = facts.id_base.filter(|base| facts.user_namespace && *base != 0)?;
+        let build = facts.build.as_ref()?;
+        let (range, (uid, gid)) = ((base, base, count), build.caller);
+        let (inside, group) = build.inside;
+        Some(self.number(MountMap {
+            users: range,
+            groups: range,
+            user: Some((uid, base.saturating_add(inside))),
+            group: Some((gid, base.saturating_add(group))),
+        }))
     }
 
     /// Returns the mapping of a bind mount.
@@ -97,6 +114,7 @@ impl MountMaps {
         match (ids, owners) {
             (MountIds::Host, _) | (MountIds::Root | MountIds::Owner | MountIds::User(..), None) => None,
             (MountIds::Same, _) => self.of_host(facts, count),
+            (MountIds::BuildUser, _) => self.of_build_user(facts, count),
             (MountIds::Root, Some((_, owners))) => Some(self.number(MountMap::of_owner(owners.source, root))),
             (MountIds::Owner | MountIds::User(..), Some((_, owners))) => {
                 Some(self.number(MountMap::of_owner(owners.source, owners.target)))

@@ -6,6 +6,7 @@ mod guest_files;
 mod host_step;
 mod init_step;
 mod journal;
+mod session_file;
 mod user_lookup;
 
 pub use build_step::{BindSource, BuildStep, Device, IfMissing, OverlayUpper};
@@ -13,6 +14,7 @@ pub use guest_files::{Credential, ResolvConfAction, TimezoneAction, ZONES};
 pub use host_step::HostStep;
 pub use init_step::{InitStep, LsmLabel, ResourceLimit, StubSettings};
 pub use journal::JournalDirectory;
+pub use session_file::SessionFile;
 pub use user_lookup::UserLookup;
 
 pub(crate) use super::User;

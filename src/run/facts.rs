@@ -1,6 +1,6 @@
 //! Finds what a plan depends on: on the host and in the attached root. Called by `run`. It creates nothing.
 
-use super::{bound_users, journal, placement, resolv_conf as nspawn, timezone};
+use super::{bound_users, build, journal, placement, resolv_conf as nspawn, timezone};
 use crate::claim::{Choice, ClaimedIds};
 use crate::error::{Context, Result};
 use crate::host::lsm;
@@ -64,6 +64,7 @@ pub(super) fn find(
     let (journal, directory) = journal::find(paths, machine, tree, machine_id, choice.ids.base)?.unzip();
     let is_systemd = matches!(init, Some((_, Init::Systemd)));
     let facts = Facts {
+        build: build::find(machine, tree)?,
         id_base: choice.ids.base,
         mapped_from: choice.ids.mapped_from,
         targets: tree.mount_points(machine.mounts.len()),
@@ -193,6 +194,7 @@ fn needs_socketcall(machine: &Machine, tree: &Tree, init: Option<&Path>) -> bool
     let named = match &machine.command.payload {
         Payload::Command { argv, .. } => plan::candidates(argv, &machine.command.environment),
         Payload::Boot { .. } => init.into_iter().map(Path::to_owned).collect(),
+        Payload::Hold => Vec::new(),
     };
     let shell = PathBuf::from("/bin/sh");
     let architecture = named.iter().chain([&shell]).find_map(|program| tree.architecture(program));

@@ -14,6 +14,7 @@ use crate::network::firewall;
 use crate::network::hosts_file::Hosts;
 use crate::network::interfaces::ExtraInterface;
 use crate::paths::{Paths, access, store};
+use crate::state::build::BuildRecord;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -183,6 +184,9 @@ pub(crate) struct Record {
     /// The directory of changes that are discarded at the end. `None` if the machine has none on the disk.
     #[serde(default)]
     pub(crate) throwaway: Option<PathBuf>,
+    /// The build session that it is. `None` for all other machines.
+    #[serde(default)]
+    pub(crate) build: Option<BuildRecord>,
 }
 
 impl Record {
@@ -232,6 +236,7 @@ impl Record {
             work_directories: Vec::new(),
             mount_tunnel: None,
             throwaway: None,
+            build: None,
         }
     }
 

@@ -6,6 +6,7 @@ use super::mount_tunnel;
 use super::network::firewall;
 use super::network::hosts_file::{self, ZoneChange};
 use super::network::interfaces;
+use super::results;
 use crate::claim;
 use crate::error::{Error, Result};
 use crate::host::cgroup_move::CgroupMove;
@@ -115,6 +116,7 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
         note(cgroup::remove(&gone));
     }
     note(stop_scope(record));
+    results::give(record);
     // Addresses locked by another machine never belonged to this one: its elements in the firewall are those
     // of the other machine.
     let address = |member: &Member| claim::address_file(paths, member.addresses().0);
@@ -147,13 +149,14 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
 /// Removes the state directory last, with the record as its last file: after a kill, the next cleanup begins
 /// again.
 fn remove_state(directory: &Path) {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 12] = [
         "root",
         "journal",
         "hosts",
         "resolver",
         "definition.json",
         "control",
+        "history",
         ".binds.json",
         "binds.json",
         ".state.json",

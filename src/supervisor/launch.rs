@@ -280,9 +280,9 @@ impl<'a> Launch<'a> {
 
     fn map_mounts(&mut self) -> Result<()> {
         let maps = self.request.plan.mount_maps.iter();
-        let create = |map: &MountMap| match map.group {
-            Some(group) => idmap::with_group(map.users, map.groups, group),
-            None => idmap::of_mount(map.users, map.groups),
+        let create = |map: &MountMap| match (map.user, map.group) {
+            (None, None) => idmap::of_mount(map.users, map.groups),
+            (user, group) => idmap::with_replaced(map.users, map.groups, user, group),
         };
         self.id_maps = maps.map(create).collect::<Result<_>>()?;
         Ok(())

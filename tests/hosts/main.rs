@@ -14,6 +14,7 @@ mod attach;
 mod bad_input;
 mod bind;
 mod bind_sources;
+mod build;
 mod bundles;
 mod clone_faults;
 mod clones;

@@ -99,7 +99,7 @@ pub(super) fn build(paths: &Paths, entry: &MountEntry, origin: &Origin, users: U
     let map_ids = match entry.map_ids.as_ref().unwrap_or(&MountIds::Same) {
         MountIds::Host => false,
         MountIds::Same => users != Users::Host,
-        MountIds::Root | MountIds::Owner | MountIds::User(..) => {
+        MountIds::Root | MountIds::Owner | MountIds::User(..) | MountIds::BuildUser => {
             return Err(Error::new("'map-ids' of an overlay is true or false"));
         }
     };

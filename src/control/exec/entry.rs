@@ -1,6 +1,7 @@
 //! The entry of a command into a machine: finds the user with the guest's files, clones the command, and
 //! synchronises with it until it is executed. Called by `exec`.
 
+use super::apart::Apart;
 use super::forward;
 use super::stdio::RedirectedStdio;
 use crate::channel::{self, FromPayload, ParentEnd, StepFailure, SyncPoint};
@@ -31,6 +32,8 @@ pub(super) struct Entry<'a> {
     pub(super) leader: &'a OwnedFd,
     /// The blocked signals.
     pub(super) signals: &'a SignalFd,
+    /// The differences from a command of the machine itself.
+    pub(super) apart: Apart<'a>,
 }
 
 /// The user and the group of a command that the files of the machine do not list. `None` is looked up there.
@@ -58,13 +61,13 @@ impl Entry<'_> {
             true => None,
             false => Some(guest_child::run(self.record, self.leader, || self.find_user())?),
         };
-        let cgroup = leader_cgroup(self.record)?;
+        let of_leader = if self.apart.cgroup.is_some() { None } else { leader_cgroup(self.record)? };
         inherit_oom_score(self.record);
         if self.exec.user_namespace {
             setns(self.leader, CloneFlags::CLONE_NEWPID)
                 .context(|| "cannot enter the machine's pid namespace")?;
         }
-        let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+        let cgroup = self.apart.cgroup.or(of_leader.as_ref().map(AsFd::as_fd));
         match command {
             None => Ok((self.lend(&steps, cgroup, stdio)?, None)),
             Some(user) => self.clone(&steps, &user, cgroup, stdio),

@@ -1,6 +1,7 @@
 //! Forwards terminal, standard streams and signals between this process and a command in a machine. Called by
 //! `exec`, and by `attach` for the signals. One poll(2) loop; only poll(2) blocks.
 
+use super::time_limit::{TIMEOUT_STATUS, TimeLimit};
 use crate::control::disconnect::DisconnectKey;
 use crate::error::{Context, Error, LAUNCH_STATUS, Result};
 use crate::sys::process::{self, Child, Ended};
@@ -243,6 +244,8 @@ pub(crate) struct Forwarder {
     before: Option<Termios>,
     /// Whether the pages of the program were released for a long wait.
     is_resting: Cell<bool>,
+    /// The time after which the command is terminated.
+    limit: Option<TimeLimit>,
 }
 
 impl Forwarder {
@@ -257,6 +260,7 @@ impl Forwarder {
         mut flows: Vec<Flow>,
         signals: SignalFd,
         key: Option<DisconnectKey>,
+        limit: Option<TimeLimit>,
     ) -> Result<Self> {
         if let Some(machine_end) = &terminal {
             let keep = |fd: BorrowedFd<'_>| {
@@ -270,7 +274,7 @@ impl Forwarder {
             flows.push(Flow::new(Direction::Out, keep(machine_end.as_fd())?, keep(rustix::stdio::stdout())?));
         }
         let is_resting = Cell::new(false);
-        let mut forward = Self { child, terminal, flows, signals, before: None, is_resting };
+        let mut forward = Self { child, terminal, flows, signals, before: None, is_resting, limit };
         forward.take_terminal();
         Ok(forward)
     }
@@ -306,6 +310,9 @@ impl Forwarder {
             if ready.signalled {
                 self.pass_signals();
             }
+            if let Some(signal) = self.limit.as_mut().and_then(TimeLimit::due) {
+                self.signal(signal);
+            }
             for index in ready.flows {
                 if let Some(flow) = self.flows.get_mut(index) {
                     flow.transfer();
@@ -319,7 +326,9 @@ impl Forwarder {
             if ready.ended {
                 let ended = process::wait(self.child.pidfd.as_fd())?;
                 self.flows.iter_mut().filter(|flow| flow.direction == Direction::Out).for_each(Flow::drain);
+                let is_late = self.limit.as_ref().is_some_and(TimeLimit::is_exceeded);
                 return Ok(ForwardEnd::Exited(match ended {
+                    _ if is_late => TIMEOUT_STATUS,
                     Ended::Exited(0) if self.flows.iter().any(|flow| flow.failed) => LAUNCH_STATUS,
                     Ended::Exited(status) => u8::try_from(status).unwrap_or(1),
                     Ended::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
@@ -338,8 +347,11 @@ impl Forwarder {
         ];
         watched.extend(flows);
         loop {
-            match poll(&mut watched, (!self.is_resting.get()).then_some(&CALM)) {
+            let calm = (!self.is_resting.get()).then_some(CALM);
+            let left = self.limit.as_ref().map(TimeLimit::left);
+            match poll(&mut watched, calm.into_iter().chain(left).min().as_ref()) {
                 Err(Errno::INTR) => {}
+                Ok(0) if self.limit.as_ref().is_some_and(TimeLimit::is_due) => break,
                 Ok(0) => {
                     self.is_resting.set(true);
                     process::release_program();

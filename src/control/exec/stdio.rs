@@ -24,11 +24,12 @@ pub(crate) struct RedirectedStdio {
 }
 
 impl RedirectedStdio {
-    /// Replaces each standard stream that grants more than its bytes by a pipe, which a child inherits.
+    /// Replaces each standard stream that grants more than its bytes by a pipe, which a child inherits; `all`
+    /// streams but `/dev/null`, if none may stay open after the command.
     ///
     /// # Errors
     /// A stream that is a directory: it would lead the command out of the machine.
-    pub(crate) fn redirect() -> Result<Self> {
+    pub(crate) fn redirect(all: bool) -> Result<Self> {
         let mut stdio = Self::default();
         for (number, (name, direction)) in STREAMS.into_iter().enumerate() {
             let stream = stream(number);
@@ -38,7 +39,7 @@ impl RedirectedStdio {
                 return Err(Error::new(format!("{name} is a directory of the host"))
                     .with_hint("it would lead out of the machine; give a file, a pipe or /dev/null"));
             }
-            if !is_harmless(&stat)
+            if !(is_null(&stat) || !all && is_harmless(&stat))
                 && let Err(error) = stdio.redirect_one(number, direction)
             {
                 stdio.restore()?;
@@ -110,9 +111,14 @@ fn is_harmless(stat: &Stat) -> bool {
     match FileType::from_raw_mode(stat.st_mode) {
         // A named pipe is a file: it can be reopened for the other direction.
         FileType::Fifo => is_nameless(stat),
-        FileType::CharacterDevice => stat.st_rdev == rustix::fs::makedev(1, 3),
-        _ => false,
+        _ => is_null(stat),
     }
+}
+
+/// Returns whether a stream is `/dev/null`.
+fn is_null(stat: &Stat) -> bool {
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    is_device && stat.st_rdev == rustix::fs::makedev(1, 3)
 }
 
 /// Returns whether a pipe was created by pipe(2): it is on the kernel's own file system for pipes.

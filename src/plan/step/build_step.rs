@@ -1,6 +1,6 @@
 //! The steps that create the mount tree: of the builder, or of PID 1.
 
-use super::{JournalDirectory, ResolvConfAction, ResourceLimit, TimezoneAction};
+use super::{JournalDirectory, ResolvConfAction, ResourceLimit, SessionFile, TimezoneAction};
 use crate::sys::mount::{Depth, MountAttributes};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -141,6 +141,8 @@ pub enum BuildStep {
         /// Its content.
         content: String,
     },
+    /// Creates a file or directory of a build session.
+    Session(SessionFile),
     /// Creates the file system with the credentials, which the builder gets beside the plan.
     Credentials {
         /// The mount point.
@@ -312,19 +314,14 @@ impl BuildStep {
             }
             Self::MountNamespace => "enter the machine's mount namespace".into(),
             Self::Attach { .. } => "attach the root".into(),
-            Self::AttachedRoot { source, targets, .. } => {
-                let targets: Vec<String> =
-                    targets.iter().map(|target| target.display().to_string()).collect();
-                let further =
-                    if targets.is_empty() { String::new() } else { format!(", with {}", targets.join(", ")) };
-                format!("attach root '{}'{further}", source.display())
-            }
+            Self::AttachedRoot { source, targets, .. } => describe_attached(source, targets),
             Self::Mount { kind, target, attributes, options } => {
                 let options: Vec<String> = options.iter().map(|(key, value)| join(key, value)).collect();
                 format!("mount {kind} on '{}'{}", target.display(), list(&options.join(","), *attributes))
             }
             Self::Directory { path, mode } => format!("create directory '{}' {mode:03o}", path.display()),
             Self::File { path, mode, .. } => format!("create file '{}' {mode:03o}", path.display()),
+            Self::Session(file) => file.describe(),
             Self::Credentials { target, is_world_readable } => {
                 let mode = if *is_world_readable { 0o444 } else { 0o400 };
                 format!("create credentials in '{}' {mode:03o}", target.display())
@@ -378,6 +375,12 @@ impl BuildStep {
         let (upper, target) = (upper.describe(), target.display());
         format!("overlay {}{upper} on '{target}'{attributes}", lower.join(", "))
     }
+}
+
+fn describe_attached(source: &Path, targets: &[PathBuf]) -> String {
+    let targets: Vec<String> = targets.iter().map(|target| target.display().to_string()).collect();
+    let further = if targets.is_empty() { String::new() } else { format!(", with {}", targets.join(", ")) };
+    format!("attach root '{}'{further}", source.display())
 }
 
 fn describe_tunnel(source: &Path, target: &Path) -> String {

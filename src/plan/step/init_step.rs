@@ -59,6 +59,8 @@ pub enum InitStep {
     },
     /// Becomes root of its user namespace, without supplementary groups.
     BecomeRoot,
+    /// Creates a network namespace with a loopback interface only.
+    Offline,
     /// Creates a cgroup namespace with its own cgroup as the root.
     CgroupNamespace,
     /// Changes to the built root, and creates a mount namespace as a locked copy of the built one.
@@ -139,6 +141,8 @@ pub enum InitStep {
     Filter(Vec<Instruction>),
     /// Becomes a stub init that runs the payload as PID 2 (`--as-pid2`).
     Stub(StubSettings),
+    /// Becomes a stub init without a payload, which holds the namespaces for commands that enter them.
+    Hold(StubSettings),
     /// Executes the payload.
     Execute {
         /// Candidates for the program; the first existing one is executed.
@@ -204,6 +208,8 @@ impl InitStep {
             Self::CleanSlate { .. } => "reset signals, umask and descriptors".into(),
             Self::Filter(program) => format!("load the system-call filter ({} instructions)", program.len()),
             Self::Stub(_) => "start a stub init".into(),
+            Self::Offline => "create a network namespace".into(),
+            Self::Hold(_) => "hold the machine for commands".into(),
             Self::Execute { programs, argv, .. } => {
                 let program = programs.first().map_or(Path::new(""), PathBuf::as_path);
                 let arguments = argv.iter().skip(1).map(|word| word.to_string_lossy().into_owned());

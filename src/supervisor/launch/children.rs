@@ -72,7 +72,8 @@ impl Launch<'_> {
         let works_meanwhile = plan.host.iter().any(|step| matches!(step, HostStep::Release(_)));
         // A stub init never executes a program, and both replace the arguments and the environment of their
         // memory.
-        let keeps_memory = |step: &InitStep| matches!(step, InitStep::Stub(_) | InitStep::FindUser(_));
+        let keeps_memory =
+            |step: &InitStep| matches!(step, InitStep::Stub(_) | InitStep::Hold(_) | InitStep::FindUser(_));
         if !works_meanwhile && !plan.init_steps.iter().any(keeps_memory) {
             return process::clone_borrowing(plan.namespaces, cgroup, &lead);
         }

@@ -16,7 +16,7 @@ pub(super) fn complete(record: &mut Record, request: &LaunchRequest<'_>) {
     }
     record.init = Some(match machine.command.payload {
         Payload::Boot { .. } => PayloadKind::Init(plan.init),
-        Payload::Command { .. } => PayloadKind::Command,
+        Payload::Command { .. } | Payload::Hold => PayloadKind::Command,
     });
     record.machine_id = Some(facts.machine_id);
     record.cgroup = placement.cgroup.as_ref().map(|cgroup| cgroup.directory.clone());

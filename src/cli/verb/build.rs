@@ -1,0 +1,61 @@
+//! `coracle build`: sessions for builds. Each action is one file below.
+
+mod begin;
+mod clean;
+mod end;
+mod list;
+mod once;
+mod run;
+mod session_options;
+mod shell;
+mod show;
+
+use super::VerbResult;
+use crate::paths::Paths;
+use clap::{Args, Subcommand};
+
+/// Begin, enter and end disposable build sessions
+///
+/// A session is a machine on a shared base. It discards its changes, and runs any number of commands. See
+/// coracle-build(1).
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+#[command(subcommand_value_name = "ACTION", subcommand_help_heading = "Actions")]
+pub struct BuildArgs {
+    #[command(subcommand)]
+    action: BuildAction,
+}
+
+/// An action on sessions.
+#[derive(Debug, Subcommand)]
+enum BuildAction {
+    Begin(Box<begin::BeginArgs>),
+    Run(run::BuildRunArgs),
+    Shell(shell::BuildShellArgs),
+    Once(Box<once::OnceArgs>),
+    End(end::EndArgs),
+    List(list::BuildListArgs),
+    Show(show::BuildShowArgs),
+    Clean(clean::CleanArgs),
+}
+
+impl BuildArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        match self.action {
+            BuildAction::Begin(begin) => begin.run(paths),
+            BuildAction::Run(run) => run.run(paths),
+            BuildAction::Shell(shell) => shell.run(paths),
+            BuildAction::Once(once) => once.run(paths),
+            BuildAction::End(end) => end.run(paths),
+            BuildAction::List(list) => list.run(paths),
+            BuildAction::Show(show) => show.run(paths),
+            BuildAction::Clean(clean) => clean.run(paths),
+        }
+    }
+
+    /// Returns whether the action changes sessions by itself. Commands in sessions have an exit status of
+    /// their own for a caller without rights.
+    pub(super) fn is_request(&self) -> bool {
+        matches!(self.action, BuildAction::Begin(_) | BuildAction::End(_) | BuildAction::Clean(_))
+    }
+}

@@ -1,0 +1,57 @@
+//! `coracle build end`.
+
+use crate::cli::output;
+use crate::cli::verb::{Failures, VerbResult};
+use crate::control::build::end::{self, Ended, Summary};
+use crate::error::{Error, Result};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+
+/// End sessions: kill their commands and discard their changes
+#[derive(Debug, Args)]
+pub(super) struct EndArgs {
+    /// The sessions
+    #[arg(value_name = "SESSION", required = true, value_parser = Name::new)]
+    sessions: Vec<Name>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl EndArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let (mut summaries, mut failures) = (Vec::new(), Vec::new());
+        for session in &self.sessions {
+            match end_one(paths, session) {
+                Ok(summary) if self.json => summaries.push(summary),
+                Ok(summary) => output::line(&summary.text())?,
+                Err(error) => failures.push(error),
+            }
+        }
+        if self.json {
+            output::json(&summaries)?;
+        }
+        done(failures)
+    }
+}
+
+/// Returns the result of a verb on several sessions.
+pub(super) fn done(failures: Vec<Error>) -> VerbResult {
+    if failures.is_empty() { Ok(0) } else { Err(Failures(failures)) }
+}
+
+/// Ends a session, also a dead one.
+///
+/// # Errors
+/// A name without a session, or a supervisor that does not end.
+pub(super) fn end_one(paths: &Paths, session: &Name) -> Result<Summary> {
+    match end::end(paths, session)? {
+        Ended::Stopped(summary) => Ok(summary),
+        Ended::Dead(summary) => {
+            crate::run::clean_up(paths, session)?;
+            Ok(summary)
+        }
+    }
+}

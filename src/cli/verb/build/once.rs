@@ -1,0 +1,96 @@
+//! `coracle build once`.
+
+use super::end::end_one;
+use super::run::CommandLimits;
+use super::session_options::SessionOptions;
+use crate::cli::arguments::EntryOptions;
+use crate::cli::output;
+use crate::cli::verb::VerbResult;
+use crate::control::build::run;
+use crate::error::{Error, Kind};
+use crate::paths::Paths;
+use crate::run::session;
+use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Begin a session, run a command in it, and end it
+///
+/// Without --bind= and --workdir=, the working directory of the caller is bound to /build, where the command
+/// starts.
+#[derive(Debug, Args)]
+pub(super) struct OnceArgs {
+    #[command(flatten)]
+    options: SessionOptions,
+
+    /// The program and its arguments
+    #[arg(value_name = "COMMAND", required = true, last = true)]
+    command: Vec<OsString>,
+
+    /// The user of the command, by name or number; the build user by default
+    #[arg(short = 'u', value_name = "USER[:GROUP]")]
+    command_user: Option<String>,
+
+    /// The working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+
+    /// Set an environment variable; without VALUE, pass on the caller's
+    #[arg(short = 'E', long, value_name = "NAME[=VALUE]")]
+    setenv: Vec<String>,
+
+    #[command(flatten)]
+    limits: CommandLimits,
+
+    /// When to keep the session
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "never")]
+    keep: Keep,
+}
+
+/// When a session is kept after its command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Keep {
+    /// Never.
+    Never,
+    /// After a failed command.
+    Failed,
+    /// Always.
+    Always,
+}
+
+/// The directory of the caller in a session.
+const DIRECTORY: &str = "/build";
+
+impl OnceArgs {
+    pub(super) fn run(mut self, paths: &Paths) -> VerbResult {
+        if !self.options.has_binds() && self.workdir.is_none() {
+            self.options.bind_working_directory(DIRECTORY)?;
+            self.workdir = Some(DIRECTORY.into());
+        }
+        let entry = EntryOptions::of(self.command_user, self.workdir, self.setenv);
+        let session = self
+            .options
+            .request()
+            .and_then(|request| session::begin(paths, request))
+            .map_err(|error: Error| error.with_kind_of_failure(Kind::Launch));
+        let session = match session {
+            Ok(session) => session,
+            failed => return self.limits.status(failed.map(|_| 0)),
+        };
+        let ran = entry
+            .request(&session, &self.command)
+            .and_then(|request| run::run(paths, &request, self.limits.options()));
+        let is_kept = match self.keep {
+            Keep::Never => false,
+            Keep::Failed => !matches!(ran, Ok(0)),
+            Keep::Always => true,
+        };
+        if is_kept {
+            output::line(session.as_str())?;
+        } else {
+            let summary = end_one(paths, &session)?;
+            log::debug!("{}", summary.text());
+        }
+        self.limits.status(ran)
+    }
+}

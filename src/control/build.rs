@@ -1,0 +1,51 @@
+//! Build sessions: runs commands in them, lists them and ends them. Called by `cli`; `run::session` begins them.
+
+pub(crate) mod caller;
+pub(crate) mod end;
+pub(crate) mod history;
+pub(crate) mod list;
+pub(crate) mod run;
+
+use crate::error::{Error, Result, nearest};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::state::build::BuildRecord;
+use crate::state::record::Record;
+
+/// Returns the record of a session, running or dead, and the part of it that only sessions have.
+///
+/// # Errors
+/// A name without a session.
+pub(crate) fn session(paths: &Paths, name: &Name) -> Result<(Record, BuildRecord)> {
+    let record = Record::read(paths, name)?;
+    if let Some((record, build)) = record.and_then(|record| Some((record.clone(), record.build?))) {
+        return Ok((record, build));
+    }
+    let error = Error::new(format!("no session '{name}'"));
+    let names: Vec<Name> = all(paths).into_iter().map(|(record, _)| record.name).collect();
+    Err(match nearest(name.as_str(), names.iter().map(Name::as_str)) {
+        Some(near) => error.with_hint(format!("did you mean '{near}'?")),
+        None => error.with_hint(
+            "list the sessions with 'coracle build list', or begin one with 'coracle build begin'",
+        ),
+    })
+}
+
+/// Returns the record of a running session.
+///
+/// # Errors
+/// A name without a session, or a session whose supervisor was killed.
+pub(crate) fn running(paths: &Paths, name: &Name) -> Result<(Record, BuildRecord)> {
+    let (record, build) = session(paths, name)?;
+    if record.is_alive() {
+        return Ok((record, build));
+    }
+    Err(Error::new(format!("session '{name}' is dead: its supervisor was killed"))
+        .with_hint(format!("remove it with 'coracle build end {name}'")))
+}
+
+/// Returns the records of all sessions, running or dead.
+pub(crate) fn all(paths: &Paths) -> Vec<(Record, BuildRecord)> {
+    let of = |record: Record| Some((record.clone(), record.build?));
+    Record::all(paths).into_iter().filter_map(of).collect()
+}

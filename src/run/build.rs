@@ -1,0 +1,135 @@
+//! Finds the build user of a session in its base, and composes the files that the session has in the place of
+//! those of the base. Called by `facts`.
+
+use crate::error::{Error, Result};
+use crate::host::probe::Tree;
+use crate::machine::Machine;
+use crate::machine::build::BuildUser;
+use crate::machine::network::Mode;
+use crate::machine::users::Users;
+use crate::plan::BuildFacts;
+use crate::plan::identity::hostname;
+use std::path::{Path, PathBuf};
+
+/// Returns the build user and the files of a session. `None` for all other machines.
+///
+/// # Errors
+/// A user that contradicts the users of the base, or whose number is outside the range of the session.
+pub(super) fn find(machine: &Machine, tree: &Tree) -> Result<Option<BuildFacts>> {
+    let Some(build) = &machine.build else { return Ok(None) };
+    let mut facts = BuildFacts { caller: build.user.caller, inside: (0, 0), home: None, files: Vec::new() };
+    if !tree.has(Path::new("/etc")) {
+        return Ok(Some(facts));
+    }
+    let passwd = tree.read_text("/etc/passwd").unwrap_or_default();
+    match existing(&passwd, &build.user)? {
+        Some(inside) => facts.inside = inside,
+        None => add(machine, tree, &passwd, &build.user, &mut facts)?,
+    }
+    facts.files.push(("/etc/hosts".into(), hosts(&hostname(machine))));
+    if machine.network.mode == Mode::None {
+        // A resolver asks no server, and fails at once.
+        facts.files.push(("/etc/resolv.conf".into(), String::new()));
+    }
+    Ok(Some(facts))
+}
+
+fn hosts(hostname: &str) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    if hostname != "localhost" {
+        text.push_str(&format!("127.0.1.1\t{hostname}\n"));
+    }
+    text
+}
+
+/// Returns the fields of a line of passwd(5) or group(5): name and number.
+fn entry(line: &str) -> Option<(&str, u32)> {
+    let mut fields = line.split(':');
+    Some((fields.next()?, fields.nth(1)?.parse().ok()?))
+}
+
+/// Returns user and group of the base. `None` if it does not have the user.
+fn existing(passwd: &str, user: &BuildUser) -> Result<Option<(u32, u32)>> {
+    let name = &user.name;
+    if name == "root" {
+        return Ok(Some((0, 0)));
+    }
+    let line = passwd.lines().find(|line| line.split(':').next() == Some(name));
+    let Some((line, (_, uid))) = line.and_then(|line| Some((line, entry(line)?))) else { return Ok(None) };
+    if let Some(wanted) = user.uid.filter(|wanted| *wanted != uid) {
+        return Err(Error::new(format!("user '{name}' of the base has the id {uid}, not {wanted}"))
+            .with_hint(format!("write --user={name}, or another name")));
+    }
+    let gid = line.split(':').nth(3).and_then(|gid| gid.parse().ok()).unwrap_or(uid);
+    Ok(Some((uid, gid)))
+}
+
+/// Adds the build user to the files of the session.
+fn add(machine: &Machine, tree: &Tree, passwd: &str, user: &BuildUser, facts: &mut BuildFacts) -> Result<()> {
+    let name = &user.name;
+    let (uid, gid) = match (user.uid, user.caller) {
+        (Some(uid), _) => (uid, uid),
+        (None, (0, _)) => free(passwd),
+        (None, caller) => caller,
+    };
+    if let Some((other, _)) = passwd.lines().filter_map(entry).find(|(_, number)| *number == uid) {
+        return Err(Error::new(format!("the id {uid} of user '{name}' belongs to '{other}' of the base"))
+            .with_hint(format!("write --user={other}, or --user={name}:UID with a free number")));
+    }
+    let has_range = !matches!(machine.users, Users::Host | Users::Identity);
+    if has_range && uid.max(gid) >= machine.id_count() {
+        return Err(Error::new(format!("the id {uid} of user '{name}' is outside the range of the session"))
+            .with_hint(format!("write --user={name}:UID with a number below {}", machine.id_count())));
+    }
+    let home = format!("/home/{name}");
+    let shell = if tree.has(Path::new("/bin/bash")) { "/bin/bash" } else { "/bin/sh" };
+    let line = format!("{name}:x:{uid}:{gid}::{home}:{shell}");
+    facts.files.push(("/etc/passwd".into(), appended(passwd, &line)));
+    let groups = tree.read_text("/etc/group").unwrap_or_default();
+    let mut known = groups.lines().filter_map(entry);
+    if !known.any(|(known, number)| number == gid || known == name) {
+        facts.files.push(("/etc/group".into(), appended(&groups, &format!("{name}:x:{gid}:"))));
+    }
+    (facts.inside, facts.home) = ((uid, gid), Some(PathBuf::from(home)));
+    Ok(())
+}
+
+/// Returns the first number from 1000 on that no user of a base has, as user and group.
+fn free(passwd: &str) -> (u32, u32) {
+    let used: Vec<u32> = passwd.lines().filter_map(entry).map(|(_, number)| number).collect();
+    let uid = (1000..u32::MAX).find(|uid| !used.contains(uid)).unwrap_or(1000);
+    (uid, uid)
+}
+
+/// Returns a text with one more line.
+fn appended(text: &str, line: &str) -> String {
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    format!("{text}{end}{line}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str, uid: Option<u32>) -> BuildUser {
+        BuildUser { name: name.into(), uid, caller: (1000, 1000) }
+    }
+
+    #[test]
+    fn a_user_of_the_base_keeps_its_number() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nbuilder:x:900:901::/:/bin/sh\nodd\n";
+        assert_eq!(existing(passwd, &user("builder", None)).unwrap(), Some((900, 901)));
+        assert_eq!(existing(passwd, &user("builder", Some(900))).unwrap(), Some((900, 901)));
+        assert!(existing(passwd, &user("builder", Some(7))).is_err());
+        assert_eq!(existing(passwd, &user("ann", Some(7))).unwrap(), None);
+        assert_eq!(existing("", &user("root", None)).unwrap(), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_line_is_appended_to_complete_lines() {
+        assert_eq!(appended("a\n", "b"), "a\nb\n");
+        assert_eq!(appended("a", "b"), "a\nb\n");
+        assert_eq!(appended("", "b"), "b\n");
+        assert!(!hosts("localhost").contains("127.0.1.1") && hosts("x").ends_with("127.0.1.1\tx\n"));
+    }
+}

@@ -1,0 +1,101 @@
+//! The start of a build session: an ephemeral machine whose supervisor is detached from its caller. Called by
+//! `cli`.
+
+use super::{Place, RunMode, StartRequest, prepare_process, root, start, warn};
+use crate::config::build::{self as config, BuildOptions};
+use crate::error::{Context, Error, Result};
+use crate::host::cgroup_leaf;
+use crate::image::recovery;
+use crate::machine::Machine;
+use crate::machine::build::Build;
+use crate::machine::init::Personality;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::plan::init::Architecture;
+use crate::state::id_ranges::RangeRetention;
+use crate::state::record::Record;
+use crate::supervisor::detached;
+use crate::supervisor::handover::Running;
+use crate::sys::process::interrupt;
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::path::Path;
+
+/// A session to begin.
+#[derive(Debug)]
+pub(crate) struct SessionRequest {
+    /// Its name. `None` for one with random digits.
+    pub(crate) name: Option<Name>,
+    /// The settings of its machine.
+    pub(crate) options: BuildOptions,
+    /// Its build user and its results.
+    pub(crate) build: Build,
+}
+
+/// Begins a session. It is running when the function returns its name.
+///
+/// # Errors
+/// The reason why it does not run; then nothing of it is left.
+pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
+    crate::host::require_root()?;
+    recovery::recover(paths);
+    let source = config::base(paths, &request.options.base)?;
+    let name = match request.name {
+        Some(name) => name,
+        None => random_name(paths, &config::stem(&source))?,
+    };
+    let resolved = config::session(paths, &name, &source, &request.options)?;
+    warn(&resolved);
+    let personality = personality(&resolved.machine)?;
+    let machine = resolved.machine.into_session(request.build, personality).map_err(|errors| {
+        errors.into_iter().next().unwrap_or_else(|| Error::new("the session is not possible"))
+    })?;
+    prepare_process(RunMode::Run, &machine, None)?;
+    detached::detach(paths, || launch(paths, &machine))?;
+    Ok(name)
+}
+
+/// Launches the machine of a session, in its detached process.
+fn launch(paths: &Paths, machine: &Machine) -> Result<Running> {
+    let signals = interrupt::block()?;
+    // It never reboots: the capability is dropped, and the stub init has no reboot.
+    let arguments = vec!["supervise".into()];
+    let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments };
+    let running = start(request, Place::in_foreground, None)?;
+    signals.keep();
+    let record = &running.state.record;
+    if let Some(payload) = record.payload_cgroup() {
+        // Commands get cgroups beside that of PID 1.
+        let separated = cgroup_leaf::separate(&payload, record.leader.unwrap_or_default());
+        separated.unwrap_or_else(|error| log::debug!("{error}: commands are not measured"));
+    } else {
+        log::info!("processes that commands leave stay until the end: the session has no cgroup of its own");
+    }
+    Ok(running)
+}
+
+/// Returns the name of a new session: the base and six random digits of base 32.
+fn random_name(paths: &Paths, stem: &str) -> Result<Name> {
+    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    loop {
+        let mut random = [0u8; 6];
+        getrandom(&mut random, GetRandomFlags::empty()).context(|| "cannot get random numbers")?;
+        let digit = |byte: u8| DIGITS.get(usize::from(byte % 32)).copied().unwrap_or(b'a');
+        let digits: String = random.into_iter().map(|byte| char::from(digit(byte))).collect();
+        let name = Name::new(&format!("{stem}-{digits}"))?;
+        if !Record::is_written(paths, &name) {
+            return Ok(name);
+        }
+    }
+}
+
+/// Returns the execution domain of a base: that of 32 bit for programs of the 32-bit variant of the processor.
+fn personality(machine: &Machine) -> Result<Option<Personality>> {
+    let tree = root::open(machine)?.tree;
+    let architecture = tree.and_then(|tree| tree.architecture(Path::new("/bin/sh")));
+    let is_variant = match std::env::consts::ARCH {
+        "x86_64" => architecture == Some(Architecture::Named("x86")),
+        "aarch64" => architecture == Some(Architecture::Named("arm")),
+        _ => false,
+    };
+    Ok(is_variant.then_some(Personality::Linux32))
+}

@@ -1,0 +1,208 @@
+//! Build sessions: disposable machines on a shared base, entered by commands.
+
+use crate::support::{Host, LONG, Snapshot};
+
+const BASE: &str = "/var/lib/machines/base";
+const STORAGE: &str = "/var/lib/machines/.storage";
+
+/// Starts a host with a base, and with the store beside it: the host's own root is an overlay.
+fn host() -> Host {
+    let host = Host::builder().guest_as("busybox", "base").on_disk().start();
+    host.sh_ok(
+        "mkdir -m 700 /var/lib/machines/.storage; mkdir -p /var/lib/coracle
+         ln -s /var/lib/machines/.storage /var/lib/coracle/storage
+         cat >/usr/local/bin/tree-of <<'EOF'\n#!/bin/sh\ncd \"$1\" && find . -printf '%P %y %m %U:%G %s %l\\n' | sort && \
+         find . -type f -exec md5sum {} + | sort\nEOF
+         chmod 755 /usr/local/bin/tree-of; tree-of /var/lib/machines/base >/tmp/before",
+    );
+    host.activate_machined();
+    // The first session creates the directories that stay.
+    host.coracle(&["build", "begin", "base", "--name=first"]);
+    host.coracle(&["build", "end", "first"]);
+    host
+}
+
+/// Asserts that the base is as before, and that nothing of a session is left.
+#[track_caller]
+fn is_clean(host: &Host, before: &Snapshot) {
+    before.assert_same(host);
+    host.sh_ok(&format!(
+        "tree-of {BASE} | diff /tmp/before -; ! ls -A {STORAGE}/throwaway 2>/dev/null | grep ."
+    ));
+}
+
+#[test]
+fn a_session_runs_commands_and_leaves_nothing() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    let name = host.coracle(&["build", "begin", "base"]).trim().to_owned();
+    assert!(name.starts_with("base-") && name.len() == 11, "{name}");
+    host.sh_ok(&format!("coracle build list --no-legend | grep -E '^{name} +base +running +root +none '"));
+    // Changes stay for the next command, and streams are separate.
+    host.sh_ok(&format!("coracle build run {name} -- sh -c 'echo kept >/kept; rm -r /var/www'"));
+    let output =
+        host.exec(&["coracle", "build", "run", &name, "--", "sh", "-c", "cat /kept; echo bad >&2; exit 7"]);
+    assert_eq!((output.status, output.stdout.as_str(), output.stderr.as_str()), (7, "kept\n", "bad\n"));
+    // The preset.
+    host.sh_ok(&format!(
+        "run() {{ coracle build run {name} -- \"$@\"; }}
+         run hostname | grep -x localhost; run sh -c 'umask' | grep -x 0022
+         run sh -c 'echo $HOME $USER $LOGNAME $LANG' | grep -x '/root root root C.UTF-8'
+         run cat /etc/hosts | grep -w ::1; run sh -c '! test -s /etc/resolv.conf'
+         run sh -c 'grep -w lo: /proc/net/dev; ! grep -q : /proc/net/route; ping -c 1 127.0.0.1'
+         run sh -c '! grep -E \" /(tmp|run) \" /proc/mounts; stat -c %a /run/lock' | grep -x 1777
+         run sh -c 'cat /proc/1/comm' | grep -i hold; run sh -c '! reboot -f'
+         systemctl show -P Slice coracle-{name}.scope | grep -x coracle-build.slice
+         ! machinectl show {name}"
+    ));
+    // What a command leaves is killed, and named in the history.
+    host.sh_ok(&format!(
+        "coracle build run {name} -- sh -c 'sleep 3000 & exit 3' </dev/null || test $? = 3
+         ! pgrep -fx 'sleep 3000'
+         coracle build run {name} --keep-processes -- sh -c 'sleep 3001 & :' | cat; pgrep -fx 'sleep 3001'
+         coracle build show {name} --json | grep -A20 'sleep 3000' | grep -w '\"killed\": 1'"
+    ));
+    let summary = host.coracle(&["build", "end", &name]);
+    assert!(summary.starts_with(&format!("{name}: ")) && summary.contains(" commands, "), "{summary}");
+    host.sh_ok("! pgrep -fx 'sleep 3001'");
+    is_clean(&host, &before);
+    host.stop();
+}
+
+#[test]
+fn commands_have_limits_of_their_own() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    let name = "limits";
+    host.coracle(&["build", "begin", "base", "--name=limits", "--network=host"]);
+    host.sh_ok(
+        "run() { coracle build run limits \"$@\"; }
+         ip link add row0 type veth peer name row1; run -- grep row0: /proc/net/dev
+         run --offline -- sh -c '! grep row0: /proc/net/dev; ping -c 1 127.0.0.1'
+         run --timeout=1s -- sleep 600 || test $? = 124
+         run --max-status=253 -- sh -c 'exit 254' || test $? = 253
+         run --failure-status=254 -w /nowhere -- true || test $? = 254
+         run -w /nowhere -- true || test $? = 125
+         run -- /no/command || test $? = 127
+         ip link delete row0",
+    );
+    // Side by side, each in a cgroup of its own.
+    host.sh_ok(
+        "for number in 1 2 3 4; do coracle build run limits -- sh -c \"sleep 0.2; echo $number\" & done >/tmp/all; wait
+         sort /tmp/all | tr -d '\\n' | grep -x 1234; test $(ls -d /sys/fs/cgroup/coracle.slice/coracle-build.slice/coracle-limits.scope/payload/cmd-* | wc -l) -le 4",
+    );
+    let job = host.spawn(&["coracle", "build", "run", name, "--", "sleep", "600"]);
+    host.wait_until(LONG, "pgrep -fx 'sleep 600'");
+    host.coracle(&["build", "end", name]);
+    assert_eq!(job.wait(LONG).status, 137);
+    is_clean(&host, &before);
+    host.stop();
+}
+
+#[test]
+fn a_killed_client_or_supervisor_leaves_nothing() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    for name in ["a", "b"] {
+        host.coracle(&["build", "begin", "base", &format!("--name={name}")]);
+    }
+    // The client of a command: the next use of its cgroup kills what is left.
+    let job = host.spawn(&["coracle", "build", "run", "a", "--", "sh", "-c", "setsid sleep 777 & sleep 778"]);
+    host.wait_until(LONG, "pgrep -fx 'sleep 777' && pgrep -fx 'sleep 778'");
+    host.sh_ok("kill -9 $(pgrep -f '[c]oracle build run a')");
+    job.wait(LONG);
+    host.wait_until(LONG, "! pgrep -fx 'sleep 778'");
+    host.sh_ok("coracle build run a -- true; ! pgrep -fx 'sleep 777'");
+    // The supervisor: the kernel ends the session, and the next one removes it.
+    for name in ["a", "b"] {
+        host.sh_ok(&format!("kill -9 {}", host.supervisor(name)));
+    }
+    host.wait_until(LONG, "coracle build list --no-legend | grep -c dead | grep -x 2");
+    let output = host.exec(&["coracle", "build", "run", "a", "--", "true"]);
+    assert!(output.status == 125 && output.stderr.contains("build end a"), "{output}");
+    host.coracle(&["build", "end", "a"]);
+    host.coracle(&["build", "clean"]);
+    is_clean(&host, &before);
+    // The client of a begin: no name is printed, and nothing is left.
+    for delay in ["0.001", "0.005", "0.01", "0.02", "0.04"] {
+        host.sh(&format!("timeout -s KILL {delay} coracle build begin base --name=k >/tmp/name"));
+        host.wait_until(LONG, "! pgrep -f '[c]oracle build begin'");
+        host.sh_ok("if test -s /tmp/name; then coracle build end k; fi; coracle build clean --all");
+        is_clean(&host, &before);
+    }
+    host.stop();
+}
+
+#[test]
+fn wrong_options_are_refused_before_the_session_exists() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    for (words, status, text) in [
+        (&["bas"][..], 1, "did you mean 'base'?"),
+        (&["/nowhere"], 1, "cannot find the base"),
+        (&["base", "--user=nobody:7"], 1, "not 7"),
+        (&["base", "--user=x:0"], 1, "belongs to 'root'"),
+        (&["base", "--user=x:70000"], 1, "outside the range"),
+        (&["base", "--tmpfs"], 2, "--tmpfs"),
+        (&["base", "--bind=/srv:/a", "--bind=/etc:/a"], 2, "both"),
+        (&["base", "--memory-max=much"], 2, "much"),
+    ] {
+        let output = host.exec(&[&["coracle", "build", "begin"], words].concat());
+        assert!(output.status == status && output.stdout.is_empty(), "{words:?}: {output}");
+        assert!(output.stderr.contains(text), "{words:?}: {output}");
+        is_clean(&host, &before);
+    }
+    for verb in [&["run", "x", "--", "true"][..], &["end", "x"], &["show", "x"]] {
+        let output = host.exec(&[&["coracle", "build"], verb].concat());
+        assert!(output.status != 0 && output.stderr.contains("no session 'x'"), "{output}");
+    }
+    // A session keeps writers of its base out, and shares it with other sessions.
+    host.coracle(&["build", "begin", "base", "--name=one"]);
+    host.coracle(&["build", "begin", "base", "--name=two"]);
+    let output = host.exec(&["coracle", "run", "-q", "-D", BASE, "-M", "writer", "true"]);
+    assert!(output.status == 125, "{output}");
+    let output = host.exec(&["coracle", "build", "begin", "base", "--name=one"]);
+    assert!(output.status == 1 && output.stderr.contains("'one'"), "{output}");
+    host.coracle(&["build", "end", "one", "two"]);
+    is_clean(&host, &before);
+    host.stop();
+}
+
+#[test]
+fn the_build_user_and_the_caller_own_the_same_files() {
+    let host = host();
+    host.sh_ok("useradd -m -u 1234 ann; install -d -o ann -g ann /var/tmp/src; install -d /var/tmp/src/sub; echo text | install -o ann -g ann /dev/stdin /var/tmp/src/file");
+    let before = Snapshot::take(&host);
+    for users in ["pick", "identity", "no"] {
+        host.sh_ok(&format!(
+            "cd /var/tmp/src; export SUDO_USER=ann SUDO_UID=1234 SUDO_GID=1234; unset HOME
+             name=$(coracle build begin base --users={users} --bind=.:/build --bind=/var/tmp/src/sub:/host:ro --results=out)
+             run() {{ coracle build run $name \"$@\"; }}
+             run -- sh -c 'id -u; id -un; echo $HOME' | tr '\\n' ' ' | grep -x '1234 ann /home/ann '
+             run -- sh -c 'stat -c %U /build/file; cd /build && echo more >>file; echo x >~/x' | grep -x ann
+             ! run -- touch /host/x; ! run -- touch /etc/x; run -u root -- touch /etc/x
+             run -- sh -c 'cp /bin/busybox /results/own; chmod 4755 /results/own'
+             run -u root -- sh -c 'cd /results; mkdir -p a/b; echo 1 >a/b/c; cp /bin/busybox set; chmod 6755 set; ln -s /etc/passwd link; mkfifo fifo'
+             test $(stat -c %u /var/tmp/src/out/own) = 1234
+             coracle build end $name
+             ! find out ! -user ann | grep .; ! find out ! -group ann | grep .; ! find out -type f -perm /6000 | grep .
+             test -L out/link; stat -c %u:%g /etc/passwd | grep -x 0:0; grep -c more file | grep -x 1
+             rm -r out; echo text >file"
+        ));
+        is_clean(&host, &before);
+    }
+    // A user with another number, and one of the base.
+    host.sh_ok(
+        "cd /var/tmp/src; export SUDO_USER=ann SUDO_UID=1234 SUDO_GID=1234
+         coracle build once base --user=builder:900 -- sh -c 'id -u; id -un; stat -c %U file; pwd' | tr '\\n' ' ' | grep -x '900 builder builder /build '
+         coracle build once base --user=root -- sh -c 'id -u; stat -c %U file; touch made' | tr '\\n' ' ' | grep -x '0 root '
+         stat -c %U made | grep -x ann; rm made
+         coracle build once base -u nobody -- id -un | grep -x nobody
+         coracle build once base -w / -- false || test $? = 1
+         coracle build once nowhere --failure-status=99 -- true || test $? = 99
+         coracle build once base --keep=failed -- sh -c 'exit 4' >/tmp/name || test $? = 4
+         coracle build run $(cat /tmp/name) -- true; coracle build end $(cat /tmp/name)",
+    );
+    is_clean(&host, &before);
+    host.stop();
+}
