@@ -15,10 +15,16 @@ use crate::plan::init::Architecture;
 use crate::state::id_ranges::RangeRetention;
 use crate::state::record::Record;
 use crate::supervisor::detached;
-use crate::supervisor::handover::Running;
+use crate::supervisor::handover::{FdName, Running};
 use crate::sys::process::interrupt;
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags};
 use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use std::path::Path;
+use std::time::Duration;
 
 /// A session to begin.
 #[derive(Debug)]
@@ -29,6 +35,10 @@ pub(crate) struct SessionRequest {
     pub(crate) options: BuildOptions,
     /// Its build user and its results.
     pub(crate) build: Build,
+    /// The time after which it ends.
+    pub(crate) lifetime: Option<Duration>,
+    /// The process with which it ends.
+    pub(crate) with_process: Option<u32>,
 }
 
 /// Begins a session. It is running when the function returns its name.
@@ -49,9 +59,40 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
     let machine = resolved.machine.into_session(request.build, personality).map_err(|errors| {
         errors.into_iter().next().unwrap_or_else(|| Error::new("the session is not possible"))
     })?;
+    let ends = ends(request.lifetime, request.with_process)?;
     prepare_process(RunMode::Run, &machine, None)?;
-    detached::detach(paths, || launch(paths, &machine))?;
+    detached::detach(paths, || {
+        let mut running = launch(paths, &machine)?;
+        ends.into_iter().for_each(|end| running.fds.insert(FdName::Until, end));
+        Ok(running)
+    })?;
     Ok(name)
+}
+
+/// Returns descriptors that are readable when the session has to end.
+///
+/// # Errors
+/// A process that does not exist.
+fn ends(lifetime: Option<Duration>, process: Option<u32>) -> Result<Vec<OwnedFd>> {
+    let mut ends = Vec::new();
+    if let Some(pid) = process {
+        let missing = || Error::new(format!("process {pid} does not exist"));
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(missing)?;
+        ends.push(rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|_| missing())?);
+    }
+    if let Some(lifetime) = lifetime {
+        let doing = || "cannot create the timer of the session";
+        // A suspended host counts too.
+        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC).context(doing)?;
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Zero would disarm it.
+        let it_value = Timespec::try_from(lifetime.max(Duration::from_nanos(1)))
+            .unwrap_or(Timespec { tv_sec: i64::MAX, ..zero });
+        let at = Itimerspec { it_interval: zero, it_value };
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &at).context(doing)?;
+        ends.push(timer);
+    }
+    Ok(ends)
 }
 
 /// Launches the machine of a session, in its detached process.

@@ -126,6 +126,8 @@ pub(crate) enum FdName {
     Lock,
     /// A writable layer in memory, a mount. There may be several, in the order of their mounts.
     Layer,
+    /// A timer or a process whose end is a request to stop. There may be several.
+    Until,
 }
 
 impl FdName {
@@ -140,11 +142,11 @@ impl FdName {
 pub(crate) struct Fds(Vec<(FdName, OwnedFd)>);
 
 impl Fds {
-    /// Adds a descriptor, if there is one. Only locks and layers may have the same name; another one is
+    /// Adds a descriptor, if there is one. Only locks, layers and ends may have the same name; another one is
     /// replaced.
     pub(crate) fn insert(&mut self, name: FdName, fd: impl Into<Option<OwnedFd>>) {
         let Some(fd) = fd.into() else { return };
-        if !matches!(name, FdName::Lock | FdName::Layer) {
+        if !matches!(name, FdName::Lock | FdName::Layer | FdName::Until) {
             self.take(name);
         }
         self.0.push((name, fd));
@@ -161,6 +163,11 @@ impl Fds {
     /// Returns the first descriptor of a name.
     pub(crate) fn get(&self, name: FdName) -> Option<&OwnedFd> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, fd)| fd)
+    }
+
+    /// Iterates over all descriptors of a name.
+    pub(crate) fn all(&self, name: FdName) -> impl Iterator<Item = &OwnedFd> {
+        self.0.iter().filter(move |(known, _)| *known == name).map(|(_, fd)| fd)
     }
 
     /// Removes and returns the first descriptor of a name.

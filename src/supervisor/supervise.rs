@@ -68,10 +68,11 @@ enum EventSource {
     Dhcp,
     Firewall,
     Addresses,
+    Until,
 }
 
 impl EventSource {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Leader,
         Self::Signal,
         Self::Notify,
@@ -83,6 +84,7 @@ impl EventSource {
         Self::Dhcp,
         Self::Firewall,
         Self::Addresses,
+        Self::Until,
     ];
 }
 
@@ -251,6 +253,12 @@ impl Loop {
                 }
             }
         }
+        for until in self.fds.all(FdName::Until) {
+            // It stays readable.
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+            let event = EpollEvent::new(flags, EventSource::Until as u64);
+            self.epoll.add(until, event).context(|| "cannot watch the end of the session")?;
+        }
         Ok(())
     }
 
@@ -296,6 +304,7 @@ impl Loop {
                     ended = self.after_end(exit);
                 }
                 Some(EventSource::Signal) => self.signalled(),
+                Some(EventSource::Until) => self.request_stop(),
                 Some(EventSource::Notify) => self.notified(),
                 Some(EventSource::Console) => self.console_output(),
                 Some(EventSource::Input) => self.console_input(),

@@ -206,3 +206,22 @@ fn the_build_user_and_the_caller_own_the_same_files() {
     is_clean(&host, &before);
     host.stop();
 }
+
+#[test]
+fn a_session_ends_by_its_timer_or_with_a_process() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    host.coracle(&["build", "begin", "base", "--name=timed", "--lifetime=1s"]);
+    host.wait_until(LONG, "! coracle build show timed 2>/dev/null");
+    is_clean(&host, &before);
+    let job = host.spawn(&["sleep", "600"]);
+    host.wait_until(LONG, "pgrep -fx 'sleep 600'");
+    host.sh_ok("coracle build begin base --name=tied --while=$(pgrep -fx 'sleep 600')");
+    host.sh_ok("coracle build run tied -- true; kill $(pgrep -fx 'sleep 600')");
+    job.wait(LONG);
+    host.wait_until(LONG, "! coracle build show tied 2>/dev/null");
+    let output = host.exec(&["coracle", "build", "begin", "base", "--while=999999"]);
+    assert!(output.status == 1 && output.stderr.contains("process 999999 does not exist"), "{output}");
+    is_clean(&host, &before);
+    host.stop();
+}

@@ -8,6 +8,7 @@ use crate::machine::name::Name;
 use crate::run::session::SessionRequest;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The options of a session.
 #[derive(Debug, Args)]
@@ -47,6 +48,14 @@ pub(super) struct SessionOptions {
     /// Bind a directory for results, whose files belong to the caller at the end; /results by default
     #[arg(long, value_name = "DIR[:INSIDE]")]
     results: Vec<String>,
+
+    /// End the session after this time, for example 2h
+    #[arg(long, value_name = "TIME", value_parser = crate::config::build::duration)]
+    lifetime: Option<Duration>,
+
+    /// End the session with this process
+    #[arg(long = "while", value_name = "PID")]
+    with_process: Option<u32>,
 
     /// The limit of memory, for example 4G
     #[arg(long, value_name = "SIZE")]
@@ -149,7 +158,8 @@ impl SessionOptions {
             binds,
         };
         let build = Build { base: self.base.clone(), user: user(self.user.as_deref(), caller)?, results };
-        Ok(SessionRequest { name: self.name.clone(), options, build })
+        let (lifetime, with_process) = (self.lifetime, self.with_process);
+        Ok(SessionRequest { name: self.name.clone(), options, build, lifetime, with_process })
     }
 }
 
