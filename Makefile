@@ -117,7 +117,7 @@ install: $(INSTALL_NEEDS)
 	install -Dm644 firewalld/coracle.xml "$(DESTDIR)$(PREFIX)/lib/firewalld/zones/coracle.xml"
 	# Outside of PATH: programs find it only by a diversion.
 	install -d "$(DESTDIR)$(PREFIX)/lib/coracle"
-	ln -sfn ../../bin/coracle "$(DESTDIR)$(PREFIX)/lib/coracle/systemd-nspawn"
+	for name in systemd-nspawn schroot unschroot; do ln -sfn ../../bin/coracle "$(DESTDIR)$(PREFIX)/lib/coracle/$$name"; done
 	install -d "$(libdir)/system-generators"
 	ln -sfn ../../../bin/coracle "$(libdir)/system-generators/coracle-generator"
 	for file in dbus/*.conf; do install -Dm644 "$$file" "$(sharedir)/dbus-1/system.d/$${file##*/}"; done

@@ -3,6 +3,7 @@
 
 mod argument_table;
 mod arguments;
+pub mod compat;
 mod fast_path;
 pub mod manual;
 pub mod nspawn;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use coracle::cli::nspawn::Nspawn;
-use coracle::cli::{self, Cli, VerbResult};
+use coracle::cli::{self, Cli, VerbResult, compat};
 use coracle::control::printable;
 use coracle::error::Error;
 use coracle::generator;
@@ -36,6 +36,9 @@ fn program() -> u8 {
     if entry::is_nspawn() {
         return nspawn(&arguments);
     }
+    if entry::is_schroot() {
+        return schroot(&arguments);
+    }
     if arguments.get(1).is_some_and(|verb| verb == "supervise") {
         return supervise();
     }
@@ -59,6 +62,17 @@ fn nspawn(arguments: &[OsString]) -> u8 {
     };
     outcome.unwrap_or_else(|failures| {
         failures.0.iter().for_each(print_error);
+        1
+    })
+}
+
+/// Runs under the name of schroot(1), whose failures have one exit status and a prefix of their own.
+#[inline(never)]
+fn schroot(arguments: &[OsString]) -> u8 {
+    log_to(false);
+    compat::schroot::main(&Paths::default(), arguments).unwrap_or_else(|error| {
+        print_line("E", &error.to_string());
+        error.hint().into_iter().for_each(|hint| print_line("I", hint));
         1
     })
 }

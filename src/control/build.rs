@@ -1,5 +1,6 @@
 //! Build sessions: runs commands in them, lists them and ends them. Called by `cli`; `run::session` begins them.
 
+pub(crate) mod bases;
 pub(crate) mod caller;
 pub(crate) mod end;
 pub(crate) mod history;

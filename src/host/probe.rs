@@ -280,6 +280,15 @@ impl Tree {
         }
     }
 
+    /// Returns the name of the architecture of a program, as in [`std::env::consts::ARCH`]. `None` if there is no
+    /// such program.
+    pub(crate) fn architecture_name(&self, program: &Path) -> Option<&'static str> {
+        match self.architecture(program)? {
+            init::Architecture::Named(name) => Some(name),
+            init::Architecture::Any => None,
+        }
+    }
+
     /// Returns the names of a path, symbolic link after link, the file itself last.
     fn links(&self, path: &Path) -> Vec<PathBuf> {
         let mut names = vec![path.to_owned()];

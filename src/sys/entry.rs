@@ -87,6 +87,13 @@ pub fn is_nspawn() -> bool {
     name.rsplit(|byte| *byte == b'/').next() == Some(NSPAWN.to_bytes())
 }
 
+/// Returns whether this program is called as schroot(1), or by the name that sbuild(1) knows as a variant of
+/// it.
+pub fn is_schroot() -> bool {
+    let name = raw_arguments().next().map(CStr::to_bytes).unwrap_or_default();
+    matches!(name.rsplit(|byte| *byte == b'/').next(), Some(b"schroot" | b"unschroot"))
+}
+
 /// Returns the name of this process for ps(1) and messages. The kernel names a process after the executed
 /// file, which may be a descriptor.
 pub fn process_name() -> &'static CStr {

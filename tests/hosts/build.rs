@@ -22,6 +22,12 @@ fn host() -> Host {
     host
 }
 
+/// Installs a front end beside the program.
+fn front_end(host: &Host, name: &str) -> String {
+    host.sh_ok(&format!("install -d /usr/lib/coracle; ln -sf $(command -v coracle) /usr/lib/coracle/{name}"));
+    format!("/usr/lib/coracle/{name}")
+}
+
 /// Asserts that the base is as before, and that nothing of a session is left.
 #[track_caller]
 fn is_clean(host: &Host, before: &Snapshot) {
@@ -222,6 +228,39 @@ fn a_session_ends_by_its_timer_or_with_a_process() {
     host.wait_until(LONG, "! coracle build show tied 2>/dev/null");
     let output = host.exec(&["coracle", "build", "begin", "base", "--while=999999"]);
     assert!(output.status == 1 && output.stderr.contains("process 999999 does not exist"), "{output}");
+    is_clean(&host, &before);
+    host.stop();
+}
+
+#[test]
+fn the_calls_of_sbuild_work_through_unschroot() {
+    let host = host();
+    let unschroot = front_end(&host, "unschroot");
+    let before = Snapshot::take(&host);
+    // As Sbuild::ChrootInfoSchroot and Sbuild::ChrootSchroot call it.
+    host.sh_ok(&format!(
+        "{unschroot} --info | grep -x '  --- Chroot ---'; {unschroot} --info | grep -E '^  Aliases +base-sbuild base-[a-z0-9]+ base-'
+         {unschroot} -l | grep -x chroot:base-sbuild; {unschroot} --config | grep -x 'root-users=root'
+         id=$({unschroot} -c chroot:base-sbuild --begin-session)
+         {unschroot} --info --chroot session:$id | grep -xE '  Session Purged +true'
+         test -d $({unschroot} --info --chroot session:$id | sed -n 's/^  Location *//p')
+         run() {{ {unschroot} -d / -c $id --run-session -q \"$@\"; }}
+         run -u root -p -- /bin/sh -c 'mkdir /build; chmod 1777 /build; echo $SCHROOT_SESSION_ID' | grep -x $id
+         LD_X=1 KEPT=2 run -u root -p -- /bin/sh -c 'echo $LD_X-$KEPT' | grep -x -- -2
+         run -u nobody -p -- id -un | grep -x nobody
+         run -u root -p -- sh -c 'exit 9' || test $? = 9
+         ip link add row0 type veth peer name row1
+         run -u root -- grep row0: /proc/net/dev; run -u root --isolate-network -- sh -c '! grep row0: /proc/net/dev'
+         ip link delete row0
+         {unschroot} -c $id --end-session; ! {unschroot} -i -c session:$id"
+    ));
+    is_clean(&host, &before);
+    // A session for one command, in the directory of the caller.
+    host.sh_ok(&format!(
+        "cd /tmp; {unschroot} -c base -- pwd | grep -x /tmp; cd /root; {unschroot} -c base -u root true"
+    ));
+    let output = host.exec(&[&unschroot, "-c", "nothing", "-b"]);
+    assert_eq!((output.status, output.stderr.lines().next()), (1, Some("E: nothing: Chroot not found")));
     is_clean(&host, &before);
     host.stop();
 }

@@ -10,6 +10,8 @@ mod session_options;
 mod shell;
 mod show;
 
+pub(crate) use end::end_session;
+
 use super::VerbResult;
 use crate::paths::Paths;
 use clap::{Args, Subcommand};

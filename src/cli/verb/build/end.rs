@@ -42,6 +42,14 @@ pub(super) fn done(failures: Vec<Error>) -> VerbResult {
     if failures.is_empty() { Ok(0) } else { Err(Failures(failures)) }
 }
 
+/// Ends a session, also a dead one, and prints nothing.
+///
+/// # Errors
+/// Those of [`end_one`].
+pub(crate) fn end_session(paths: &Paths, session: &Name) -> Result<()> {
+    end_one(paths, session).map(|_| ())
+}
+
 /// Ends a session, also a dead one.
 ///
 /// # Errors
