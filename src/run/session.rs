@@ -49,11 +49,16 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
     crate::host::require_root()?;
     recovery::recover(paths);
     let source = config::base(paths, &request.options.base)?;
+    let mut options = request.options;
+    if !options.in_memory && !takes_layers(&paths.storage()) {
+        log::info!("changes are kept in memory: '{}' cannot hold layers", paths.storage().display());
+        options.in_memory = true;
+    }
     let name = match request.name {
         Some(name) => name,
         None => random_name(paths, &config::stem(&source))?,
     };
-    let resolved = config::session(paths, &name, &source, &request.options)?;
+    let resolved = config::session(paths, &name, &source, &options)?;
     warn(&resolved);
     let personality = personality(&resolved.machine)?;
     let machine = resolved.machine.into_session(request.build, personality).map_err(|errors| {
@@ -67,6 +72,13 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
         Ok(running)
     })?;
     Ok(name)
+}
+
+/// Returns whether the file system of a directory, which may be missing, can hold the writable layer of an
+/// overlay: another overlay and NFS cannot (`filesystems/overlayfs.rst`).
+fn takes_layers(directory: &Path) -> bool {
+    let existing = directory.ancestors().find_map(|path| rustix::fs::statfs(path).ok());
+    existing.is_none_or(|stat| ![libc::OVERLAYFS_SUPER_MAGIC, libc::NFS_SUPER_MAGIC].contains(&stat.f_type))
 }
 
 /// Returns descriptors that are readable when the session has to end.

@@ -136,6 +136,41 @@ fn a_killed_client_or_supervisor_leaves_nothing() {
         host.sh_ok("if test -s /tmp/name; then coracle build end k; fi; coracle build clean --all");
         is_clean(&host, &before);
     }
+    // Both processes of a begin: the next cleanup removes what the launch has left.
+    for delay in ["0.005", "0.01", "0.02", "0.03", "0.05", "0.08"] {
+        host.sh(&format!(
+            "coracle build begin base --name=k >/tmp/name & sleep {delay}; kill -9 $(pgrep -f '[c]oracle build begin'); wait"
+        ));
+        host.sh_ok("coracle build clean --all");
+        is_clean(&host, &before);
+    }
+    host.stop();
+}
+
+#[test]
+fn sessions_side_by_side_share_a_base() {
+    let host = host();
+    let before = Snapshot::take(&host);
+    host.sh_ok(
+        "for number in $(seq 20); do
+             (coracle build begin base --name=s$number >/dev/null && coracle build run s$number -- sh -c \"echo $number >/number\") &
+         done; wait
+         for number in $(seq 20); do coracle build run s$number -- cat /number; done | tr '\\n' ' ' | grep -x \"$(seq -s ' ' 20) \"
+         coracle build end $(coracle build list --no-legend | cut -d ' ' -f 1) | wc -l | grep -x 20",
+    );
+    is_clean(&host, &before);
+    host.stop();
+}
+
+#[test]
+fn a_store_that_holds_no_layers_is_replaced_by_memory() {
+    let host = Host::builder().guest_as("busybox", "base").start();
+    let output = host.exec(&["coracle", "build", "begin", "base", "--name=first"]);
+    assert!(output.status == 0 && output.stderr.contains("in memory"), "{output}");
+    host.sh_ok("coracle build run first -- sh -c 'echo x >/x; cat /x'; coracle build end first");
+    let before = Snapshot::take(&host);
+    host.sh_ok("coracle build once base --memory -w / -- sh -c 'echo x >/x; cat /x'");
+    before.assert_same(&host);
     host.stop();
 }
 
