@@ -1,6 +1,6 @@
 //! Parses arguments by a table, with the rules of clap, but without its definition, which takes time and
-//! memory to build. Called by `fast_path`; the tables are in the files of the verbs `run`, `exec` and
-//! `launch`. It returns no errors: clap parses rejected arguments again, and contains all messages.
+//! memory to build. Called by `fast_path`; the tables are in the files of the verbs `run`, `exec`,
+//! `launch` and `build run`. It returns no errors: clap parses rejected arguments again, and contains all messages.
 
 use crate::machine::name::Name;
 use std::ffi::{OsStr, OsString};

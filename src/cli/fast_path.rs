@@ -5,16 +5,23 @@
 mod tests;
 
 use super::argument_table::{self, ArgumentRow, Slot, TableParser, long};
-use super::verb::{ExecArgs, LaunchArgs, RunArgs};
+use super::verb::{BuildArgs, ExecArgs, LaunchArgs, RunArgs};
 use super::{Cli, Common, Verb};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// The verb that consists of two words.
+const BUILD_RUN: &str = "build run";
+
 /// Parses the command line; `arguments[0]` is the program. `None` if clap must parse it.
 pub(super) fn parse(arguments: &[OsString]) -> Option<Cli> {
-    let (verb, words) = (arguments.get(1)?, arguments.get(2..)?);
+    let (verb, words) = (arguments.get(1)?.to_str()?, arguments.get(2..)?);
+    let (verb, words) = match words.split_first() {
+        Some((action, words)) if verb == "build" && action == "run" => (BUILD_RUN, words),
+        _ => (verb, words),
+    };
     let (mut root, mut debug) = (None, false);
-    let verb = read_verb(verb.to_str()?, &mut |table| {
+    let verb = read_verb(verb, &mut |table| {
         argument_table::parse(words, &mut with_common(table, &mut root, &mut debug))
     })?;
     let root = root.unwrap_or_else(|| PathBuf::from("/"));
@@ -36,6 +43,7 @@ fn read_verb(verb: &str, parse: TableParser<'_>) -> Option<Verb> {
     match verb {
         "run" => RunArgs::read(parse).map(|run| Verb::Run(Box::new(run))),
         "exec" => ExecArgs::read(parse).map(Verb::Exec),
+        BUILD_RUN => BuildArgs::read_run(parse).map(Verb::Build),
         "launch" => LaunchArgs::read(parse).map(Verb::Launch),
         _ => None,
     }

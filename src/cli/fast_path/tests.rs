@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 use std::any::TypeId;
 use std::os::unix::ffi::OsStringExt;
 
-const VERBS: [&str; 3] = ["run", "exec", "launch"];
+const VERBS: [&str; 4] = ["run", "exec", "launch", BUILD_RUN];
 
 /// Values, of which some are invalid for some arguments.
 const VALUES: [&[u8]; 18] = [
@@ -123,7 +123,9 @@ fn definition() -> Command {
 /// Returns the arguments of a verb, without `--help`.
 fn arguments(definition: &Command, verb: &str) -> Vec<Arg> {
     let is_help = |arg: &&Arg| matches!(arg.get_action(), ArgAction::Help);
-    let verb = definition.find_subcommand(verb).unwrap();
+    let mut verbs = verb.split(' ');
+    let first = definition.find_subcommand(verbs.next().unwrap()).unwrap();
+    let verb = verbs.fold(first, |verb, action| verb.find_subcommand(action).unwrap());
     verb.get_arguments().filter(|arg| !is_help(arg)).cloned().collect()
 }
 
@@ -162,7 +164,7 @@ impl Comparison {
 
     /// Compares one command line. It is accepted if, and only if, clap accepts it.
     fn compare(&mut self, verb: &str, words: &[OsString]) {
-        let start = ["coracle", verb].map(OsString::from);
+        let start = split(&format!("coracle {verb}"));
         let line = [&start[..], words].concat();
         let matches = self.definition.try_get_matches_from_mut(&line);
         let expected = matches.and_then(|matches| Cli::from_arg_matches(&matches)).ok();
@@ -373,7 +375,18 @@ fn random_lines_are_parsed_like_clap() {
 
 #[test]
 fn help_and_other_verbs_are_left_to_clap() {
-    for line in ["", "--debug run", "list", "run --help", "run -h", "exec a --help", "launch --version"] {
+    for line in [
+        "",
+        "--debug run",
+        "list",
+        "build",
+        "build list",
+        "build run --help",
+        "run --help",
+        "run -h",
+        "exec a --help",
+        "launch --version",
+    ] {
         assert!(parse(&split(&format!("coracle {line}"))).is_none(), "{line}");
     }
     assert!(parse(&[]).is_none());

@@ -13,6 +13,7 @@ mod show;
 pub(crate) use end::end_session;
 
 use super::VerbResult;
+use crate::cli::argument_table::TableParser;
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
 
@@ -42,6 +43,11 @@ enum BuildAction {
 }
 
 impl BuildArgs {
+    /// Reads the arguments of `run` without clap. `None` if clap must parse them.
+    pub(in crate::cli) fn read_run(parse: TableParser<'_>) -> Option<Self> {
+        run::BuildRunArgs::read(parse).map(|run| Self { action: BuildAction::Run(run) })
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         match self.action {
             BuildAction::Begin(begin) => begin.run(paths),

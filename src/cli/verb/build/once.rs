@@ -67,6 +67,7 @@ impl OnceArgs {
             self.options.bind_working_directory(DIRECTORY)?;
             self.workdir = Some(DIRECTORY.into());
         }
+        let limits = self.limits.check()?;
         let entry = EntryOptions::of(self.command_user, self.workdir, self.setenv);
         let session = self
             .options
@@ -75,11 +76,11 @@ impl OnceArgs {
             .map_err(|error: Error| error.with_kind_of_failure(Kind::Launch));
         let session = match session {
             Ok(session) => session,
-            failed => return self.limits.status(failed.map(|_| 0)),
+            failed => return limits.status(failed.map(|_| 0)),
         };
         let ran = entry
             .request(&session, &self.command)
-            .and_then(|request| run::run(paths, &request, self.limits.options()));
+            .and_then(|request| run::run(paths, &request, limits.options));
         let is_kept = match self.keep {
             Keep::Never => false,
             Keep::Failed => !matches!(ran, Ok(0)),
@@ -91,6 +92,6 @@ impl OnceArgs {
             let summary = end_one(paths, &session)?;
             log::debug!("{}", summary.text());
         }
-        self.limits.status(ran)
+        limits.status(ran)
     }
 }

@@ -1,14 +1,15 @@
 //! `coracle build run`.
 
+use crate::cli::argument_table::{ArgumentRow, Slot, TableParser, long, positional};
 use crate::cli::arguments::EntryOptions;
 use crate::cli::verb::VerbResult;
+use crate::config::build::duration;
 use crate::control::build::run::{self, RunOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
 use std::ffi::OsString;
-use std::time::Duration;
 
 /// Run a command in a session
 ///
@@ -42,24 +43,67 @@ pub(super) struct CommandLimits {
     keep_processes: bool,
 
     /// Terminate the command after this time, for example 90m; the exit status is 124
-    #[arg(long, value_name = "TIME", value_parser = crate::config::build::duration)]
-    timeout: Option<Duration>,
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
 
     /// The exit status for failures of Coracle itself, instead of 125
     #[arg(long, value_name = "STATUS")]
-    failure_status: Option<u8>,
+    failure_status: Option<String>,
 
     /// The largest exit status of the command: larger ones are replaced by it
     #[arg(long, value_name = "STATUS")]
-    max_status: Option<u8>,
+    max_status: Option<String>,
 }
 
 impl CommandLimits {
-    /// Returns the options for `control`.
-    pub(super) fn options(&self) -> RunOptions {
-        RunOptions { is_offline: self.offline, keeps_processes: self.keep_processes, timeout: self.timeout }
+    /// Returns the options as rows of a table, for parsing without clap.
+    fn table(&mut self) -> [ArgumentRow<'_>; 5] {
+        [
+            long("offline", Slot::Flag(&mut self.offline)),
+            long("keep-processes", Slot::Flag(&mut self.keep_processes)),
+            long("timeout", Slot::Text(&mut self.timeout)),
+            long("failure-status", Slot::Text(&mut self.failure_status)),
+            long("max-status", Slot::Text(&mut self.max_status)),
+        ]
     }
 
+    /// Returns the checked options.
+    ///
+    /// # Errors
+    /// A value that is not a time or an exit status.
+    pub(super) fn check(&self) -> Result<CheckedLimits> {
+        let timeout = self.timeout.as_deref().map(duration).transpose();
+        Ok(CheckedLimits {
+            options: RunOptions {
+                is_offline: self.offline,
+                keeps_processes: self.keep_processes,
+                timeout: timeout.map_err(|error| Error::usage(error.context("'--timeout='").to_string()))?,
+            },
+            failure_status: status("--failure-status=", self.failure_status.as_deref())?,
+            max_status: status("--max-status=", self.max_status.as_deref())?,
+        })
+    }
+}
+
+fn status(flag: &str, text: Option<&str>) -> Result<Option<u8>> {
+    let Some(text) = text else { return Ok(None) };
+    let status = text.parse();
+    status.map(Some).map_err(|_| {
+        Error::usage(format!("'{flag}{text}' is not an exit status"))
+            .with_hint("write a number from 0 to 255")
+    })
+}
+
+/// The checked options of a command that only sessions have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CheckedLimits {
+    /// The options for `control`.
+    pub(super) options: RunOptions,
+    failure_status: Option<u8>,
+    max_status: Option<u8>,
+}
+
+impl CheckedLimits {
     /// Returns the exit status of a command or of its failure, as the caller wants it. An error is printed.
     pub(super) fn status(&self, result: Result<u8>) -> VerbResult {
         match (result, self.failure_status) {
@@ -75,8 +119,20 @@ impl CommandLimits {
 }
 
 impl BuildRunArgs {
+    /// Reads the arguments without clap. `None` if clap must parse them.
+    pub(super) fn read(parse: TableParser<'_>) -> Option<Self> {
+        let (mut session, mut command) = (None, Vec::new());
+        let (mut entry, mut limits) = (EntryOptions::default(), CommandLimits::default());
+        let mut table = vec![positional(Slot::Name(&mut session)), positional(Slot::Command(&mut command))];
+        table.extend(entry.table());
+        table.extend(limits.table());
+        parse(table)?;
+        (!command.is_empty()).then_some(Self { session: session?, command, entry, limits })
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let limits = self.limits.check()?;
         let request = self.entry.request(&self.session, &self.command)?;
-        self.limits.status(run::run(paths, &request, self.limits.options()))
+        limits.status(run::run(paths, &request, limits.options))
     }
 }
