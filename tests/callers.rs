@@ -1,5 +1,5 @@
-//! Programs of Debian that call systemd-nspawn, unmodified, with Coracle in its place: they build packages and
-//! images, and enter and boot them. Run by `make test-callers` and not by `cargo test`: every test installs a
+//! Programs of Debian that call systemd-nspawn or schroot, unmodified, with Coracle in its place: they build
+//! packages and images, and enter and boot them. Run by `make test-callers` and not by `cargo test`: every test installs a
 //! Debian from the part of its archive that the host's tree has.
 
 mod support;
@@ -138,4 +138,57 @@ fn obs_build_builds_a_package() {
     let package = host.sh_ok(&format!("dpkg-deb --fsys-tarfile {packages}/small_1.0_amd64.deb | tar -t"));
     assert!(package.contains("./usr/bin/small\n"), "{package}");
     finish(host, &before, &["--private-network", "--pipe", "/.build/build"]);
+}
+
+/// The configuration of sbuild: sessions of Coracle, and no further programs.
+const SBUILDRC: &str = "$chroot_mode = 'schroot'; $schroot = '/usr/lib/coracle/unschroot';
+$run_lintian = 0; $run_piuparts = 0; $run_autopkgtest = 0; $clean_source = 0; $nolog = 1; 1;
+";
+
+#[test]
+fn sbuild_builds_a_package_in_a_session() {
+    let (host, _) = host();
+    // The root of the host is an overlay, on which no other one can write.
+    host.sh_ok(
+        "mkdir -p /var/lib/coracle; mkdir -m 700 /var/lib/machines/.storage; ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
+    );
+    run(
+        &host,
+        "debootstrap --variant=buildd --include=debhelper,passwd trixie /var/lib/machines/trixie http://127.0.0.1:8000/debian >log",
+    );
+    host.sh_ok("coracle build begin trixie --name=first; coracle build end first");
+    // The first session creates the directories and the slices that stay.
+    let before = Snapshot::take(&host);
+    host.write("/var/tmp/work/sbuildrc", SBUILDRC);
+    // The build succeeds only without a network: the archive of the host is reachable in the session.
+    run(
+        &host,
+        "cp -r /srv/callers/small-1.0 .; cd small-1.0; sed -i 's/^all: small/all: small offline/' Makefile
+         printf \"offline:\\n\\t! bash -c 'exec 3<>/dev/tcp/127.0.0.1/8000'\\n\" >>Makefile
+         dpkg-buildpackage -S -us -uc -d -nc",
+    );
+    let sbuild = "SBUILD_CONFIG=/var/tmp/work/sbuildrc sbuild -d trixie --verbose";
+    run(
+        &host,
+        &format!(
+            "{sbuild} small_1.0.dsc >log 2>&1 || {{ cat log >&2; exit 1; }}; grep '^Status: successful' log"
+        ),
+    );
+    let package = host.sh_ok("dpkg-deb --fsys-tarfile /var/tmp/work/small_1.0_amd64.deb | tar -t");
+    assert!(package.contains("./usr/bin/small\n"), "{package}");
+    host.sh_ok("! coracle build list --no-legend | grep .");
+
+    // A failed build can be entered.
+    run(&host, "cd small-1.0; echo '#error broken' >>small.c; dpkg-buildpackage -S -us -uc -d -nc");
+    run(
+        &host,
+        &format!("! {sbuild} --purge=successful small_1.0.dsc >log 2>&1; grep '^Status: attempted' log"),
+    );
+    host.sh_ok(
+        "session=$(coracle build list --no-legend | cut -d ' ' -f 1)
+         coracle build run $session -- sh -c 'grep -r broken /build --include=small.c'
+         coracle build end $session; ! ls -A /var/lib/machines/.storage/throwaway | grep .",
+    );
+    before.assert_same(&host);
+    host.stop();
 }
