@@ -25,6 +25,8 @@ fn compare(host: &Host, name: &str, mut config: Value) {
     let process = &mut config["process"];
     process["args"] = json!(["/bin/sh", "-c", SCRIPT]);
     process["terminal"] = json!(false);
+    // Before version 262, ambient capabilities that are not inheritable are left out.
+    process["capabilities"]["inheritable"] = process["capabilities"]["ambient"].clone();
     config["root"]["path"] = json!("rootfs");
     host.sh_ok(&format!("mkdir -p /run/{name}; ln -sfn /var/lib/machines/busybox /run/{name}/rootfs"));
     host.write(&format!("/run/{name}/config.json"), &config.to_string());

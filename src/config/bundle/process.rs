@@ -91,7 +91,7 @@ fn capabilities(builder: &mut LayerBuilder, sets: &CapabilitySets<'_>) {
     let inheritable = names(builder, "inheritable", sets.inheritable.as_ref());
     let ambient = names(builder, "ambient", sets.ambient.as_ref());
     names(builder, "effective", sets.effective.as_ref());
-    let permitted = names(builder, "permitted", sets.permitted.as_ref());
+    names(builder, "permitted", sets.permitted.as_ref());
     if let Some(bounding) = bounding {
         let origin = builder.origin("/process/capabilities/bounding");
         let security = &mut builder.layer.security;
@@ -104,14 +104,11 @@ fn capabilities(builder: &mut LayerBuilder, sets: &CapabilitySets<'_>) {
             list.push(capability, origin.clone());
         }
     }
-    for (at, capability) in ambient.into_iter().flatten().enumerate() {
-        let pointer = format!("/process/capabilities/ambient/{at}");
-        let is_inheritable = inheritable.as_ref().is_some_and(|set| set.contains(&capability));
-        if !is_inheritable || permitted.as_ref().is_some_and(|set| !set.contains(&capability)) {
-            builder.warn(&pointer, "an ambient capability must be permitted and inheritable, ignoring");
-        } else if let Ok(ambient) = AmbientCapability::read(&RawValue::Text(capability.name())) {
-            let origin = builder.origin(&pointer);
-            builder.layer.security.capabilities_ambient.push(ambient, origin);
+    // As in systemd-nspawn(1) since 262 they are inheritable, too.
+    let origin = builder.origin("/process/capabilities/ambient");
+    for capability in ambient.into_iter().flatten() {
+        if let Ok(ambient) = AmbientCapability::read(&RawValue::Text(capability.name())) {
+            builder.layer.security.capabilities_ambient.push(ambient, origin.clone());
         }
     }
     let origin = builder.origin("/process/capabilities/inheritable");

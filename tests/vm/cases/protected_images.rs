@@ -8,8 +8,7 @@ use crate::support::{Output, Snapshot, Vm};
 const IMAGES: &str = "/var/lib/machines";
 
 /// Both programs, as a command with a pipe.
-const PROGRAMS: [&str; 2] =
-    ["systemd-nspawn -q --register=no --keep-unit -P", "coracle run -q --register=no --keep-unit -P"];
+const PROGRAMS: [&str; 2] = ["systemd-nspawn -q --register=no -P", "coracle run -q --register=no -P"];
 
 /// Waits until no device of an image is left.
 #[track_caller]
