@@ -27,6 +27,7 @@ mod interrupts;
 pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod logs;
+mod loopback_ports;
 mod machine_ids;
 pub(crate) mod metrics;
 pub(crate) mod migrate;

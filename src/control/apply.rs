@@ -2,6 +2,7 @@
 //! ports, traffic limits and bind mounts change at once, all other settings with a restart.
 
 use super::bind;
+use super::loopback_ports;
 use super::network_update;
 use super::resources::{self, Act};
 use crate::config::drop_in::{self, Persistence};
@@ -100,6 +101,10 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
     };
     let read = started.clone();
     let after = snapshot::values(&resolved.settings);
+    let network = &resolved.machine.network;
+    if let Some(message) = loopback_ports::unanswered(network.zone.as_ref(), &network.ports) {
+        log::warn!("{message}; {}", loopback_ports::HINT);
+    }
     let unenforced = resources::unenforced(&resolved.machine.resources);
     let effect_of = |key: &str| match unenforced.iter().find(|(limit, _)| *limit == key) {
         Some((_, message)) => {

@@ -1,6 +1,7 @@
 //! `start`, `stop`, `restart`, `enable` and `disable`: through units, waiting for their jobs. Machines
 //! outside of their unit are stopped through their supervisor.
 
+use super::loopback_ports;
 use super::machine_ids;
 use super::preflight;
 use super::progress::Progress;
@@ -185,6 +186,10 @@ fn up(
         let unenforced = resources::unenforced(&machine.resources).into_iter();
         limits.extend(
             unenforced.map(|(_, message)| format!("machine '{name}': {message}, see 'coracle doctor'")),
+        );
+        let unanswered = loopback_ports::unanswered(machine.network.zone.as_ref(), &machine.network.ports);
+        limits.extend(
+            unanswered.map(|message| format!("machine '{name}': {message}; {}", loopback_ports::HINT)),
         );
         if !generator::is_current(paths, &machine) {
             outdated.push(machine);

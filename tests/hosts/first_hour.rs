@@ -39,6 +39,7 @@ const ROWS: &[Row] = &[
     ("failed units of a guest are reported", guest::failed_units),
     ("the addresses of a guest at a bridge are shown, and missing ones reported", guest::addresses),
     ("a bind mount of the definition maps a user", inside::maps_of_definitions),
+    ("a port of a zone that does not answer at ::1 is reported", guest::loopback_ports),
     ("list tells of machines that it does not show", life::lists_on_a_terminal),
 ];
 

@@ -2,7 +2,7 @@
 //! gateway. If the packet is dropped, the finding names the rule, as traced by the kernel.
 
 use super::Finding;
-use crate::control::guest_addresses;
+use crate::control::{guest_addresses, loopback_ports};
 use crate::error::Result;
 use crate::machine::network::Protocol;
 use crate::network::firewall;
@@ -52,6 +52,8 @@ pub(super) fn findings(paths: &Paths, record: &Record) -> Vec<Finding> {
             "coracle network reload; then see which program flushes the tables of others ('nft monitor')",
         ));
     }
+    let unanswered = loopback_ports::unanswered(record.zone.as_ref(), record.ports());
+    findings.extend(unanswered.map(|message| Finding::risk(message, loopback_ports::HINT)));
     if record.resolver {
         findings.extend(no_name_server(paths));
         findings.extend(no_redirect(paths, record));

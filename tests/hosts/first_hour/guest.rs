@@ -69,3 +69,22 @@ pub(super) fn addresses(host: &Host) {
     host.sh_ok("rm /etc/coracle/machines.d/bb.toml && coracle restart bb && ip link del br0");
     expect(host, "coracle show bb -p dynamic", 0, &["dynamic=false\n"]);
 }
+
+/// Docker enables netfilter on bridges. The kernel of the test machine may lack it.
+pub(super) fn loopback_ports(host: &Host) {
+    let sysctl = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
+    if host.exec(&["test", "-e", sysctl]).status != 0 {
+        return;
+    }
+    host.define("bb", "[network]\nzone = \"lan\"\n");
+    host.sh_ok(&format!("echo 1 >{sysctl}; coracle restart bb"));
+    let message = "port 8080 does not answer at ::1: the host filters bridged packets";
+    expect(host, "coracle set bb ports=8080:80", 0, &[message, "connect to 127.0.0.1"]);
+    let finding = format!("risk: {message}");
+    expect(host, "coracle doctor bb", 0, &[&finding]);
+    expect(host, "coracle restart bb", 0, &[message]);
+    host.sh_ok(&format!("echo 0 >{sysctl}"));
+    let healed = expect(host, "coracle doctor bb", 0, &[]);
+    assert!(!healed.contains("::1"), "{healed}");
+    host.sh_ok("rm -r /etc/coracle/machines.d/bb.toml*; coracle restart bb");
+}
