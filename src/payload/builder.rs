@@ -93,10 +93,7 @@ impl<'a> Builder<'a> {
             BuildStep::Symlink { path, to } => self.link(path, to),
             BuildStep::Bind { ids, .. } => self.bind(step, *ids),
             BuildStep::MountTunnel { source, target } => self.tunnel(source, target),
-            BuildStep::Overlay { ids, .. } => {
-                let around = Surroundings { host: &self.host, id_map: self.id_map(*ids)?, owner };
-                overlay::create(self.paths.as_mut().ok_or_else(no_root)?, step, &around)
-            }
+            BuildStep::Overlay { ids, .. } => self.overlay(step, *ids),
             BuildStep::Restrict { target, attributes } => {
                 mounts::restrict(self.paths_mut()?, target, *attributes)
             }
@@ -126,6 +123,13 @@ impl<'a> Builder<'a> {
         let map = |number: usize| self.inputs.id_maps.get(number).copied();
         let missing = || Error::new("the ids of a mount are not mapped yet");
         number.map(|number| map(number).ok_or_else(missing)).transpose()
+    }
+
+    /// Mounts directories combined by overlayfs.
+    fn overlay(&mut self, step: &BuildStep, ids: Option<usize>) -> Result<()> {
+        let (id_map, owner) = (self.id_map(ids)?, self.inputs.owner);
+        let around = Surroundings { host: &self.host, id_map, owner };
+        overlay::create(self.paths.as_mut().ok_or_else(no_root)?, step, &around)
     }
 
     /// Mounts the directory of the journal.
