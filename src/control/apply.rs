@@ -101,10 +101,7 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
     };
     let read = started.clone();
     let after = snapshot::values(&resolved.settings);
-    let network = &resolved.machine.network;
-    if let Some(message) = loopback_ports::unanswered(network.zone.as_ref(), &network.ports) {
-        log::warn!("{message}; {}", loopback_ports::HINT);
-    }
+    loopback_ports::warn(&resolved.machine.network);
     let unenforced = resources::unenforced(&resolved.machine.resources);
     let effect_of = |key: &str| match unenforced.iter().find(|(limit, _)| *limit == key) {
         Some((_, message)) => {

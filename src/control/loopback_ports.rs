@@ -1,7 +1,7 @@
 //! Ports of machines in a zone at the loopback address `::1` of the host: they do not answer if the host filters
 //! bridged packets. Called by `start`, `set`, `apply` and `doctor`.
 
-use crate::machine::network::{Port, Zone};
+use crate::machine::network::{Network, Port, Zone};
 use crate::network::sysctl;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -24,4 +24,11 @@ pub(super) fn unanswered<'a>(
             port.host
         )
     })
+}
+
+/// Warns about ports of a definition.
+pub(super) fn warn(network: &Network) {
+    if let Some(message) = unanswered(network.zone.as_ref(), &network.ports) {
+        log::warn!("{message}; {HINT}");
+    }
 }

@@ -67,8 +67,7 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
     errors.extend(connection(&parts.network));
     errors.extend(ports(&parts.network));
     errors.extend(restrictions(&parts.network));
-    errors.extend(plain_links(&parts.network));
-    errors.extend(static_address::broken(&parts.network));
+    errors.extend(plain_links(&parts.network).into_iter().chain(static_address::broken(&parts.network)));
     for mount in &parts.mounts {
         if let MountKind::Tmpfs { options } = &mount.kind {
             errors.extend(unknown_options(options));
