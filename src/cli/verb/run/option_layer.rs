@@ -305,8 +305,10 @@ impl Flags {
     fn verity(&mut self, run: &RunArgs) {
         const SIGNATURE: &str = "--root-hash-sig=";
         if let Some(text) = &run.disk.root_hash_sig {
-            let path =
-                if text.starts_with("base64:") { Ok(PathBuf::from(text)) } else { absolute(Path::new(text)) };
+            let path = match text.starts_with("base64:") {
+                true => Ok(PathBuf::from(text)),
+                false => absolute(Path::new(text)).and_then(readable),
+            };
             if let Some(path) = self.check(SIGNATURE, text, path) {
                 let raw = path.to_string_lossy();
                 self.set(SIGNATURE, "root.root-hash-signature", &RawValue::Text(&raw));
@@ -364,6 +366,11 @@ fn plain_truth(text: &str) -> &str {
         "0" | "false" | "off" => "no",
         other => other,
     }
+}
+
+/// Refuses a file that cannot be opened.
+fn readable(path: PathBuf) -> Result<PathBuf> {
+    std::fs::File::open(&path).map(|_| path).map_err(Error::from)
 }
 
 /// Returns a path relative to the current directory as an absolute path. Symbolic links are resolved only in
