@@ -6,6 +6,7 @@ use super::handover::{FdName, Running};
 use crate::claim;
 use crate::error::{Context, Error, Result};
 use crate::paths::Paths;
+use crate::sys::descriptor;
 use crate::sys::process::{self, Side, SignalSet};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -90,11 +91,13 @@ fn run(paths: &Paths, launch: impl FnOnce() -> Result<Running>, pipe: OwnedFd) -
     process::exit_now(1)
 }
 
-/// Leaves the session, the terminal and the working directory of the caller. Warnings of the launch still
-/// reach its standard error.
+/// Leaves the session, the terminal, the working directory and the descriptors of the caller: its locks, and
+/// pipes that others read to the end. Those that are handed over are kept for the exec later. Warnings of the
+/// launch still reach its standard error.
 fn leave_caller() -> Result<()> {
     rustix::process::setsid().context(|| "cannot create a session")?;
     rustix::process::chdir("/").context(|| "cannot change to '/'")?;
+    descriptor::close_on_exec_from(3).context(|| "cannot close descriptors")?;
     let null = null()?;
     rustix::stdio::dup2_stdin(&null)
         .and_then(|()| rustix::stdio::dup2_stdout(&null))

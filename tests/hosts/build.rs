@@ -61,6 +61,11 @@ fn a_session_runs_commands_and_leaves_nothing() {
          systemctl show -P Slice coracle-{name}.scope | grep -x coracle-build.slice
          ! machinectl show {name}"
     ));
+    // The supervisor keeps no lock of its caller, and no pipe open.
+    host.sh_ok(
+        "exec 9>/tmp/lock; flock 9; coracle build begin base --name=free; exec 9>&-; flock -n /tmp/lock true
+         rm /tmp/lock; coracle build end free",
+    );
     // What a command leaves is killed, and named in the history.
     host.sh_ok(&format!(
         "coracle build run {name} -- sh -c 'sleep 3000 & exit 3' </dev/null || test $? = 3
