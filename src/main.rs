@@ -40,7 +40,7 @@ fn program() -> u8 {
         return schroot(&arguments);
     }
     if arguments.get(1).is_some_and(|verb| verb == "supervise") {
-        return supervise();
+        return supervise(&arguments);
     }
     let outcome = match cli::parse(&arguments) {
         Ok(Some(cli)) => run(cli),
@@ -85,8 +85,12 @@ fn failed(error: &Error) -> u8 {
 
 /// Runs the verb that stays in memory as long as its machine. It is handled before the command line: the
 /// definition of the command line would stay in memory too.
-fn supervise() -> u8 {
-    log_to(false);
+fn supervise(arguments: &[OsString]) -> u8 {
+    if arguments.get(2).is_some_and(|argument| argument == coracle::run::DETACHED) {
+        log_to_journal(log::LevelFilter::Info);
+    } else {
+        log_to(false);
+    }
     coracle::run::supervise_unit().unwrap_or_else(|error| failed(&error))
 }
 
@@ -116,14 +120,16 @@ fn run(cli: Cli) -> VerbResult {
 /// Sends the log to the journal as structured entries if the program runs in a unit, else to standard error.
 fn log_to(debug: bool) {
     let level = if debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
-    log::set_max_level(level);
-    if systemd_journal_logger::connected_to_journal()
-        && let Ok(journal) = systemd_journal_logger::JournalLog::new()
-        && journal.install().is_ok()
-    {
-        return;
+    if !(systemd_journal_logger::connected_to_journal() && log_to_journal(level)) {
+        log::set_max_level(level);
+        let _ = log::set_logger(&StandardError);
     }
-    let _ = log::set_logger(&StandardError);
+}
+
+/// Sends the log to the journal. Returns whether it can.
+fn log_to_journal(level: log::LevelFilter) -> bool {
+    log::set_max_level(level);
+    systemd_journal_logger::JournalLog::new().is_ok_and(|journal| journal.install().is_ok())
 }
 
 /// The log on standard error, in the format of errors.

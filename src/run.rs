@@ -27,6 +27,7 @@ use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan;
 use crate::state::id_ranges::RangeRetention;
+pub use crate::supervisor::detached::DETACHED;
 use crate::supervisor::handover::{self, Carried, Running};
 use crate::supervisor::launch::{self, LaunchRequest};
 use crate::supervisor::supervise::{self, SupervisionResult};

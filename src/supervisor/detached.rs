@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
 
+/// The argument of a supervisor without a standard error: it logs to the journal.
+pub const DETACHED: &str = "detached";
+
 /// The end of a launch, for the caller.
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
@@ -85,7 +88,7 @@ fn run(paths: &Paths, launch: impl FnOnce() -> Result<Running>, pipe: OwnedFd) -
     drop(pipe);
     // It is the caller's, the sockets of its service manager included.
     process::forget_environment();
-    let error = running.execute(&["supervise".into()]);
+    let error = running.execute(&["supervise".into(), DETACHED.into()]);
     log::error!("{error}");
     abandon(paths, running);
     process::exit_now(1)

@@ -5,6 +5,7 @@ use crate::error::{Context, Error, Result};
 use crate::state::record::Record;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, Stat, Uid};
+use rustix::io::Errno;
 use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -44,35 +45,53 @@ impl Owners {
         self.give_entries(&top, device, DEPTH)
     }
 
+    /// Gives the entries of a directory, also those after one that fails.
+    ///
+    /// # Errors
+    /// The first one.
     fn give_entries(&self, directory: &OwnedFd, device: u64, depth: usize) -> Result<()> {
         if depth == 0 {
+            // Below it, files keep their owners and setuid bits: no other user may reach them.
+            rustix::fs::fchmod(directory, Mode::RWXU).context(|| "cannot close a directory")?;
             return Err(Error::new(format!("directories are nested deeper than {DEPTH}")));
         }
+        let mut done = Ok(());
         for name in names(directory)? {
-            let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)
-                .context(|| "cannot look at a file")?;
-            if stat.st_dev != device {
-                continue;
-            }
-            self.give_one(directory, &name, &stat)
-                .context(|| format!("'{}'", name.to_string_lossy().escape_debug()))?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let below = rustix::fs::openat(directory, &name, flags, Mode::empty())
-                    .context(|| "cannot open a directory")?;
-                self.give_entries(&below, device, depth - 1)?;
-            }
+            done = done.and(self.give_entry(directory, &name, device, depth));
         }
-        Ok(())
+        done
+    }
+
+    /// Gives a file, and all files below it. One that another process has deleted is no error.
+    fn give_entry(&self, directory: &OwnedFd, name: &CString, device: u64, depth: usize) -> Result<()> {
+        let doing = || format!("'{}'", name.to_string_lossy().escape_debug());
+        let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(()),
+            stat => stat.context(doing)?,
+        };
+        if stat.st_dev != device {
+            return Ok(());
+        }
+        let given = existing(self.give_one(directory, name, &stat)).context(doing);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return given;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let below = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            below => below.context(doing).and_then(|below| self.give_entries(&below, device, depth - 1)),
+        };
+        given.and(below)
     }
 
     /// Changes the owner of a file of the session. The kernel removes file capabilities with the owner.
-    fn give_one(&self, directory: &OwnedFd, name: &CString, stat: &Stat) -> Result<()> {
+    fn give_one(&self, directory: &OwnedFd, name: &CString, stat: &Stat) -> rustix::io::Result<()> {
         let (user, group) = (self.range.contains(&stat.st_uid), self.range.contains(&stat.st_gid));
         let user = user.then(|| Uid::from_raw(self.caller.0));
         let group = group.then(|| Gid::from_raw(self.caller.1));
+        let mut owned = Ok(());
         if user.is_some() || group.is_some() {
-            rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+            owned = rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW);
         }
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if is_file && stat.st_mode & SETUID != 0 {
@@ -81,8 +100,13 @@ impl Owners {
             let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
             rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(stat.st_mode & 0o1777))?;
         }
-        Ok(())
+        owned
     }
+}
+
+/// Returns the result of a change of a file that may have been deleted.
+fn existing(changed: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    if changed == Err(Errno::NOENT) { Ok(()) } else { changed }
 }
 
 /// Returns the names in a directory.
@@ -91,10 +115,60 @@ fn names(directory: &OwnedFd) -> Result<Vec<CString>> {
     let mut entries = RawDir::new(directory, &mut buffer);
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
-        let entry = entry.context(|| "cannot read a directory")?;
+        let entry = match entry {
+            // Another process has deleted the directory.
+            Err(Errno::NOENT) => break,
+            entry => entry.context(|| "cannot read a directory")?,
+        };
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
             names.push(entry.file_name().to_owned());
         }
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// Returns owners that change nothing but setuid bits.
+    fn owners() -> Owners {
+        Owners { range: 0..0, caller: (0, 0) }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn deep_directories_are_closed_and_do_not_spare_the_files_beside_them() {
+        let results = tempfile::tempdir().unwrap();
+        let files = ["a", "z"].map(|name| results.path().join(name));
+        for file in &files {
+            std::fs::write(file, "").unwrap();
+            std::fs::set_permissions(file, Permissions::from_mode(0o6755)).unwrap();
+        }
+        let mut deepest = results.path().join("m");
+        (1..DEPTH).for_each(|_| deepest.push("d"));
+        std::fs::create_dir_all(deepest.join("d")).unwrap();
+        let error = owners().give_below(results.path()).unwrap_err();
+        assert!(error.to_string().contains("nested deeper"), "{error}");
+        assert_eq!(files.map(|file| mode(&file)), [0o755; 2]);
+        assert_eq!(mode(&deepest), 0o700);
+        assert_ne!(mode(deepest.parent().unwrap()), 0o700);
+    }
+
+    #[test]
+    fn a_deleted_file_is_no_error() {
+        let results = tempfile::tempdir().unwrap();
+        let directory = results.path().join("directory");
+        std::fs::create_dir(&directory).unwrap();
+        let opened = OwnedFd::from(std::fs::File::open(&directory).unwrap());
+        std::fs::remove_dir(&directory).unwrap();
+        let device = rustix::fs::fstat(&opened).unwrap().st_dev;
+        owners().give_entries(&opened, device, DEPTH).unwrap();
+        owners().give_entry(&opened, &c"file".into(), device, DEPTH).unwrap();
+    }
 }

@@ -237,6 +237,14 @@ fn the_build_user_and_the_caller_own_the_same_files() {
         ));
         is_clean(&host, &before);
     }
+    // Directories too deep to follow are reported, and change nothing for the files beside them.
+    host.sh_ok(
+        "cd /var/tmp/src; export SUDO_USER=ann SUDO_UID=1234 SUDO_GID=1234
+         coracle build once base --results=out -- sh -c 'cp /bin/busybox /results/z; chmod 4755 /results/z; mkdir /results/m; cd /results/m; for i in $(seq 300); do mkdir d; cd d; done'
+         stat -c '%U %a' out/z | grep -x 'ann 755'; journalctl --sync
+         journalctl -b -t coracle | grep -F \"'/var/tmp/src/out': directories are nested deeper\"; rm -r out",
+    );
+    is_clean(&host, &before);
     // A user with another number, and one of the base.
     host.sh_ok(
         "cd /var/tmp/src; export SUDO_USER=ann SUDO_UID=1234 SUDO_GID=1234
