@@ -238,10 +238,13 @@ fn is_populated(mut events: &File) -> Result<bool> {
     Ok(!text.lines().any(|line| line == "populated 0"))
 }
 
-/// Opens and locks a leaf. `None` if a command uses it.
+/// Opens and locks a leaf. `None` if a command uses it or has removed it.
 fn lock(payload: &OwnedFd, name: &str) -> rustix::io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(payload, name, flags, Mode::empty())?;
+    let directory = match rustix::fs::openat(payload, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        directory => directory?,
+    };
     match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Ok(None),
@@ -262,6 +265,16 @@ fn counter(text: &str, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leaf_that_another_command_uses_or_removes_is_not_taken() {
+        let payload = tempfile::tempdir().unwrap();
+        let opened = OwnedFd::from(File::open(payload.path()).unwrap());
+        assert!(lock(&opened, "cmd-0").unwrap().is_none());
+        std::fs::create_dir(payload.path().join("cmd-0")).unwrap();
+        let locked = lock(&opened, "cmd-0").unwrap();
+        assert!(locked.is_some() && lock(&opened, "cmd-0").unwrap().is_none());
+    }
 
     #[test]
     fn a_counter_is_found_by_its_whole_key() {
