@@ -9,6 +9,7 @@ use crate::host::{lock, probe};
 use crate::machine::Machine;
 use crate::machine::id128::Id128;
 use crate::machine::network::{Mode, Zone};
+use crate::machine::static_address::StaticAddress;
 use crate::network::addresses::zone::{self, Present, ZoneNetwork};
 use crate::network::addresses::{self, AddressPrefix, LinkPlan};
 use crate::network::firewall::Member;
@@ -113,7 +114,8 @@ fn members(
             present.members.push(member.addresses().0);
             present.network = present.network.or_else(|| network_of(member));
         } else {
-            taken.push(AddressPrefix::host(member.addresses().0.into()));
+            let networks = member.networks().into_iter();
+            taken.extend(networks.map(|StaticAddress { address, length }| AddressPrefix { address, length }));
         }
     }
     let before = before.and_then(|record| record.firewall.as_ref());

@@ -4,8 +4,10 @@
 use crate::error::{Error, Result};
 use crate::host::runtime::runtime;
 use crate::machine::Machine;
+use crate::machine::network::Zone;
 use crate::machine::static_address::StaticAddress;
 use crate::network::addresses::{self, AddressPrefix};
+use crate::network::firewall::Member;
 use crate::network::interfaces::ExtraInterface;
 use crate::network::veth::{self, UsedPrefix};
 use crate::paths::Paths;
@@ -82,15 +84,14 @@ pub(crate) fn refuse_of_machines(paths: &Paths, machine: &Machine, own: &[ExtraI
         return Ok(());
     }
     for other in Record::all(paths).iter().filter(|other| other.name != machine.name && other.is_alive()) {
-        let is_shared = |address: &&StaticAddress| {
-            if network.has_link() {
-                is_of_member(other, address)
-            } else {
-                is_of_interface(other, address, own)
-            }
+        let text_of = |address: &StaticAddress| match &other.firewall {
+            Some(member) if network.has_link() => conflict_of_links(address, network.zone.as_ref(), member),
+            None if network.has_link() => None,
+            _ => is_of_interface(other, address, own).then(|| "is the address".to_owned()),
         };
-        if let Some(shared) = network.address.iter().find(is_shared) {
-            let text = format!("'{shared}' in network.address is the address of machine '{}'", other.name);
+        let shared = network.address.iter().find_map(|address| Some((address, text_of(address)?)));
+        if let Some((address, text)) = shared {
+            let text = format!("'{address}' in network.address {text} of machine '{}'", other.name);
             return Err(Error::new(text).with_hint(format!(
                 "choose another address, or stop it with 'coracle stop {}'",
                 other.name
@@ -100,11 +101,17 @@ pub(crate) fn refuse_of_machines(paths: &Paths, machine: &Machine, own: &[ExtraI
     Ok(())
 }
 
-/// Returns whether a machine has this address on its link.
-fn is_of_member(other: &Record, address: &StaticAddress) -> bool {
-    let Some(member) = &other.firewall else { return false };
-    let (ipv4, ipv6) = member.addresses();
-    [ipv4.into(), ipv6.into()].contains(&address.address)
+/// Returns how an address conflicts with the link of another machine. Links outside of one zone need distinct
+/// networks: the host has a route for each.
+fn conflict_of_links(own: &StaticAddress, zone: Option<&Zone>, other: &Member) -> Option<String> {
+    let networks = other.networks();
+    if networks.iter().any(|network| network.address == own.address) {
+        return Some("is the address".into());
+    }
+    let is_same_zone = zone.is_some() && zone == other.zone();
+    let overlaps = |network: &&StaticAddress| !is_same_zone && prefix(network).overlaps(&prefix(own));
+    let network = networks.iter().find(overlaps)?;
+    Some(format!("is in the network {}/{}", network.network(), network.length))
 }
 
 /// Returns whether a machine has this address on the same bridge or lower interface.
@@ -116,4 +123,45 @@ fn is_of_interface(other: &Record, address: &StaticAddress, own: &[ExtraInterfac
         .filter(shares)
         .flat_map(ExtraInterface::addresses)
         .any(|one| one == address.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::id128::Id128;
+    use crate::machine::name::Name;
+    use crate::network::addresses::{LinkPlan, Pair};
+
+    #[test]
+    fn links_of_two_machines_need_distinct_networks() {
+        let zone = |name: &str| Zone::new(name).unwrap();
+        let plan = addresses::plan(&Name::new("a").unwrap(), Id128::NULL, &[]).unwrap();
+        let link = LinkPlan {
+            ipv4: Pair { host: [192, 168, 50, 1].into(), guest: [192, 168, 50, 7].into() },
+            ipv4_length: 24,
+            ipv6: Pair { host: "fd12:50::1".parse().unwrap(), guest: "fd12:50::7".parse().unwrap() },
+            ..plan
+        };
+        let single = Member::new(&link, &[]);
+        let of_zone = Member::new(&LinkPlan { zone: Some(zone("lan")), ..link }, &[]);
+        let text = |own: &str, of: Option<&Zone>, other| {
+            conflict_of_links(&own.parse().unwrap(), of, other).unwrap_or_default()
+        };
+        let (lan, dmz) = (zone("lan"), zone("dmz"));
+        for (own, expected) in [
+            ("192.168.50.7/24", "is the address"),
+            ("192.168.50.8/24", "is in the network 192.168.50.0/24"),
+            ("192.168.50.129/28", "is in the network 192.168.50.0/24"),
+            ("192.168.1.9/16", "is in the network 192.168.50.0/24"),
+            ("fd12:50::8/64", "is in the network fd12:50::/64"),
+            ("192.168.51.8/24", ""),
+            ("fd12:51::7/64", ""),
+        ] {
+            assert_eq!(text(own, None, &single), expected, "{own}");
+            assert_eq!(text(own, None, &of_zone), expected, "{own}");
+            assert_eq!(text(own, Some(&dmz), &of_zone), expected, "{own}");
+            let in_zone = if expected == "is the address" { expected } else { "" };
+            assert_eq!(text(own, Some(&lan), &of_zone), in_zone, "{own}");
+        }
+    }
 }

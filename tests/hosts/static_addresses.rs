@@ -202,6 +202,14 @@ fn addresses_in_use_are_refused() {
         assert!(check.stdout.contains("warning: ") || check.stderr.contains("warning: "), "{check}");
     }
     define(&host, "m", "address = \"192.168.50.7/24\"");
+    define(&host, "n", "address = \"192.168.50.8/24\"");
+    // Started together, neither has a link when the other one looks for it.
+    let both = host.exec(&["coracle", "start", "m", "n"]);
+    assert!(
+        both.status == 1 && both.stderr.contains("is in the network 192.168.50.0/24 of machine"),
+        "{both}"
+    );
+    host.sh_ok("systemctl stop coracle@m coracle@n; systemctl reset-failed");
     host.coracle(&["start", "m"]);
     refused(&host, "n", "address = \"192.168.50.8/24\"", "is in the network 192.168.50.0/24 of machine 'm'");
     refused(&host, "n", "address = \"192.168.50.7/24\"", "in network.address is");

@@ -5,7 +5,8 @@ use super::netlink::element::padded;
 use super::traffic_policy::TrafficPolicy;
 use crate::machine::mac_addr::MacAddr;
 use crate::machine::network::{Port, Zone};
-use crate::network::addresses::{LinkPlan, zone};
+use crate::machine::static_address::StaticAddress;
+use crate::network::addresses::{IPV4_LENGTH, IPV6_LENGTH, LinkPlan, zone};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -133,9 +134,20 @@ impl Member {
         (self.ipv4, self.ipv6)
     }
 
-    /// The length of its IPv4 prefix in a zone.
+    /// The length of its IPv4 prefix.
     pub(crate) fn ipv4_length(&self) -> u8 {
-        if self.ipv4_length == 0 { zone::LENGTH } else { self.ipv4_length }
+        match (self.ipv4_length, &self.zone) {
+            (0, Some(_)) => zone::LENGTH,
+            (0, None) => IPV4_LENGTH,
+            (length, _) => length,
+        }
+    }
+
+    /// Its addresses with the lengths of their prefixes.
+    pub(crate) fn networks(&self) -> [StaticAddress; 2] {
+        let (ipv4, ipv6) = (self.ipv4.into(), self.ipv6.into());
+        [(ipv4, self.ipv4_length()), (ipv6, IPV6_LENGTH)]
+            .map(|(address, length)| StaticAddress { address, length })
     }
 
     /// Its IPv6 prefix of 64 bits.
