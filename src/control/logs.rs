@@ -139,6 +139,7 @@ pub(crate) fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> 
     if !query.follow {
         return Ok(());
     }
+    filter.follow();
     let after = |at: usize| Query { follow: true, after: last.cursors[at].clone(), ..query.query() };
     let queries = queries(&journals, boot.as_deref(), after);
     read(&queries, &mut filter, &mut |entry| {
@@ -234,7 +235,7 @@ fn filter(paths: &Paths, query: &LogQuery<'_>) -> ConsoleFilter {
         || Record::read(paths, query.name).ok().flatten().is_some_and(|record| record.is_alive());
     ConsoleFilter::new(match query.with_console {
         true => Console::Shown,
-        false if query.follow || is_running() => Console::OfRunning,
+        false if is_running() => Console::OfRunning,
         false => Console::WithoutJournal,
     })
 }

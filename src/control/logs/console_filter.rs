@@ -22,6 +22,8 @@ pub(super) enum Console {
     WithoutJournal,
     /// The same, of a running guest: its last entry is not known.
     OfRunning,
+    /// The same, while entries are written: those of the host do not wait for an entry of the guest.
+    Followed,
 }
 
 /// Selects entries in the order of their time, or in the reverse order.
@@ -36,6 +38,13 @@ pub(super) struct ConsoleFilter {
 impl ConsoleFilter {
     pub(super) fn new(console: Console) -> Self {
         Self { console, has_journal: false, boot: None, held: VecDeque::new() }
+    }
+
+    /// Selects entries while they are written from now on, after [`ConsoleFilter::finish`].
+    pub(super) fn follow(&mut self) {
+        if self.console != Console::Shown {
+            self.console = Console::Followed;
+        }
     }
 
     /// Passes an entry of the guest's or the host's journal to `sink`, unless it is hidden.
@@ -66,7 +75,8 @@ impl ConsoleFilter {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        if (entry.is_console && self.has_journal) || !self.held.is_empty() {
+        let keeps_order = self.console != Console::Followed && !self.held.is_empty();
+        if (entry.is_console && self.has_journal) || keeps_order {
             self.held.push_back(entry);
             // The oldest one is decided.
             let oldest = if self.held.len() > MOST { self.held.pop_front() } else { None };
@@ -80,7 +90,7 @@ impl ConsoleFilter {
     /// # Errors
     /// Those of `sink`.
     pub(super) fn finish(&mut self, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
-        self.emit_held(self.console != Console::OfRunning, sink)
+        self.emit_held(self.console == Console::WithoutJournal, sink)
     }
 
     fn emit_held(&mut self, with_console: bool, sink: &mut Sink<'_>) -> Result<ControlFlow<()>> {
@@ -136,5 +146,28 @@ mod tests {
         assert_eq!(shown(Console::OfRunning, &["c1", "h", "c1"]), ["c10", "h1", "c12"]);
         let two = shown(Console::OfRunning, &["c1", "g", "c1", "h", "c2", "g", "c2"]);
         assert_eq!(two, ["c10", "g1", "c12", "h3", "c24", "g5"]);
+    }
+
+    #[test]
+    fn followed_entries_of_the_host_do_not_wait_for_the_guest() {
+        let boot = ["c1", "g", "c1", "h", "c1", "h"];
+        assert_eq!(shown(Console::Followed, &boot), ["c10", "g1", "h3", "h5"]);
+        assert_eq!(shown(Console::Followed, &["c1", "g", "c1", "h", "g"]), ["c10", "g1", "h3", "g4"]);
+        // The end of a boot that crashed, before the next one.
+        let two = shown(Console::Followed, &["c1", "g", "c1", "h", "c2"]);
+        assert_eq!(two, ["c10", "g1", "h3", "c12", "c24"]);
+    }
+
+    #[test]
+    fn following_shows_the_console_only_if_all_of_it_is_shown() {
+        for (console, expected) in [
+            (Console::Shown, Console::Shown),
+            (Console::WithoutJournal, Console::Followed),
+            (Console::OfRunning, Console::Followed),
+        ] {
+            let mut filter = ConsoleFilter::new(console);
+            filter.follow();
+            assert_eq!(filter.console, expected);
+        }
     }
 }
