@@ -55,11 +55,11 @@ impl Dependency {
         &self.0
     }
 
-    /// Returns the name of the unit.
-    pub(crate) fn unit(&self) -> String {
+    /// Returns the name of the unit, with the template of each machine.
+    pub(crate) fn unit(&self, template_of: &dyn Fn(&Name) -> ServiceTemplate) -> String {
         match Name::new(&self.0) {
             Ok(name) if !SUFFIXES.iter().any(|suffix| self.0.ends_with(suffix)) => {
-                ServiceTemplate::Coracle.service(&name)
+                template_of(&name).service(&name)
             }
             _ => self.0.clone(),
         }
@@ -94,14 +94,16 @@ mod tests {
 
     #[test]
     fn words_without_a_suffix_are_machines() {
+        let template_of = |name: &Name| ServiceTemplate::of_machinectl(name.as_str() == "old");
         for (text, unit) in [
             ("db", "coracle@db.service"),
             ("a.b", "coracle@a.b.service"),
+            ("old", "systemd-nspawn@old.service"),
             ("postgresql.service", "postgresql.service"),
             ("systemd-nspawn@db.service", "systemd-nspawn@db.service"),
             ("srv-data.mount", "srv-data.mount"),
         ] {
-            assert_eq!(Dependency::new(text).unwrap().unit(), unit);
+            assert_eq!(Dependency::new(text).unwrap().unit(&template_of), unit);
         }
         for bad in ["", ".service", "a b", "a b.service", "x%i.service", "-db", "a\n.target"] {
             assert!(Dependency::new(bad).is_err(), "{bad:?}");
