@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// The longest delay of a start: systemd limits each part of it to two minutes.
 const LONGEST_DELAY: Duration = Duration::from_secs(90);
+/// The default delay of a restart. Restarts are not limited in number, and a start may fail at once.
+const RESTART_DELAY: Duration = Duration::from_secs(2);
 
 settings! {
     /// Settings of the unit.
@@ -41,13 +43,15 @@ impl DependencySettings {
             return Err(Error::new(format!("unit.start-delay exceeds {} s", LONGEST_DELAY.as_secs()))
                 .with_hint("order the start by unit.after, or start the machine by a timer"));
         }
+        let restart = self.restart.value().copied();
+        let default_delay = restart.filter(|restart| *restart != Restart::No).map(|_| RESTART_DELAY);
         Ok(Dependencies {
             after: all(&self.after),
             before: all(&self.before),
             wants: all(&self.wants),
             requires: all(&self.requires),
-            restart: self.restart.value().copied(),
-            restart_delay: self.restart_delay.value().copied(),
+            restart,
+            restart_delay: self.restart_delay.value().copied().or(default_delay),
             start_delay,
         })
     }
@@ -67,3 +71,33 @@ impl Value for Dependency {
 }
 
 words!(Restart, [("no", Restart::No), ("on-failure", Restart::OnFailure), ("always", Restart::Always)]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::setting::Origin;
+
+    #[test]
+    fn a_machine_that_fails_at_once_is_started_again_later() {
+        let delay = |restart: Option<Restart>, delay: Option<Duration>| {
+            let mut settings = DependencySettings::default();
+            if let Some(restart) = restart {
+                settings.restart.set(restart, Origin::Default);
+            }
+            if let Some(delay) = delay {
+                settings.restart_delay.set(delay, Origin::Default);
+            }
+            settings.build().unwrap().restart_delay
+        };
+        let defined = Some(Duration::from_millis(100));
+        for (restart, default) in [
+            (None, None),
+            (Some(Restart::No), None),
+            (Some(Restart::OnFailure), Some(RESTART_DELAY)),
+            (Some(Restart::Always), Some(RESTART_DELAY)),
+        ] {
+            assert_eq!(delay(restart, None), default, "{restart:?}");
+            assert_eq!(delay(restart, defined), defined, "{restart:?}");
+        }
+    }
+}

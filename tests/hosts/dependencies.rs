@@ -73,13 +73,19 @@ fn a_failed_machine_is_started_again() {
     host.wait_for_unit("db", "inactive");
     host.define("db", "[unit]\nrestart = \"always\"\nrestart-delay = \"100ms\"\n");
     host.coracle(&["start", "db"]);
-    let leader = host.machine_leader("db");
-    host.ask_in_guest("db", &["poweroff"]);
-    host.wait_until(
-        LONG,
-        &format!("l=$(coracle show db -p leader) && [ -n \"${{l#leader=}}\" ] && [ $l != leader={leader} ]"),
-    );
+    for end in ["poweroff", "terminate"] {
+        let leader = host.machine_leader("db");
+        host.coracle(&[end, "db"]);
+        host.wait_until(
+            LONG,
+            &format!(
+                "l=$(coracle show db -p leader) && [ -n \"${{l#leader=}}\" ] && [ $l != leader={leader} ]"
+            ),
+        );
+        host.wait_for_unit("db", "active");
+    }
     host.coracle(&["stop", "db"]);
+    assert_eq!(host.unit("db", "ActiveState"), "inactive");
     host.stop();
 }
 
