@@ -1,9 +1,10 @@
-//! systemd as the init of a guest: its state and its failed units, read over the message bus of the guest: the
-//! replies at the private socket of systemd have a sender that zbus refuses. Called by `control` in a child process that has entered the machine. The guest controls the
-//! replies: the result is bounded, and the caller limits time and memory.
+//! systemd as the init of a guest: its state and its failed units, read over the message bus of the guest.
+//! Replies at the private socket of systemd have a sender that zbus refuses. Called by `control` in a child
+//! process that has entered the machine. The guest controls the replies: the result is bounded, and the caller
+//! limits time and memory.
 
 use super::bus;
-use super::journal::printable;
+use super::journal::printable_line;
 use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
 use serde::{Deserialize, Serialize};
@@ -80,9 +81,13 @@ async fn exchange(socket: UnixStream) -> Result<GuestState> {
     }
     let units = if state == "running" { Vec::new() } else { failed_units(&connection).await? };
     let failed = u32::try_from(units.len()).unwrap_or(u32::MAX);
+    Ok(GuestState { state, failed, failed_units: named(&units) })
+}
+
+/// Returns the first names of units that a guest has sent, each as a part of one line.
+fn named(units: &[String]) -> Vec<String> {
     let names = units.iter().take(NAMED);
-    let failed_units = names.map(|name| printable(name.as_bytes()).chars().take(LONGEST_NAME).collect());
-    Ok(GuestState { state, failed, failed_units: failed_units.collect() })
+    names.map(|name| printable_line(name.as_bytes()).chars().take(LONGEST_NAME).collect()).collect()
 }
 
 async fn property(connection: &Connection, name: &str) -> Result<OwnedVariant> {
@@ -106,6 +111,16 @@ async fn failed_units(connection: &Connection) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_units_are_bounded_and_have_one_line() {
+        let long = "x".repeat(1000);
+        let sent = ["a\nfake: running\n.service", "b\t\x1b[2Jc.service", &long].map(str::to_owned);
+        let names = named(&sent);
+        assert_eq!(names[..2], ["a\\x0afake: running\\x0a.service", "b\\x09c.service"]);
+        assert_eq!(names[2].len(), LONGEST_NAME);
+        assert_eq!(named(&vec![long; 100]).len(), NAMED);
+    }
 
     #[test]
     fn failed_units_are_counted_and_named() {
