@@ -1,7 +1,7 @@
 //! The holes of files in an archive: long ranges of zeros, wherever the file system has blocks for them, so that
 //! equal files have equal archives. Called by `writer`.
 
-use super::sparse::Extent;
+use super::sparse::{self, Extent};
 use crate::error::{Context, Error, Result};
 use crate::tree::entry::Monitor;
 use rustix::fs::SeekFrom;
@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 
 /// The length of ranges that are a hole or data as a whole, bytes.
 const RANGE: u64 = 64 << 10;
+/// The greatest number of ranges: two numbers of 20 digits and their newlines each, and the number of ranges itself.
+const MOST: usize = sparse::LARGEST as usize / 42 - 1;
 
 /// Returns the ranges with data of a file. `None` for a file without holes, and for one that cannot be read or
 /// is shorter: it is read as a whole then.
@@ -39,14 +41,33 @@ pub(super) fn data_of(file: &File, length: u64) -> Option<Vec<Extent>> {
         }
         at += RANGE;
     }
+    let extents = joined(extents, MOST);
     let has_holes = extents.iter().map(|(_, length)| length).sum::<u64>() < length;
     has_holes.then(|| {
+        let mut extents = extents;
         // The size of the file is also that of its map.
         if extents.last().is_none_or(|(at, size)| at + size < length) {
             extents.push((length, 0));
         }
         extents
     })
+}
+
+/// Joins ranges across their shortest holes until the map of a sparse file has a place for them.
+fn joined(mut extents: Vec<Extent>, most: usize) -> Vec<Extent> {
+    let mut shortest = RANGE;
+    // The end of the file may add one.
+    while extents.len() >= most {
+        extents.dedup_by(|next, last| {
+            let is_joined = next.0 - (last.0 + last.1) <= shortest;
+            if is_joined {
+                last.1 = next.0 + next.1 - last.0;
+            }
+            is_joined
+        });
+        shortest = shortest.saturating_mul(2);
+    }
+    extents
 }
 
 /// Copies the ranges of a file, padded to a block.
@@ -98,5 +119,15 @@ mod tests {
         assert_eq!(data_of(&file, length).unwrap(), [(5 * RANGE, RANGE), (length, 0)]);
         file.write_all_at(&vec![1; 11 << 16], 0).unwrap();
         assert_eq!(data_of(&file, length), None);
+    }
+
+    #[test]
+    fn the_shortest_holes_are_filled_if_there_are_too_many() {
+        let extents = vec![(0, 5), (5 + RANGE, 5), (10 + 3 * RANGE, 5), (15 + 9 * RANGE, 5)];
+        assert_eq!(joined(extents.clone(), 5), extents);
+        let fewer = [(0, 10 + RANGE), (10 + 3 * RANGE, 5), (15 + 9 * RANGE, 5)];
+        assert_eq!(joined(extents.clone(), 4), fewer);
+        assert_eq!(joined(extents.clone(), 3), [(0, 15 + 3 * RANGE), (15 + 9 * RANGE, 5)]);
+        assert_eq!(joined(extents, 2), [(0, 20 + 9 * RANGE)]);
     }
 }

@@ -6,7 +6,7 @@ use super::{BLOCK, pax};
 use crate::error::{Error, Result};
 
 /// The largest map, bytes.
-const LARGEST: u64 = 1 << 20;
+pub(super) const LARGEST: u64 = 1 << 20;
 
 /// A range with data: its position in the file and its length, bytes.
 pub(super) type Extent = (u64, u64);
