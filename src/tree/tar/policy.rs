@@ -34,12 +34,14 @@ pub struct Limits {
     pub depth: usize,
     /// The bytes of all files.
     pub bytes: u64,
+    /// The bytes in memory: the paths of all entries, and the attributes of directories, which are set at the end.
+    pub memory: u64,
 }
 
 impl Limits {
     /// Returns the limits with this one for the bytes of all files.
     pub const fn of_bytes(bytes: u64) -> Self {
-        Self { entries: 5_000_000, depth: 512, bytes }
+        Self { entries: 5_000_000, depth: 512, bytes, memory: 1 << 30 }
     }
 }
 
@@ -113,6 +115,7 @@ pub struct Policy {
     nodes: HashMap<Vec<u8>, Node>,
     entries: u64,
     bytes: u64,
+    memory: u64,
     left_out: LeftOut,
 }
 
@@ -120,7 +123,7 @@ impl Policy {
     /// Creates the policy for a new tree.
     pub fn new(limits: Limits) -> Self {
         let nodes = HashMap::from([(Vec::new(), Node::Directory(0))]);
-        Self { limits, nodes, entries: 0, bytes: 0, left_out: LeftOut::default() }
+        Self { limits, nodes, entries: 0, bytes: 0, memory: 0, left_out: LeftOut::default() }
     }
 
     /// Returns what was left out.
@@ -151,18 +154,38 @@ impl Policy {
         let parents = self.enter_parents(&names)?;
         let former = self.enter(&path, &kind)?;
         let meta = self.meta(entry, &kind);
+        if kind == AdmittedKind::Directory {
+            self.remember(meta.attributes.iter().map(|(name, value)| name.len() + value.len()).sum())?;
+        }
         Ok(Some(Admitted { path: to_path(path), kind, former, parents, meta }))
     }
 
     fn count(&mut self, entry: &Entry) -> Result<()> {
+        self.count_entry()?;
+        self.bytes = self.bytes.saturating_add(entry.stored);
+        if self.bytes > self.limits.bytes {
+            return Err(larger_than(self.limits.bytes));
+        }
+        Ok(())
+    }
+
+    /// Counts an entry, or a directory that the archive does not have.
+    fn count_entry(&mut self) -> Result<()> {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(Error::new(format!("the archive has more than {} entries", self.limits.entries)));
         }
-        self.bytes = self.bytes.saturating_add(entry.stored);
-        if self.bytes > self.limits.bytes {
-            return Err(Error::new(format!("the files are larger than {} bytes", self.limits.bytes))
-                .with_hint("set another limit: --max-size=SIZE"));
+        Ok(())
+    }
+
+    /// Counts bytes that are kept until the end.
+    fn remember(&mut self, bytes: usize) -> Result<()> {
+        self.memory = self.memory.saturating_add(bytes as u64);
+        if self.memory > self.limits.memory {
+            return Err(Error::new(format!(
+                "the names and attributes of the archive are larger than {} bytes",
+                self.limits.memory
+            )));
         }
         Ok(())
     }
@@ -178,7 +201,8 @@ impl Policy {
                     return Err(Error::new(format!("{} above it is not a directory", shown(&above))));
                 }
                 None => {
-                    self.add(&above, Node::Directory(0));
+                    self.count_entry()?;
+                    self.add(&above, Node::Directory(0))?;
                     new.push(to_path(above));
                 }
             }
@@ -192,7 +216,7 @@ impl Policy {
         let node = if is_directory { Node::Directory(0) } else { Node::Other };
         match self.nodes.get(path) {
             None => {
-                self.add(path, node);
+                self.add(path, node)?;
                 Ok(Former::None)
             }
             Some(Node::Directory(_)) if is_directory => Ok(Former::Updated),
@@ -204,12 +228,14 @@ impl Policy {
         }
     }
 
-    fn add(&mut self, path: &[u8], node: Node) {
+    fn add(&mut self, path: &[u8], node: Node) -> Result<()> {
+        self.remember(path.len())?;
         let above = path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |slash| &path[..slash]);
         if let Some(Node::Directory(entries)) = self.nodes.get_mut(above) {
             *entries += 1;
         }
         self.nodes.insert(path.to_vec(), node);
+        Ok(())
     }
 
     /// Returns the earlier entry that a hard link leads to.
@@ -244,6 +270,12 @@ impl Policy {
         let (uid, gid) = (id(entry.uid), id(entry.gid));
         Meta { mode: entry.mode & 0o7777, uid, gid, modified: entry.modified, attributes }
     }
+}
+
+/// Returns the error of files that are larger than their limit.
+pub(crate) fn larger_than(largest: u64) -> Error {
+    Error::new(format!("the files are larger than {largest} bytes"))
+        .with_hint("set another limit: --max-size=SIZE")
 }
 
 /// Returns whether the name of an attribute is one for the kernel.

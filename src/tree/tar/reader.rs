@@ -77,7 +77,8 @@ pub struct Reader<R> {
 
 /// Returns the padding after data of a size.
 fn padding(size: u64) -> u64 {
-    size.next_multiple_of(BLOCK as u64) - size
+    // The next multiple of the block may be too large for a number.
+    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
 }
 
 /// Returns whether a stream with this first block is an archive. One of zeros is none: it has no entries.

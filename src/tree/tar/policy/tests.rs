@@ -264,6 +264,7 @@ fn damaged_headers_are_refused() {
     refused(&[wrong], "wrong checksum");
     for (at, bytes, cause) in [
         (124, &[0xff; 12][..], "negative"),
+        (124, &[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "the files are larger than"),
         (108, b"0000009\0", "a number in its header is invalid"),
         (257, b"other\x0000", "unknown format"),
         (508, b"tar\0", "the format of star"),
@@ -317,6 +318,22 @@ fn limits_end_the_extraction() {
     };
     limit(Limits { entries: 1, ..Limits::of_bytes(100) }, "more than 1 entries");
     limit(Limits::of_bytes(7), "entry 2 'b': the files are larger than 7 bytes");
+    limit(
+        Limits { memory: 1, ..Limits::of_bytes(100) },
+        "entry 2 'b': the names and attributes of the archive",
+    );
+    // Directories that the archive does not have count, too.
+    let deep = archive(&[extension(&[("path", &format!("{}n", "n/".repeat(99)))]), file("a")]);
+    for limits in
+        [Limits { entries: 99, ..Limits::of_bytes(100) }, Limits { memory: 9999, ..Limits::of_bytes(100) }]
+    {
+        read_under(&deep, limits).err().expect("accepted");
+    }
+    read_under(&deep, Limits { entries: 100, memory: 10_000, ..Limits::of_bytes(100) }).unwrap();
+    let attributes =
+        [extension(&[("SCHILY.xattr.user.a", &"v".repeat(999))]), header(b'5', "d", "", 0)].concat();
+    let attributes = read_under(&archive(&[attributes]), Limits { memory: 999, ..Limits::of_bytes(100) });
+    attributes.err().expect("accepted");
     let long = "v".repeat((64 << 10) + 1);
     refused(&[extension(&[("SCHILY.xattr.user.a", &long)]), file("a")], "larger than 64 KiB");
     refused(&[header(b'x', "x", "", (1 << 20) + 1)], "larger than 1 MiB");
