@@ -193,7 +193,7 @@ test-images: deps trees binary
 		echo "== images on $$kind"
 		CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 timeout --kill-after=30 $(TEST_BOUND) \
 			tests/file-systems.sh $$kind $(CARGO) test --locked --no-fail-fast --lib --test hosts -- --include-ignored \
-			image stack clone snapshot tree:: ephemeral::
+			image stack clone snapshot tree:: ephemeral:: archives::
 	done
 
 # The table of tests/nspawn with the systemd-nspawn of each host and with coracle under that name; `make test` has it for

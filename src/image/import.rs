@@ -29,11 +29,12 @@ use crate::sys::mount::{self, Depth, MountAttributes};
 use crate::sys::{btrfs, read_only as flags};
 use crate::tree;
 use crate::tree::copy::CopyProgress;
-use crate::tree::tar::policy::Limits;
+use crate::tree::tar::policy::{self, Limits};
 use extractor::StreamContent;
 use pipeline::{Destination, ExtractedStream};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -126,7 +127,13 @@ fn import_source(
     let ImportRequest { is_read_only, largest, .. } = *request;
     match &mut request.source {
         ImportSource::Directory { directory: from, .. } => {
-            let copied = tree::copy::copy_into(from.as_fd(), directory, progress)?;
+            let mut limited = |bytes| match largest {
+                Some(largest) if bytes > largest => Err(policy::larger_than(largest)),
+                _ => progress(bytes),
+            };
+            let copied = tree::copy::copy_into(from.as_fd(), directory, &mut limited)?;
+            // Also files that share all of their blocks.
+            limited(copied.bytes)?;
             publish(draft, &path, is_read_only)?;
             Ok(Imported { path, kind, bytes: copied.bytes, stream: None })
         }
@@ -134,7 +141,7 @@ fn import_source(
             let limits = Limits::of_bytes(largest.map_or_else(|| free(directory.as_fd()), Ok)?);
             let to = destination(paths, name, directory.as_fd(), limits, largest.is_none())?;
             let stream = pipeline::extract(file, to.destination, progress)?;
-            complete((draft, directory, kind), path, stream, is_read_only)
+            complete((draft, directory, kind), path, stream, is_read_only, progress)
         }
     }
 }
@@ -145,15 +152,20 @@ fn complete(
     path: PathBuf,
     stream: ExtractedStream,
     is_read_only: bool,
+    progress: &mut CopyProgress<'_>,
 ) -> Result<Imported> {
     let ExtractedStream { extracted, compression, digest } = stream;
     let is_tree = extracted.content == StreamContent::Tree;
     let root = if is_tree { root::find(directory.as_fd())? } else { None };
+    // Its total is that of the source.
+    let mut go_on = |_| progress(extracted.bytes);
     let (path, kind) = match &root {
-        _ if !is_tree => (publish_disk(&directory, &path, is_read_only)?, ImportedKind::Disk),
+        _ if !is_tree => (publish_disk(&directory, &path, is_read_only, &mut go_on)?, ImportedKind::Disk),
         Some(root) => {
-            publish(take_out(&directory, root, &path)?, &path, is_read_only)?;
-            (path, ImportedKind::Directory)
+            let draft = Draft::of_image(&path)?;
+            take_out(&directory, root, &draft, &mut go_on)?;
+            publish(draft, &path, is_read_only)?;
+            (path, kind)
         }
         None => {
             publish(draft, &path, is_read_only)?;
@@ -234,16 +246,32 @@ fn publish(draft: Draft, path: &Path, is_read_only: bool) -> Result<()> {
         .inspect_err(|_| clone::remove(path))
 }
 
-/// Makes a directory in the draft of a tree, or a file, a draft of its own.
-fn take_out(tree: &OwnedFd, name: &OsStr, path: &Path) -> Result<Draft> {
-    let draft = Draft::of_image(path)?;
-    rustix::fs::renameat_with(tree, name, draft.directory(), draft.name(), RenameFlags::NOREPLACE)
-        .context(|| format!("cannot create '{}'", path.display()))?;
-    Ok(draft)
+/// Makes a directory in the draft of a tree, or a file, another draft. No file leaves a subvolume by a rename: it is
+/// copied, sharing its blocks, and a directory becomes a subvolume.
+fn take_out(tree: &OwnedFd, name: &OsStr, draft: &Draft, progress: &mut CopyProgress<'_>) -> Result<()> {
+    let creating = || format!("cannot create '{}'", draft.path().display());
+    match rustix::fs::renameat_with(tree, name, draft.directory(), draft.name(), RenameFlags::NOREPLACE) {
+        Err(Errno::XDEV) => {}
+        renamed => return renamed.context(creating),
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let from = rustix::fs::openat(tree, name, flags, Mode::empty()).context(creating)?;
+    let found = rustix::fs::fstat(&from).context(creating)?;
+    if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+        let (to, _) = create(draft)?;
+        tree::copy::copy_into(from.as_fd(), to, progress).map(drop)
+    } else {
+        tree::copy::copy(from.as_fd(), draft.directory(), draft.name(), progress).map(drop)
+    }
 }
 
 /// Publishes a disk image, which the extractor has written into the draft of a tree. Returns its path.
-fn publish_disk(directory: &OwnedFd, path: &Path, is_read_only: bool) -> Result<PathBuf> {
+fn publish_disk(
+    directory: &OwnedFd,
+    path: &Path,
+    is_read_only: bool,
+    progress: &mut CopyProgress<'_>,
+) -> Result<PathBuf> {
     let path = path.with_file_name(format!("{}.raw", path.file_name().unwrap_or_default().display()));
     let opening = || "cannot open the disk image";
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -258,6 +286,8 @@ fn publish_disk(directory: &OwnedFd, path: &Path, is_read_only: bool) -> Result<
     })?;
     let mode = if is_read_only { Mode::from_raw_mode(0o444) } else { Mode::from_raw_mode(0o644) };
     rustix::fs::fchmod(disk.file(), mode).context(opening)?;
-    take_out(directory, disk_file::NAME.as_ref(), &path)?.publish(&path, DraftContent::Data)?;
+    let draft = Draft::of_image(&path)?;
+    take_out(directory, disk_file::NAME.as_ref(), &draft, progress)?;
+    draft.publish(&path, DraftContent::Data)?;
     Ok(path)
 }

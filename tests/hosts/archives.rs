@@ -277,6 +277,8 @@ fn hostile_archives_are_refused_and_leave_nothing() {
     refused(&host, "coracle import --max-size=3 /run/in/absolute.tar web", "--max-size");
     refused(&host, "coracle import - </run/in/absolute.tar", "standard input has no name");
     refused(&host, "coracle import /var/lib web", "contains the directory of images");
+    host.sh_ok("mkdir /run/tree; echo text >/run/tree/a");
+    refused(&host, "coracle import --max-size=3 /run/tree web", "the files are larger than 3 bytes");
     // Zeros take no space: the ratio of the stream ends it.
     host.sh_ok("head -c 2G /dev/zero | gzip -9 >/run/bomb.gz");
     refused(&host, "coracle import /run/bomb.gz web", "a thousand times larger");
@@ -312,6 +314,9 @@ fn the_root_may_be_in_a_directory_of_the_archive() {
         let imported = host.coracle(&["import", &format!("/run/{file}")]);
         assert!(imported.contains(", from 'rootfs' in the archive"), "{imported}");
     }
+    host.sh_ok(
+        "cd /var/lib/machines; test $(stat -f -c %T .) != btrfs || stat -c %i unified beside | grep -cx 256 | grep -x 2",
+    );
     has_no_drafts(&host);
     host.coracle(&["start", "--wait=running", "unified", "beside"]);
     host.coracle(&["stop", "unified", "beside"]);
