@@ -104,9 +104,13 @@ pub(super) fn extract(
         }
     };
     drop((stream, draft, users, report));
-    let message = feed.run(head, input, messages)?;
+    let (end, message) = feed.run(head, input, messages)?;
     let digest = feed.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    let decoded = decoder.map(Killed::wait).transpose()?;
+    let decoded = match end {
+        // The decoder may wait for the source: it is killed.
+        FeedEnd::Reported => decoder.map(drop).and(None),
+        FeedEnd::Source | FeedEnd::Closed => decoder.map(Killed::wait).transpose()?,
+    };
     let extracted = result(message, extractor.wait()?, decoded, compression)?;
     Ok(ExtractedStream { extracted, compression, digest })
 }
@@ -126,6 +130,23 @@ fn start_decoder(compression: Compression, from: OwnedFd, to: OwnedFd, limits_ra
     }
 }
 
+/// The end of the source on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FeedEnd {
+    /// The source was read.
+    Source,
+    /// The reader of the first pipe has ended.
+    Closed,
+    /// The extractor has reported or ended, and the decoder has not.
+    Reported,
+}
+
+/// The parent's ends of the pipes to the children.
+struct Pipes<'a> {
+    input: &'a OwnedFd,
+    messages: &'a File,
+}
+
 /// The source on its way into the first pipe.
 struct Feed<'a, 'p> {
     source: &'a mut File,
@@ -139,43 +160,62 @@ impl Feed<'_, '_> {
     fn read_head<'b>(&mut self, head: &'b mut [u8; compression::LONGEST]) -> Result<&'b [u8]> {
         let mut length = 0;
         while let Some(place) = head.get_mut(length..).filter(|place| !place.is_empty()) {
-            match self.read(place)? {
-                0 => break,
-                read => length += read,
+            match self.read(place, None)? {
+                Ok(0) | Err(_) => break,
+                Ok(read) => length += read,
             }
         }
         Ok(head.get(..length).unwrap_or_default())
     }
 
-    /// Reads from the source, which may be a pipe that has nothing for long.
-    fn read(&mut self, place: &mut [u8]) -> Result<usize> {
+    /// Reads from the source, which may be a pipe that has nothing for long. Returns the end if the children do not
+    /// wait for it any more.
+    fn read(
+        &mut self,
+        place: &mut [u8],
+        pipes: Option<&Pipes<'_>>,
+    ) -> Result<std::result::Result<usize, FeedEnd>> {
         loop {
-            match poll(&mut [PollFd::new(&*self.source, PollFlags::IN)], Some(&INTERVAL)) {
+            let mut polled = vec![PollFd::new(&*self.source, PollFlags::IN)];
+            if let Some(Pipes { input, messages }) = pipes {
+                // An error of the input is always reported: it has no reader.
+                polled.push(PollFd::new(*input, PollFlags::empty()));
+                polled.push(PollFd::new(*messages, PollFlags::IN));
+            }
+            let ready = poll(&mut polled, Some(&INTERVAL));
+            let has_event = |index: usize| polled.get(index).is_some_and(|end| !end.revents().is_empty());
+            let (is_closed, has_reported) = (has_event(1), has_event(2));
+            match ready {
                 Ok(0) | Err(Errno::INTR) => (self.progress)(self.bytes)?,
                 Err(errno) => return Err(errno).context(|| "cannot wait for the source"),
+                Ok(_) if is_closed => return Ok(Err(FeedEnd::Closed)),
+                Ok(_) if has_reported => return Ok(Err(FeedEnd::Reported)),
                 Ok(_) => match self.source.read(place) {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    read => return read.context(|| "cannot read the source"),
+                    read => return read.map(Ok).context(|| "cannot read the source"),
                 },
             }
         }
     }
 
-    /// Writes the whole source to `input`, and returns the message of the extractor.
-    fn run(&mut self, head: &[u8], input: OwnedFd, messages: OwnedFd) -> Result<Vec<u8>> {
+    /// Writes the whole source to `input`, and returns its end and the message of the extractor.
+    fn run(&mut self, head: &[u8], input: OwnedFd, messages: OwnedFd) -> Result<(FeedEnd, Vec<u8>)> {
         rustix::io::ioctl_fionbio(&input, true).context(|| "cannot set a pipe up")?;
         let mut message = Vec::new();
         let mut part = vec![0; PART];
-        let mut is_open = self.send(head, &input)?;
-        while is_open {
-            let length = self.read(&mut part)?;
-            if length == 0 {
-                break;
-            }
-            is_open = self.send(part.get(..length).unwrap_or_default(), &input)?;
-        }
-        drop(input);
         let mut messages = File::from(messages);
+        let mut is_open = self.send(head, &input)?;
+        let end = loop {
+            if !is_open {
+                break FeedEnd::Closed;
+            }
+            match self.read(&mut part, Some(&Pipes { input: &input, messages: &messages }))? {
+                Ok(0) => break FeedEnd::Source,
+                Ok(length) => is_open = self.send(part.get(..length).unwrap_or_default(), &input)?,
+                Err(end) => break end,
+            }
+        };
+        drop(input);
         while self.wait(&messages, PollFlags::IN)? {
             let length = messages.read(&mut part).context(|| "cannot receive from the extractor")?;
             if length == 0 || message.len() > LONGEST_MESSAGE {
@@ -183,7 +223,7 @@ impl Feed<'_, '_> {
             }
             message.extend_from_slice(part.get(..length).unwrap_or_default());
         }
-        Ok(message)
+        Ok((end, message))
     }
 
     /// Sends a part. Returns false if the other end is closed.
@@ -226,8 +266,10 @@ fn result(
 ) -> Result<Extracted> {
     let message: Option<Message> = serde_json::from_slice(&message).ok();
     // The end of the decoder is the cause of a truncated archive, not its effect.
-    let decoded = decoder.map_or(Ok(()), |ended| decoder_error(ended, compression).map_or(Ok(()), Err));
-    match message.filter(|_| extractor == Ended::Exited(0)) {
+    let message = message.filter(|_| extractor == Ended::Exited(0));
+    let has_reader = matches!(message, Some(Ok(_)));
+    let decoded = decoder.and_then(|ended| decoder_error(ended, compression, has_reader)).map_or(Ok(()), Err);
+    match message {
         Some(Ok(extracted)) => decoded.map(|()| extracted),
         Some(Err((text, hint))) => {
             decoded?;
@@ -242,12 +284,15 @@ fn result(
     }
 }
 
-/// Returns the error of a decoder. `None` if it is done, or if its reader has ended first.
-fn decoder_error(ended: Ended, compression: Compression) -> Option<Error> {
+/// Returns the error of a decoder. `None` if it is done, or if its reader has ended first: `has_reader` is false if
+/// that is possible.
+fn decoder_error(ended: Ended, compression: Compression, has_reader: bool) -> Option<Error> {
     let name = compression.name();
     let exit = match ended {
         Ended::Exited(status) if compression == Compression::Bzip2 => match status {
             0 => return None,
+            bzip2::CANNOT_WRITE if !has_reader => return None,
+            status if status == DecoderExit::Setup as i32 => DecoderExit::Setup,
             _ => DecoderExit::Corrupt,
         },
         Ended::Killed(libc::SIGPIPE) => return None,
@@ -278,5 +323,59 @@ fn describe(ended: Ended) -> String {
     match ended {
         Ended::Exited(status) => format!("exited with status {status}"),
         Ended::Killed(signal) => format!("was killed by signal {signal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(message: &Message, decoder: Ended, compression: Compression) -> String {
+        let message = serde_json::to_vec(message).unwrap();
+        result(message, Ended::Exited(0), Some(decoder), compression).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_refusal_is_the_cause_and_not_its_effect_on_the_decoder() {
+        let refusal: Message = Err(("it is refused".into(), None));
+        let (closed, corrupt) = (DecoderExit::Closed as i32, DecoderExit::Corrupt as i32);
+        for (decoder, compression, expected) in [
+            (Ended::Exited(bzip2::CANNOT_WRITE), Compression::Bzip2, "it is refused"),
+            (Ended::Exited(2), Compression::Bzip2, "the bzip2 stream is corrupt"),
+            (Ended::Exited(DecoderExit::Setup as i32), Compression::Bzip2, "cannot confine the decoder"),
+            (Ended::Exited(closed), Compression::Gzip, "it is refused"),
+            (Ended::Exited(corrupt), Compression::Gzip, "the gzip stream is corrupt"),
+        ] {
+            assert_eq!(cause(&refusal, decoder, compression), expected, "{decoder:?}");
+        }
+        let extracted: Message = Ok(Extracted {
+            content: extractor::StreamContent::Tree,
+            entries: 1,
+            bytes: 1,
+            left_out: crate::tree::tar::policy::LeftOut::default(),
+        });
+        let error = cause(&extracted, Ended::Exited(bzip2::CANNOT_WRITE), Compression::Bzip2);
+        assert_eq!(error, "the bzip2 stream is corrupt");
+    }
+
+    /// Runs a feed from a source that has nothing and does not end.
+    fn end_of_silent_source(has_decoder: bool, message: &[u8]) -> (FeedEnd, Vec<u8>) {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let ((source, _silent), (decoder, input), (messages, report)) = (pipe(), pipe(), pipe());
+        let decoder = has_decoder.then_some(decoder);
+        rustix::io::write(&report, message).unwrap();
+        drop(report);
+        let mut source = File::from(source);
+        let mut progress = |_| Ok(());
+        let mut feed = Feed { source: &mut source, digest: Sha256::new(), bytes: 0, progress: &mut progress };
+        let end = feed.run(b"", input, messages).unwrap();
+        drop(decoder);
+        end
+    }
+
+    #[test]
+    fn a_refusal_does_not_wait_for_a_silent_source() {
+        assert_eq!(end_of_silent_source(true, b"refused"), (FeedEnd::Reported, b"refused".to_vec()));
+        assert_eq!(end_of_silent_source(false, b"refused"), (FeedEnd::Closed, b"refused".to_vec()));
     }
 }
