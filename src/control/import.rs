@@ -92,7 +92,7 @@ pub(crate) fn import(
         digest: stream.digest,
         entries: stream.entries,
         left_out: stream.left_out,
-        root: stream.root.map(|root| journal::printable(root.as_encoded_bytes())),
+        root: stream.root.map(|root| journal::printable_line(root.as_encoded_bytes())),
     });
     let duration_ms = super::milliseconds(since.elapsed());
     Ok(ImportReport { name, path: imported.path, kind, bytes: imported.bytes, duration_ms, stream })

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::machine::root::RootSource;
 use crate::sys::mount;
 use crate::tree::copy::CopyProgress;
-use crate::tree::entry::Monitor;
+use crate::tree::entry::{Monitor, shown};
 use crate::tree::id_mapping::IdMapping;
 use crate::tree::tar::writer::Writer;
 use crate::tree::walk::Walk;
@@ -107,16 +107,19 @@ fn write(
     Ok(Exported { entries: Some(count.entries), bytes: count.bytes })
 }
 
-/// Writes the merged tree of a stack, then its volumes.
+/// Writes the merged tree of a stack, then its volumes. What they cover is not in the archive.
 fn write_stack<W: Write>(stack: &Stack, writer: &mut Writer<W>, count: &mut Count<'_>) -> Result<()> {
     let layers = Layers::of_host();
+    let name = |target: &Path| Path::new(".").join(target.strip_prefix("/").unwrap_or(target));
+    let usr = stack.usr.iter().map(|_| name(Path::new("/usr")));
+    writer.hide(stack.binds.iter().map(|bind| name(&bind.target)).chain(usr).collect());
     walk(&layers.read_only(&stack.root)?, writer, count)?;
     if let Some(usr) = &stack.usr {
-        writer.set_name(Path::new("./usr"));
+        writer.set_name(&name(Path::new("/usr")));
         walk(&layers.read_only(usr)?, writer, count)?;
     }
     for StackBind { source, target, .. } in &stack.binds {
-        writer.set_name(&Path::new(".").join(target.strip_prefix("/").unwrap_or(target)));
+        writer.set_name(&name(target));
         walk(&layers.copy(source, true)?, writer, count)?;
     }
     Ok(())
@@ -148,7 +151,7 @@ impl Monitor for Count<'_> {
     }
 
     fn skip(&mut self, path: &Path, reason: &str) {
-        log::warn!("skipping '{}': {reason}", path.display());
+        log::warn!("skipping {}: {reason}", shown(path, "the image"));
     }
 
     fn interrupts(&self) -> Option<BorrowedFd<'_>> {

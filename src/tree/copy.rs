@@ -2,7 +2,7 @@
 //! devices, sockets and named pipes. Files share their blocks with the source if the file system can
 //! (ioctl_ficlone(2)). Called by `image`. What is mounted in the tree is not copied.
 
-use super::entry::Monitor;
+use super::entry::{Monitor, shown};
 use super::id_mapping::IdMapping;
 use super::tree_writer::TreeWriter;
 use super::walk::Walk;
@@ -102,7 +102,7 @@ impl Monitor for Count<'_> {
 
     fn skip(&mut self, path: &Path, reason: &str) {
         if self.shows_skipped {
-            log::warn!("skipping '{}': {reason}", path.display());
+            log::warn!("skipping {}: {reason}", shown(path, "the source"));
         }
     }
 

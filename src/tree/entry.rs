@@ -1,16 +1,32 @@
-//! Entries of a copy and its observer. A source (`walk`, `archive`) passes entries to a sink (`tree_writer`,
-//! `archive`, `transfer`). Ids of entries are those of the guest.
+//! Entries of a copy and its observer. A source (`walk`, `extract`) passes entries to a sink (`tree_writer`,
+//! `writer`, `transfer`). Ids of entries are those of the guest.
 
 use crate::error::{Error, Result};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Returns the path of an entry for a message, or `whole` for the empty path of the copied file itself.
 pub(crate) fn shown(path: &Path, whole: &str) -> String {
-    if path.as_os_str().is_empty() { whole.to_owned() } else { format!("'{}'", path.display()) }
+    if path.as_os_str().is_empty() { whole.to_owned() } else { quoted(path.as_os_str().as_bytes()) }
+}
+
+/// Returns a name that is not trusted for a message: characters that control a terminal or the order of its text,
+/// and bytes that are not text, are escaped.
+pub(crate) fn quoted(name: &[u8]) -> String {
+    // Unicode Standard Annex #9.
+    let is_escaped =
+        |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    match std::str::from_utf8(name) {
+        Ok(text) => {
+            let escape = |c: char| if is_escaped(c) { c.escape_default().to_string() } else { c.to_string() };
+            format!("'{}'", text.chars().map(escape).collect::<String>())
+        }
+        Err(_) => format!("'{}'", name.escape_ascii()),
+    }
 }
 
 /// Normalises a path of a copy to its names; empty for the top.
@@ -21,7 +37,7 @@ pub(crate) fn plain(path: &Path) -> Result<PathBuf> {
             Component::Normal(name) => plain.push(name),
             Component::CurDir | Component::RootDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(Error::new(format!("the path '{}' leads out of the archive", path.display()))
+                return Err(Error::new(format!("the path {} leads out of the archive", shown(path, "")))
                     .with_hint("create the archive without '..' in its paths"));
             }
         }
@@ -120,6 +136,11 @@ pub(crate) trait Sink {
         false
     }
 
+    /// Returns whether another entry covers this one with all of its entries. It is left out then.
+    fn is_hidden(&self, _path: &Path) -> bool {
+        false
+    }
+
     /// Replaces the metadata of a directory that the sink has.
     ///
     /// # Errors
@@ -133,7 +154,7 @@ pub(crate) trait Sink {
     /// # Errors
     /// An entry that cannot be removed.
     fn remove(&mut self, path: &Path) -> Result<()> {
-        Err(Error::new(format!("'{}' is there twice", path.display())))
+        Err(Error::new(format!("{} is there twice", shown(path, "the root"))))
     }
 
     /// Receives an entry. The path is relative to the source, empty for the source itself.
@@ -172,8 +193,15 @@ pub(crate) trait Monitor {
 
 #[cfg(test)]
 mod tests {
-    use super::plain;
+    use super::{plain, shown};
     use std::path::Path;
+
+    #[test]
+    fn names_do_not_control_the_terminal() {
+        let name = Path::new("a/\x1b[2J\n\u{202e}ö");
+        assert_eq!(shown(name, "the source"), "'a/\\u{1b}[2J\\n\\u{202e}ö'");
+        assert_eq!(shown(Path::new(""), "the source"), "the source");
+    }
 
     #[test]
     fn paths_stay_below_the_top() {

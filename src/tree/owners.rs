@@ -87,7 +87,7 @@ impl OwnerChange<'_> {
             }
             let path = path.join(OsStr::from_bytes(entry.file_name().to_bytes()));
             let below = open(&directory, entry.file_name());
-            let below = below.context(|| format!("cannot open '{}'", path.display()))?;
+            let below = below.context(|| format!("cannot open {}", shown(&path, "the root")))?;
             self.entry(&below, &path, depth + 1)?;
         }
         Ok(())

@@ -17,17 +17,7 @@ pub mod reader;
 mod sparse;
 pub(crate) mod writer;
 
+pub(super) use super::entry::quoted as shown;
+
 /// The size of a block, bytes.
 pub(super) const BLOCK: usize = 512;
-
-/// Returns bytes of an archive for a message: control characters, and bytes that are no text, are escaped.
-pub(super) fn shown(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => {
-            let escape =
-                |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-            format!("'{}'", text.chars().map(escape).collect::<String>())
-        }
-        Err(_) => format!("'{}'", bytes.escape_ascii()),
-    }
-}

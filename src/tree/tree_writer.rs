@@ -2,7 +2,7 @@
 //! descriptors. No symbolic link is followed, not even one created in the meantime. The complete copy is
 //! renamed to the destination.
 
-use super::entry::{Content, EntryKind, Meta, Monitor, Sink, shown};
+use super::entry::{Content, EntryKind, Meta, Monitor, Sink, quoted, shown};
 use super::id_mapping::IdMapping;
 use super::walk;
 use super::xattr::XattrPlace;
@@ -136,14 +136,14 @@ impl TreeWriter {
         force: Replace,
     ) -> Result<()> {
         use rustix::fs::RenameFlags;
-        let naming = || format!("cannot rename the copy to '{}'", new.display());
+        let naming = || format!("cannot rename the copy to {}", quoted(new.as_bytes()));
         match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
             Err(rustix::io::Errno::EXIST) if force == Replace::No => Err(exists_error(new)),
             Err(rustix::io::Errno::EXIST) => {
                 // Exchanges old and new atomically, then removes the old file.
                 rustix::fs::renameat_with(from, old, to, new, RenameFlags::EXCHANGE).context(naming)?;
                 if let Err(error) = walk::remove(from, old) {
-                    log::warn!("cannot remove the former '{}': {error}, ignoring", new.display());
+                    log::warn!("cannot remove the former {}: {error}, ignoring", quoted(new.as_bytes()));
                 }
                 Ok(())
             }
@@ -314,7 +314,9 @@ impl TreeWriter {
     }
 
     fn hard(&self, path: &Path, first: &Path) -> Result<()> {
-        let linking = || format!("cannot link '{}' to '{}'", path.display(), first.display());
+        let linking = || {
+            format!("cannot link {} to {}", shown(path, "the destination"), shown(first, "the destination"))
+        };
         let ((from, old), (to, new)) = (self.parent(first)?, self.parent(path)?);
         // Symbolic links are linked themselves; directories are never linked.
         rustix::fs::linkat(&from, &old, &to, &new, AtFlags::empty()).context(linking)
@@ -413,7 +415,7 @@ pub(crate) enum Replace {
 }
 
 fn exists_error(name: &OsStr) -> Error {
-    Error::new(format!("'{}' already exists at the destination", name.display()))
+    Error::new(format!("{} already exists at the destination", quoted(name.as_bytes())))
         .with_hint("choose another destination, or replace it with --force")
 }
 

@@ -2,7 +2,7 @@
 //! file type is checked before the file is opened for reading. Concurrent changes of the tree cannot lead the
 //! walk elsewhere.
 
-use super::entry::{Content, EntryKind, Meta, Monitor, Sink, TreeSide, read_part, shown};
+use super::entry::{Content, EntryKind, Meta, Monitor, Sink, TreeSide, quoted, read_part, shown};
 use super::id_mapping::IdMapping;
 use super::xattr::{Attributes, XattrPlace};
 use crate::error::{Context, Error, Result};
@@ -165,11 +165,16 @@ impl<'a, S: Sink> Walk<'a, S> {
         for name in names {
             let name = OsStr::from_bytes(&name);
             let child = path.join(name);
+            if self.sink.is_hidden(&child) {
+                continue;
+            }
             match self.open_entry(&directory, name) {
                 Ok(place) => self.entry(&place, &child, depth + 1)?,
                 Err(rustix::io::Errno::XDEV) => self.mount_point(&directory, name, &child)?,
                 Err(rustix::io::Errno::NOENT) => self.monitor.skip(&child, "it was deleted in the meantime"),
-                Err(errno) => return Err(errno).context(|| format!("cannot open '{}'", child.display())),
+                Err(errno) => {
+                    return Err(errno).context(|| format!("cannot open {}", shown(&child, "the source")));
+                }
             }
         }
         Ok(())
@@ -186,7 +191,7 @@ impl<'a, S: Sink> Walk<'a, S> {
 
     /// Copies a mount point as an empty directory, without what is mounted there.
     fn mount_point(&mut self, directory: &OwnedFd, name: &OsStr, path: &Path) -> Result<()> {
-        let inspecting = || format!("cannot inspect '{}'", path.display());
+        let inspecting = || format!("cannot inspect {}", shown(path, "the source"));
         let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).context(inspecting)?;
         self.monitor.skip(path, "another file system is mounted there");
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -409,7 +414,7 @@ fn deepest(
 }
 
 fn remove_below(directory: BorrowedFd<'_>, name: &OsStr, mount: u64, depth: usize) -> Result<()> {
-    let failed = || format!("'{}'", name.display());
+    let failed = || quoted(name.as_bytes());
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
         Err(rustix::io::Errno::NOENT) => return Ok(()),

@@ -219,7 +219,9 @@ fn stacks_and_snapshots_are_exported_as_one_tree() {
     host.sh_ok(
         "cd /var/lib/machines/tree.mstack; rm -f rw/data/etc/hard; mkdir -p rw/data/etc bind@data
          echo volume >bind@data/file; mkdir -p rw/data/data
-         coracle export tree /run/two.tar; coracle import /run/two.tar two; grep volume /var/lib/machines/two/data/file",
+         mkdir rw/data/data/below; echo covered >rw/data/data/secret; echo covered >rw/data/data/below/secret
+         coracle export tree /run/two.tar; coracle import /run/two.tar two; grep volume /var/lib/machines/two/data/file
+         ! tar -tf /run/two.tar | grep -e secret -e below; tar -tf /run/two.tar | grep -cx ./data/ | grep -x 1",
     );
     assert!(list(&host, "two").len() > expected.len());
     host.stop();
@@ -279,6 +281,15 @@ fn hostile_archives_are_refused_and_leave_nothing() {
     refused(&host, "coracle import /var/lib web", "contains the directory of images");
     host.sh_ok("mkdir /run/tree; echo text >/run/tree/a");
     refused(&host, "coracle import --max-size=3 /run/tree web", "the files are larger than 3 bytes");
+    // A refusal does not wait for the end of the source.
+    host.sh_ok("cd /run/in; mkfifo /run/silent; gzip -k link.tar");
+    for file in ["link.tar", "link.tar.gz"] {
+        refused(
+            &host,
+            &format!("exec 3<>/run/silent; cat /run/in/{file} >&3; coracle import - web <&3"),
+            "'a' above it is not a directory",
+        );
+    }
     // Zeros take no space: the ratio of the stream ends it.
     host.sh_ok("head -c 2G /dev/zero | gzip -9 >/run/bomb.gz");
     refused(&host, "coracle import /run/bomb.gz web", "a thousand times larger");

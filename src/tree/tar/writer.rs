@@ -27,6 +27,8 @@ pub(crate) struct Writer<W: Write> {
     name: PathBuf,
     /// The latest time of files, seconds (`SOURCE_DATE_EPOCH`).
     latest: Option<i64>,
+    /// The paths in the archive of entries that are left out where they come from a directory above them.
+    hidden: Vec<PathBuf>,
 }
 
 /// The parts of a header.
@@ -43,12 +45,18 @@ struct Member<'a> {
 impl<W: Write> Writer<W> {
     /// Creates an archive with all entries below `name`. No file in it is younger than `latest`.
     pub(crate) fn new(to: W, name: &Path, latest: Option<i64>) -> Self {
-        Self { to, name: name.to_owned(), latest }
+        Self { to, name: name.to_owned(), latest, hidden: Vec::new() }
     }
 
     /// Writes all further entries below another name.
     pub(crate) fn set_name(&mut self, name: &Path) {
         self.name = name.to_owned();
+    }
+
+    /// Leaves out entries with these paths in the archive, and all entries below them, if a tree has them below its
+    /// top: another tree with one of these paths as its name covers them.
+    pub(crate) fn hide(&mut self, paths: Vec<PathBuf>) {
+        self.hidden = paths;
     }
 
     /// Finishes the archive. Returns what it was written to.
@@ -72,9 +80,13 @@ impl<W: Write> Writer<W> {
 
     /// Returns the path of an entry in the archive.
     fn below(&self, path: &Path) -> Vec<u8> {
+        self.path_below(path).into_os_string().as_bytes().to_vec()
+    }
+
+    fn path_below(&self, path: &Path) -> PathBuf {
         let mut below = self.name.clone();
         below.extend(path);
-        below.into_os_string().as_bytes().to_vec()
+        below
     }
 
     /// Writes the headers of an entry.
@@ -181,6 +193,10 @@ impl<'a> Member<'a> {
 }
 
 impl<W: Write> Sink for Writer<W> {
+    fn is_hidden(&self, path: &Path) -> bool {
+        !self.hidden.is_empty() && self.hidden.contains(&self.path_below(path))
+    }
+
     fn take(
         &mut self,
         path: &Path,
@@ -212,7 +228,7 @@ impl<W: Write> Sink for Writer<W> {
                 Ok(())
             }
         };
-        written.context(|| format!("cannot write '{}' to the archive", path.display()))
+        written.context(|| format!("cannot write {} to the archive", shown(&self.below(path))))
     }
 }
 
