@@ -61,7 +61,10 @@ fn binds_are_listed_and_removed() {
     bind(&host, "/data", &["--mkdir", "--map=1001:ann"]);
     assert_eq!(
         host.ok(&["coracle", "bind", "trixie"]),
-        format!("TARGET  SOURCE                  ACCESS      MAP\n/data   {TREE}  read-write  1001:ann\n")
+        format!(
+            "TARGET  SOURCE                  ACCESS      MAP       FROM\n\
+             /data   {TREE}  read-write  1001:ann  bind\n"
+        )
     );
     assert!(host.exec(&["coracle", "bind", "trixie", TREE, "/data"]).stderr.contains("already"));
     host.ok(&["coracle", "unbind", "trixie", "/data"]);
