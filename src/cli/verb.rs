@@ -56,7 +56,7 @@ mod top;
 mod unbind;
 mod verify;
 
-pub(crate) use build::{BuildArgs, end_session};
+pub(crate) use build::{BuildArgs, end_own_session, end_session};
 pub(crate) use exec::ExecArgs;
 pub(crate) use launch::LaunchArgs;
 pub(crate) use run::{RunArgs, settings_mode};

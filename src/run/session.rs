@@ -37,8 +37,8 @@ pub(crate) struct SessionRequest {
     pub(crate) build: Build,
     /// The time after which it ends.
     pub(crate) lifetime: Option<Duration>,
-    /// The process with which it ends.
-    pub(crate) with_process: Option<u32>,
+    /// The processes with whose first it ends.
+    pub(crate) with_processes: Vec<u32>,
 }
 
 /// Begins a session. It is running when the function returns its name.
@@ -64,7 +64,7 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
     let machine = resolved.machine.into_session(request.build, personality).map_err(|errors| {
         errors.into_iter().next().unwrap_or_else(|| Error::new("the session is not possible"))
     })?;
-    let ends = ends(request.lifetime, request.with_process)?;
+    let ends = ends(request.lifetime, &request.with_processes)?;
     prepare_process(RunMode::Run, &machine, None)?;
     detached::detach(paths, || {
         let mut running = launch(paths, &machine)?;
@@ -85,11 +85,11 @@ fn takes_layers(directory: &Path) -> bool {
 ///
 /// # Errors
 /// A process that does not exist.
-fn ends(lifetime: Option<Duration>, process: Option<u32>) -> Result<Vec<OwnedFd>> {
+fn ends(lifetime: Option<Duration>, processes: &[u32]) -> Result<Vec<OwnedFd>> {
     let mut ends = Vec::new();
-    if let Some(pid) = process {
+    for pid in processes {
         let missing = || Error::new(format!("process {pid} does not exist"));
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(missing)?;
+        let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).ok_or_else(missing)?;
         ends.push(rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|_| missing())?);
     }
     if let Some(lifetime) = lifetime {

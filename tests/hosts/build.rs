@@ -124,6 +124,18 @@ fn a_killed_client_or_supervisor_leaves_nothing() {
     job.wait(LONG);
     host.wait_until(LONG, "! pgrep -fx 'sleep 778'");
     host.sh_ok("coracle build run a -- true; ! pgrep -fx 'sleep 777'");
+    // The client of a session for one command: the session ends with it.
+    let unschroot = front_end(&host, "unschroot");
+    for client in
+        ["coracle build once base --name=own --bind=/tmp:/x", &format!("{unschroot} -c base -n own")]
+    {
+        let job = host.spawn(&["sh", "-c", &format!("exec {client} -- sleep 779")]);
+        host.wait_until(LONG, "pgrep -fx 'sleep 779'");
+        host.sh_ok("kill -9 $(pgrep -f '[ ]-- sleep 779')");
+        job.wait(LONG);
+        host.wait_until(LONG, "! coracle build show own 2>/dev/null");
+        host.sh_ok("! pgrep -fx 'sleep 779'");
+    }
     // The supervisor: the kernel ends the session, and the next one removes it.
     for name in ["a", "b"] {
         host.sh_ok(&format!("kill -9 {}", host.supervisor(name)));
@@ -274,6 +286,8 @@ fn a_session_ends_by_its_timer_or_with_a_process() {
     host.sh_ok("coracle build run tied -- true; kill $(pgrep -fx 'sleep 600')");
     job.wait(LONG);
     host.wait_until(LONG, "! coracle build show tied 2>/dev/null");
+    // The status of a command stays, also if its session has ended by itself.
+    host.sh_ok("coracle build once base -w / --lifetime=1s -- sleep 600 || test $? = 137");
     let output = host.exec(&["coracle", "build", "begin", "base", "--while=999999"]);
     assert!(output.status == 1 && output.stderr.contains("process 999999 does not exist"), "{output}");
     is_clean(&host, &before);
@@ -306,6 +320,11 @@ fn the_calls_of_sbuild_work_through_unschroot() {
     // A session for one command, in the directory of the caller.
     host.sh_ok(&format!(
         "cd /tmp; {unschroot} -c base -- pwd | grep -x /tmp; cd /root; {unschroot} -c base -u root true"
+    ));
+    // All sessions are ended at once, and none without a name.
+    host.sh_ok(&format!(
+        "{unschroot} -c base -b -n one; {unschroot} -c base -b -n two; ! {unschroot} -e 2>/dev/null
+         coracle build show one --json >/dev/null; {unschroot} -e --all-sessions; ! coracle build list --no-legend | grep ."
     ));
     let output = host.exec(&[&unschroot, "-c", "nothing", "-b"]);
     assert_eq!((output.status, output.stderr.lines().next()), (1, Some("E: nothing: Chroot not found")));

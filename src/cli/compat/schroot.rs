@@ -6,6 +6,7 @@ mod chroots;
 mod grammar;
 
 use crate::cli::output;
+use crate::cli::verb::{end_own_session, end_session};
 use crate::config::build::{BuildNetwork, BuildOptions};
 use crate::control::build::bases::{self, Base};
 use crate::control::build::caller::{Caller, caller};
@@ -35,16 +36,11 @@ pub fn main(paths: &Paths, arguments: &[OsString]) -> Result<u8> {
         Action::Config => chroots::config(paths).map(|()| 0),
         Action::Location => chroots::location(paths, &options).map(|()| 0),
         Action::Begin => {
-            let session = begin(paths, &options)?;
+            let session = begin(paths, &options, Vec::new())?;
             output::line(session.as_str()).map(|()| 0)
         }
         Action::Run => run(paths, &options, &options.session()?),
-        Action::End => {
-            for name in &options.chroots {
-                crate::cli::verb::end_session(paths, &grammar::session(name)?)?;
-            }
-            Ok(0)
-        }
+        Action::End => end(paths, &options).map(|()| 0),
         Action::Automatic => automatic(paths, &options),
     }
 }
@@ -56,8 +52,8 @@ fn refuse_setuid() -> Result<()> {
     if is_same { Ok(()) } else { Err(Error::new("must not be installed setuid or setgid")) }
 }
 
-/// Begins a session of the named chroot, with the network of the host.
-fn begin(paths: &Paths, options: &Options) -> Result<Name> {
+/// Begins a session of the named chroot, with the network of the host. It ends with one of the processes.
+fn begin(paths: &Paths, options: &Options, with_processes: Vec<u32>) -> Result<Name> {
     let base = base(paths, options)?;
     let Caller { name, ids } = caller();
     let request = SessionRequest {
@@ -73,13 +69,14 @@ fn begin(paths: &Paths, options: &Options) -> Result<Name> {
             results: Vec::new(),
         },
         lifetime: None,
-        with_process: None,
+        with_processes,
     };
     let session = session::begin(paths, request)?;
     // The location of a session for programs that look for one.
     let location = chroots::location_of(paths, &session);
     match std::fs::create_dir(&location) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            end_own_session(paths, &session)?;
             Err(error).context(|| format!("cannot create '{}'", location.display()))?;
         }
         _ => {}
@@ -102,11 +99,31 @@ fn base(paths: &Paths, options: &Options) -> Result<Base> {
     bases::find(paths, name)
 }
 
+/// Ends the named sessions, or all of them.
+///
+/// # Errors
+/// That of the first session that is not ended; the other ones are.
+fn end(paths: &Paths, options: &Options) -> Result<()> {
+    let mut sessions: Vec<Name> =
+        options.chroots.iter().map(|name| grammar::session(name)).collect::<Result<_>>()?;
+    if options.all_sessions {
+        sessions = crate::control::build::all(paths).into_iter().map(|(record, _)| record.name).collect();
+    } else if sessions.is_empty() {
+        return Err(Error::usage("a session is required").with_hint("pass -c SESSION, or --all-sessions"));
+    }
+    let mut done = Ok(());
+    for session in &sessions {
+        done = done.and(end_session(paths, session));
+    }
+    done
+}
+
 /// Begins a session, runs a command in it and ends it.
 fn automatic(paths: &Paths, options: &Options) -> Result<u8> {
-    let session = begin(paths, options)?;
+    // A killed client leaves no session.
+    let session = begin(paths, options, vec![std::process::id()])?;
     let status = run(paths, options, &session);
-    let ended = crate::cli::verb::end_session(paths, &session);
+    let ended = end_own_session(paths, &session);
     status.and_then(|status| ended.map(|()| status))
 }
 

@@ -10,7 +10,7 @@ mod session_options;
 mod shell;
 mod show;
 
-pub(crate) use end::end_session;
+pub(crate) use end::{end_own_session, end_session};
 
 use super::VerbResult;
 use crate::cli::argument_table::TableParser;

@@ -2,6 +2,7 @@
 
 use crate::cli::output;
 use crate::cli::verb::{Failures, VerbResult};
+use crate::control::build;
 use crate::control::build::end::{self, Ended, Summary};
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
@@ -48,6 +49,19 @@ pub(super) fn done(failures: Vec<Error>) -> VerbResult {
 /// Those of [`end_one`].
 pub(crate) fn end_session(paths: &Paths, session: &Name) -> Result<()> {
     end_one(paths, session).map(|_| ())
+}
+
+/// Ends the session of this process, unless it has ended by itself, and prints nothing.
+///
+/// # Errors
+/// A supervisor that does not end.
+pub(crate) fn end_own_session(paths: &Paths, session: &Name) -> Result<()> {
+    match end_one(paths, session) {
+        Ok(summary) => log::debug!("{}", summary.text()),
+        Err(error) if build::session(paths, session).is_ok() => return Err(error),
+        Err(error) => log::debug!("{error}, ignoring"),
+    }
+    Ok(())
 }
 
 /// Ends a session, also a dead one.

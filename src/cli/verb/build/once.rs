@@ -1,6 +1,6 @@
 //! `coracle build once`.
 
-use super::end::end_one;
+use super::end::end_own_session;
 use super::run::CommandLimits;
 use super::session_options::SessionOptions;
 use crate::cli::arguments::EntryOptions;
@@ -72,7 +72,13 @@ impl OnceArgs {
         let session = self
             .options
             .request()
-            .and_then(|request| session::begin(paths, request))
+            .and_then(|mut request| {
+                if self.keep == Keep::Never {
+                    // A killed client leaves no session.
+                    request.with_processes.push(std::process::id());
+                }
+                session::begin(paths, request)
+            })
             .map_err(|error: Error| error.with_kind_of_failure(Kind::Launch));
         let session = match session {
             Ok(session) => session,
@@ -89,8 +95,7 @@ impl OnceArgs {
         if is_kept {
             output::line(session.as_str())?;
         } else {
-            let summary = end_one(paths, &session)?;
-            log::debug!("{}", summary.text());
+            end_own_session(paths, &session)?;
         }
         limits.status(ran)
     }

@@ -158,8 +158,14 @@ impl SessionOptions {
             binds,
         };
         let build = Build { base: self.base.clone(), user: user(self.user.as_deref(), caller)?, results };
-        let (lifetime, with_process) = (self.lifetime, self.with_process);
-        Ok(SessionRequest { name: self.name.clone(), options, build, lifetime, with_process })
+        let with_processes = self.with_process.into_iter().collect();
+        Ok(SessionRequest {
+            name: self.name.clone(),
+            options,
+            build,
+            lifetime: self.lifetime,
+            with_processes,
+        })
     }
 }
 
