@@ -112,7 +112,7 @@ impl SessionOptions {
     /// A working directory that has been removed.
     pub(super) fn bind_working_directory(&mut self, target: &str) -> Result<()> {
         let here = std::env::current_dir().context(|| "cannot find the working directory")?;
-        self.bind.push(format!("{}:{target}", text(&here)?.replace(':', "\\:")));
+        self.bind.push(format!("{}:{target}", escaped(&text(&here)?)));
         Ok(())
     }
 
@@ -194,6 +194,11 @@ fn user(text: Option<&str>, caller: Caller) -> Result<BuildUser> {
         return Err(invalid());
     }
     Ok(BuildUser { name: name.to_owned(), uid, caller: caller.ids })
+}
+
+/// Escapes a path for [`fields`].
+fn escaped(path: &str) -> String {
+    path.replace('\\', "\\\\").replace(':', "\\:")
 }
 
 /// Splits a text at colons that are not escaped.
@@ -321,6 +326,13 @@ mod tests {
         std::fs::create_dir(&odd).unwrap();
         assert_eq!(bind(&format!("{path}/a\\:b:/x")).unwrap().source, odd);
         assert!(refuse_doubles(&[bound.clone(), bound]).is_err());
+    }
+
+    #[test]
+    fn an_escaped_path_is_one_field() {
+        for path in ["/a", "/a:b", "/a\\b", "/a\\:b\\", "/\\\\::"] {
+            assert_eq!(fields(&format!("{}:/x", escaped(path))), [path, "/x"]);
+        }
     }
 
     #[test]
