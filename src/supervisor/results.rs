@@ -20,7 +20,11 @@ const SETUID: u32 = 0o6000;
 pub(super) fn give(record: &Record) {
     let Some(build) = &record.build else { return };
     let base = record.id_base.unwrap_or_default();
-    let owners = Owners { range: base..base.saturating_add(build.id_count), caller: build.caller };
+    let owners = Owners {
+        range: base..base.saturating_add(build.id_count),
+        caller: build.caller,
+        since: (base == 0).then_some(record.started),
+    };
     for directory in &build.results {
         owners
             .give_below(directory)
@@ -35,6 +39,9 @@ struct Owners {
     range: std::ops::Range<u32>,
     /// User and group of the caller.
     caller: (u32, u32),
+    /// The time before which a file is not of the session, microseconds since the epoch: users of the host
+    /// have the same ids. `None` for a range of ids that only the session has.
+    since: Option<u64>,
 }
 
 impl Owners {
@@ -86,6 +93,9 @@ impl Owners {
 
     /// Changes the owner of a file of the session. The kernel removes file capabilities with the owner.
     fn give_one(&self, directory: &OwnedFd, name: &CString, stat: &Stat) -> rustix::io::Result<()> {
+        if self.since.is_some_and(|since| changed(stat) < since) {
+            return Ok(());
+        }
         let (user, group) = (self.range.contains(&stat.st_uid), self.range.contains(&stat.st_gid));
         let user = user.then(|| Uid::from_raw(self.caller.0));
         let group = group.then(|| Gid::from_raw(self.caller.1));
@@ -102,6 +112,12 @@ impl Owners {
         }
         owned
     }
+}
+
+/// Returns the time of the last change of a file or its attributes, microseconds since the epoch.
+fn changed(stat: &Stat) -> u64 {
+    let seconds = u64::try_from(stat.st_ctime).unwrap_or(0);
+    seconds.saturating_mul(1_000_000).saturating_add(stat.st_ctime_nsec / 1000)
 }
 
 /// Returns the result of a change of a file that may have been deleted.
@@ -135,7 +151,7 @@ mod tests {
 
     /// Returns owners that change nothing but setuid bits.
     fn owners() -> Owners {
-        Owners { range: 0..0, caller: (0, 0) }
+        Owners { range: 0..0, caller: (0, 0), since: None }
     }
 
     fn mode(path: &Path) -> u32 {
@@ -158,6 +174,19 @@ mod tests {
         assert_eq!(files.map(|file| mode(&file)), [0o755; 2]);
         assert_eq!(mode(&deepest), 0o700);
         assert_ne!(mode(deepest.parent().unwrap()), 0o700);
+    }
+
+    #[test]
+    fn a_file_from_before_the_session_is_not_given_without_a_range() {
+        let results = tempfile::tempdir().unwrap();
+        let file = results.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o4755)).unwrap();
+        let time = changed(&rustix::fs::stat(&file).unwrap());
+        for (since, left) in [(time + 1, 0o4755), (time, 0o755)] {
+            Owners { since: Some(since), ..owners() }.give_below(results.path()).unwrap();
+            assert_eq!(mode(&file), left);
+        }
     }
 
     #[test]

@@ -249,6 +249,16 @@ fn the_build_user_and_the_caller_own_the_same_files() {
         ));
         is_clean(&host, &before);
     }
+    // Without a range of ids, a file that another user had there stays that user's.
+    host.sh_ok(
+        "cd /var/tmp/src; export SUDO_USER=ann SUDO_UID=1234 SUDO_GID=1234; install -d -o ann -g ann out
+         for users in identity no; do
+             echo x >out/old; chown daemon:daemon out/old
+             coracle build once base --users=$users --results=out -u root -- touch /results/new
+             stat -c %U out/old out/new | tr '\\n' ' ' | grep -x 'daemon ann '; rm out/old out/new
+         done; rm -r out",
+    );
+    is_clean(&host, &before);
     // Directories too deep to follow are reported, and change nothing for the files beside them.
     host.sh_ok(
         "cd /var/tmp/src; export SUDO_USER=ann SUDO_UID=1234 SUDO_GID=1234
