@@ -22,10 +22,13 @@ pub(super) fn find(machine: &Machine, tree: &Tree) -> Result<Option<BuildFacts>>
         return Ok(Some(facts));
     }
     let passwd = tree.read_text("/etc/passwd").unwrap_or_default();
+    let has_range = !matches!(machine.users, Users::Host | Users::Identity);
+    let limit = if has_range { machine.id_count() } else { u32::MAX };
     match existing(&passwd, &build.user)? {
         Some(inside) => facts.inside = inside,
-        None => add(machine, tree, &passwd, &build.user, &mut facts)?,
+        None => add(tree, &passwd, &build.user, limit, &mut facts)?,
     }
+    check_range(&build.user.name, facts.inside, limit)?;
     facts.files.push(("/etc/hosts".into(), hosts(&hostname(machine))));
     if machine.network.mode == Mode::None {
         // A resolver asks no server, and fails at once.
@@ -64,22 +67,35 @@ fn existing(passwd: &str, user: &BuildUser) -> Result<Option<(u32, u32)>> {
     Ok(Some((uid, gid)))
 }
 
-/// Adds the build user to the files of the session.
-fn add(machine: &Machine, tree: &Tree, passwd: &str, user: &BuildUser, facts: &mut BuildFacts) -> Result<()> {
-    let name = &user.name;
-    let (uid, gid) = match (user.uid, user.caller) {
+/// Refuses a user outside the range of ids of the session.
+fn check_range(name: &str, (uid, gid): (u32, u32), limit: u32) -> Result<()> {
+    if uid.max(gid) < limit {
+        return Ok(());
+    }
+    Err(Error::new(format!("the ids {uid}:{gid} of user '{name}' are outside the range of the session"))
+        .with_hint(format!(
+            "choose a user with numbers below {limit} with --user=, for example --user=builder:1000"
+        )))
+}
+
+/// Returns user and group of a build user that the base does not have: those of the caller, if they are in the
+/// range of the session.
+fn chosen(user: &BuildUser, passwd: &str, limit: u32) -> (u32, u32) {
+    match (user.uid, user.caller) {
         (Some(uid), _) => (uid, uid),
         (None, (0, _)) => free(passwd),
+        (None, (uid, gid)) if uid.max(gid) >= limit => free(passwd),
         (None, caller) => caller,
-    };
+    }
+}
+
+/// Adds the build user to the files of the session.
+fn add(tree: &Tree, passwd: &str, user: &BuildUser, limit: u32, facts: &mut BuildFacts) -> Result<()> {
+    let name = &user.name;
+    let (uid, gid) = chosen(user, passwd, limit);
     if let Some((other, _)) = passwd.lines().filter_map(entry).find(|(_, number)| *number == uid) {
         return Err(Error::new(format!("the id {uid} of user '{name}' belongs to '{other}' of the base"))
             .with_hint(format!("write --user={other}, or --user={name}:UID with a free number")));
-    }
-    let has_range = !matches!(machine.users, Users::Host | Users::Identity);
-    if has_range && uid.max(gid) >= machine.id_count() {
-        return Err(Error::new(format!("the id {uid} of user '{name}' is outside the range of the session"))
-            .with_hint(format!("write --user={name}:UID with a number below {}", machine.id_count())));
     }
     let home = format!("/home/{name}");
     let shell = if tree.has(Path::new("/bin/bash")) { "/bin/bash" } else { "/bin/sh" };
@@ -123,6 +139,21 @@ mod tests {
         assert!(existing(passwd, &user("builder", Some(7))).is_err());
         assert_eq!(existing(passwd, &user("ann", Some(7))).unwrap(), None);
         assert_eq!(existing("", &user("root", None)).unwrap(), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_caller_outside_the_range_has_another_number_inside() {
+        let of = |uid, caller| BuildUser { name: "ann".into(), uid, caller };
+        let passwd = "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n";
+        assert_eq!(chosen(&of(None, (65535, 7)), passwd, 65536), (65535, 7));
+        for caller in [(65536, 7), (7, 1_234_567_890), (0, 0)] {
+            assert_eq!(chosen(&of(None, caller), passwd, 65536), (1001, 1001));
+        }
+        assert_eq!(chosen(&of(None, (65536, 7)), passwd, u32::MAX), (65536, 7));
+        let wanted = chosen(&of(Some(65536), (7, 7)), passwd, 65536);
+        assert!(check_range("ann", wanted, 65536).is_err());
+        assert!(check_range("ann", (7, 65536), 65536).is_err());
+        assert!(check_range("ann", (7, 65535), 65536).is_ok());
     }
 
     #[test]
