@@ -24,6 +24,8 @@ const INIT: &str = "init";
 const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "io"];
 /// The time for killed processes to end: one in uninterruptible sleep may take long.
 const ENDING: Duration = Duration::from_secs(10);
+/// The time for those of an earlier command: the next one has another leaf then.
+const ENDING_BEFORE: Duration = Duration::from_secs(1);
 
 /// Moves PID 1 to a cgroup of its own, and measures cgroups beside it, if there are controllers.
 ///
@@ -78,6 +80,17 @@ impl Rest {
     }
 }
 
+/// The state of a leaf after its processes were killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cleared {
+    /// It had no processes: it can be used again.
+    Empty,
+    /// They have ended, and the leaf is removed.
+    Removed,
+    /// One of them does not end.
+    Stuck,
+}
+
 /// A cgroup for one command, locked by this process.
 #[derive(Debug)]
 pub(crate) struct Leaf {
@@ -97,6 +110,10 @@ impl Leaf {
     /// # Errors
     /// The cgroup that cannot be created, and the cause.
     pub(crate) fn take(payload: &Path, rest: Rest) -> Result<Self> {
+        Self::take_within(payload, rest, ENDING_BEFORE)
+    }
+
+    fn take_within(payload: &Path, rest: Rest, limit: Duration) -> Result<Self> {
         let mut payload = mount::open_directory(payload)?;
         let mut number = 0u32;
         loop {
@@ -113,9 +130,15 @@ impl Leaf {
             let mut leaf = Self { payload, name, directory, peak: None, before: Usage::default() };
             if rest == Rest::Kept && leaf.is_populated()? {
                 number += 1;
-            } else if !leaf.clear()? {
-                leaf.begin();
-                return Ok(leaf);
+            } else {
+                match leaf.clear(limit)? {
+                    Cleared::Empty => {
+                        leaf.begin();
+                        return Ok(leaf);
+                    }
+                    Cleared::Removed => {}
+                    Cleared::Stuck => number += 1,
+                }
             }
             payload = leaf.payload;
         }
@@ -154,14 +177,18 @@ impl Leaf {
         }
     }
 
-    /// Kills all processes of the leaf, waits until they have ended, and removes it. Returns false if there is
-    /// none: then the leaf can be used again.
+    /// Kills all processes of the leaf, waits until they have ended, and removes it. A leaf without processes
+    /// stays.
     ///
     /// # Errors
-    /// A process that does not end.
-    pub(crate) fn clear(&self) -> Result<bool> {
+    /// The file of the cgroup that cannot be read.
+    pub(crate) fn clear_rest(&self) -> Result<Cleared> {
+        self.clear(ENDING)
+    }
+
+    fn clear(&self, limit: Duration) -> Result<Cleared> {
         let events = self.events()?;
-        let until = Instant::now() + ENDING;
+        let until = Instant::now() + limit;
         let mut is_killed = false;
         while is_populated(&events)? {
             if !std::mem::replace(&mut is_killed, true) {
@@ -169,15 +196,16 @@ impl Leaf {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Error::new("a process of a command does not end"));
+                return Ok(Cleared::Stuck);
             }
             let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
             let _ = poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left));
         }
-        if is_killed {
-            self.remove();
+        if !is_killed {
+            return Ok(Cleared::Empty);
         }
-        Ok(is_killed)
+        self.remove();
+        Ok(Cleared::Removed)
     }
 
     fn is_populated(&self) -> Result<bool> {
@@ -274,6 +302,20 @@ mod tests {
         std::fs::create_dir(payload.path().join("cmd-0")).unwrap();
         let locked = lock(&opened, "cmd-0").unwrap();
         assert!(locked.is_some() && lock(&opened, "cmd-0").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_process_that_does_not_end_blocks_no_other_command() {
+        let payload = tempfile::tempdir().unwrap();
+        for (name, populated) in [("cmd-0", 1), ("cmd-1", 0)] {
+            let leaf = payload.path().join(name);
+            std::fs::create_dir(&leaf).unwrap();
+            std::fs::write(leaf.join("cgroup.events"), format!("populated {populated}\nfrozen 0\n")).unwrap();
+            std::fs::write(leaf.join("cgroup.kill"), "").unwrap();
+        }
+        let leaf = Leaf::take_within(payload.path(), Rest::Killed, Duration::ZERO).unwrap();
+        assert_eq!(leaf.name, "cmd-1");
+        assert_eq!(std::fs::read(payload.path().join("cmd-0/cgroup.kill")).unwrap(), b"1");
     }
 
     #[test]

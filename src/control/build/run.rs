@@ -6,7 +6,7 @@ use super::running;
 use crate::control::exec::{self, Apart, ExecRequest};
 use crate::control::now;
 use crate::error::{Error, Kind, Result};
-use crate::host::cgroup_leaf::{Leaf, Rest};
+use crate::host::cgroup_leaf::{Cleared, Leaf, Rest};
 use crate::paths::Paths;
 use std::time::{Duration, Instant};
 
@@ -70,8 +70,10 @@ fn kill_rest(leaf: &Leaf) -> usize {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         log::debug!("killing process {pid} ({}), which the command has left", name.trim());
     }
-    if let Err(error) = leaf.clear() {
-        log::warn!("{error}, ignoring");
+    match leaf.clear_rest() {
+        Ok(Cleared::Stuck) => log::warn!("a killed process that the command has left does not end, ignoring"),
+        Ok(Cleared::Empty | Cleared::Removed) => {}
+        Err(error) => log::warn!("{error}, ignoring"),
     }
     processes.len()
 }
