@@ -114,8 +114,7 @@ fn members(
             present.members.push(member.addresses().0);
             present.network = present.network.or_else(|| network_of(member));
         } else {
-            let networks = member.networks().into_iter();
-            taken.extend(networks.map(|StaticAddress { address, length }| AddressPrefix { address, length }));
+            taken.extend(prefixes_of(member));
         }
     }
     let before = before.and_then(|record| record.firewall.as_ref());
@@ -127,8 +126,41 @@ fn members(
     present
 }
 
+/// Returns the prefixes that the link of a machine uses. A network wider than the pool does not count, but the
+/// address in it does.
+fn prefixes_of(member: &Member) -> [AddressPrefix; 3] {
+    let [ipv4, ipv6] =
+        member.networks().map(|StaticAddress { address, length }| AddressPrefix { address, length });
+    [AddressPrefix::host(ipv4.address), ipv4, ipv6]
+}
+
 /// Returns the network of a member of a zone.
 fn network_of(member: &Member) -> Option<ZoneNetwork> {
     let ipv6 = Ipv6Addr::from_bits(member.ipv6_prefix().to_bits() | 1);
     Some(ZoneNetwork { host: member.gateway()?, length: member.ipv4_length(), ipv6 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::name::Name;
+    use crate::network::addresses::Pair;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_zone_has_no_network_of_a_machine_that_is_starting() {
+        let (name, zone) = (Name::new("a").unwrap(), Zone::new("lan").unwrap());
+        let network_of = |taken: &[AddressPrefix]| {
+            zone::plan(&name, &zone, Id128::NULL, taken, &Present::default()).unwrap().ipv4.host
+        };
+        let free = network_of(&[]);
+        let guest = Ipv4Addr::from_bits(free.to_bits() + 6);
+        let link = addresses::plan(&name, Id128::NULL, &[]).unwrap();
+        for (guest, length) in [(guest, 24), (guest, 8), (Ipv4Addr::from_bits(guest.to_bits() ^ 1 << 10), 20)]
+        {
+            let ipv4 = Pair { host: free, guest };
+            let member = Member::new(&LinkPlan { ipv4, ipv4_length: length, ..link.clone() }, &[]);
+            assert_ne!(network_of(&prefixes_of(&member)), free, "{guest}/{length}");
+        }
+    }
 }
