@@ -233,6 +233,23 @@ fn logs_of_unknown_machines_and_invalid_queries_are_errors() {
 }
 
 #[test]
+fn followed_logs_show_how_a_guest_has_crashed() {
+    let host = Host::start(&["trixie"]);
+    host.define("trixie", "");
+    host.coracle(&["start", "--wait=ready", "trixie"]);
+    let mut follower = host.spawn(&["coracle", "logs", "-f", "trixie"]);
+    host.in_guest("trixie", &["sh", "-c", "echo said-in-guest | systemd-cat -t tagged"]).success("log");
+    follower.wait_for_stdout("said-in-guest", LONG);
+    // A line of the console waits for an entry of the guest, which does not come.
+    host.in_guest("trixie", &["sh", "-c", "echo on-the-console >/dev/console"]).success("say");
+    host.wait_until(LONG, "coracle logs --console trixie | grep -q on-the-console");
+    host.sh_ok(&format!("kill -KILL {}", host.machine_leader("trixie")));
+    follower.wait_for_stdout("Failed with result", LONG);
+    drop(follower);
+    host.stop();
+}
+
+#[test]
 fn logs_show_running_and_stopped_machines() {
     let host = Host::start(&["trixie"]);
     host.define("trixie", "");
