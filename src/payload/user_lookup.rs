@@ -24,11 +24,11 @@ use std::time::{Duration, Instant};
 /// The paths of getent(1).
 const PROGRAMS: [&str; 2] = ["/usr/bin/getent", "/bin/getent"];
 /// The longest output, bytes.
-pub(crate) const LONGEST: usize = 64 * 1024;
+const LONGEST: usize = 64 * 1024;
 /// The time for both calls: getent may ask a server.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The exit status of getent(1) for an unknown key.
-pub(crate) const UNKNOWN: i32 = 2;
+const UNKNOWN: i32 = 2;
 
 /// Looks up a user. `check` refuses programs that must not be executed.
 ///
@@ -83,21 +83,41 @@ fn query(program: &str, lookup: &UserLookup, database: &str, until: Instant) -> 
         }
         Side::Parent(child) => {
             drop(write);
-            let output = receive(&read, &child, until);
-            let ended = process::has_ended(child.pidfd.as_fd());
-            process::kill_child(ended.is_none().then_some(child.pidfd));
-            match (output, ended) {
-                (Err(error), _) => Err(error),
-                (Ok(text), Some(Ended::Exited(0))) => {
-                    let text = String::from_utf8_lossy(&text);
-                    Ok(text.lines().next().map(str::to_owned))
-                }
-                (Ok(_), Some(Ended::Exited(UNKNOWN))) => Ok(None),
-                (Ok(_), Some(Ended::Exited(status))) => Err(Error::new(format!("exit status {status}"))),
-                (Ok(_), Some(Ended::Killed(signal))) => Err(Error::new(format!("killed by signal {signal}"))),
-                (Ok(_), None) => Err(Error::new("it does not end")),
-            }
+            answer(child, &read, until, None)
         }
+    }
+}
+
+/// A descriptor that is watched while getent runs, and whether its input interrupts the look-up.
+pub(crate) struct Interrupt<'a> {
+    /// The descriptor.
+    pub(crate) watched: BorrowedFd<'a>,
+    /// Reads its input. Returns whether it interrupts.
+    pub(crate) interrupts: &'a dyn Fn() -> bool,
+}
+
+/// Waits for getent, and kills it if it does not end. Returns its first line. `None` if it does not know the
+/// key.
+///
+/// # Errors
+/// getent fails, takes longer than `until`, or prints too much; or an interruption.
+pub(crate) fn answer(
+    child: Child,
+    output: &OwnedFd,
+    until: Instant,
+    interrupt: Option<Interrupt<'_>>,
+) -> Result<Option<String>> {
+    let output = receive(output, &child, until, interrupt);
+    let ended = process::has_ended(child.pidfd.as_fd());
+    process::kill_child(ended.is_none().then_some(child.pidfd));
+    match (output?, ended) {
+        (text, Some(Ended::Exited(0))) => {
+            Ok(String::from_utf8_lossy(&text).lines().next().map(str::to_owned))
+        }
+        (_, Some(Ended::Exited(UNKNOWN))) => Ok(None),
+        (_, Some(Ended::Exited(status))) => Err(Error::new(format!("exit status {status}"))),
+        (_, Some(Ended::Killed(signal))) => Err(Error::new(format!("killed by signal {signal}"))),
+        (_, None) => Err(Error::new("it does not end")),
     }
 }
 
@@ -125,25 +145,36 @@ fn execute(program: &str, argv: &[CString], lookup: &UserLookup, output: Borrowe
     Err(process::execute(&path, argv, &[], || ()).into())
 }
 
-/// Receives the output of a child until it ends.
-fn receive(read: &OwnedFd, child: &Child, until: Instant) -> Result<Vec<u8>> {
+/// Receives the output of getent until it ends. Processes that it has left may keep the pipe open.
+fn receive(
+    output: &OwnedFd,
+    child: &Child,
+    until: Instant,
+    interrupt: Option<Interrupt<'_>>,
+) -> Result<Vec<u8>> {
     let (mut text, mut is_open) = (Vec::new(), true);
     let mut buffer = [0; 4096];
+    // Without an interruption, the child takes the place of its descriptor.
+    let other = interrupt.as_ref().map_or(child.pidfd.as_fd(), |interrupt| interrupt.watched);
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::new(format!("it did not end within {} seconds", PATIENCE.as_secs())));
         }
         let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        let mut ready = [PollFd::new(&child.pidfd, PollFlags::IN), PollFd::new(read, PollFlags::IN)];
-        let watched = if is_open { 2 } else { 1 };
+        let mut ready = [child.pidfd.as_fd(), other, output.as_fd()]
+            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
+        let watched = if is_open { 3 } else { 2 };
         match poll(&mut ready[..watched], Some(&left)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context(|| "cannot wait for it"),
         }
-        let [has_ended, has_text] = [0, 1].map(|at: usize| !ready[at].revents().is_empty());
+        let [has_ended, has_input, has_text] = [0, 1, 2].map(|at: usize| !ready[at].revents().is_empty());
+        if has_input && interrupt.as_ref().is_some_and(|interrupt| (interrupt.interrupts)()) {
+            return Err(Error::new("interrupted"));
+        }
         if is_open && has_text {
-            match rustix::io::read(read, &mut buffer).context(|| "cannot read its output")? {
+            match rustix::io::read(output, &mut buffer).context(|| "cannot read its output")? {
                 0 => is_open = false,
                 count => text.extend_from_slice(buffer.get(..count).unwrap_or_default()),
             }
@@ -151,7 +182,6 @@ fn receive(read: &OwnedFd, child: &Child, until: Instant) -> Result<Vec<u8>> {
                 return Err(Error::new(format!("its output is longer than {LONGEST} bytes")));
             }
         } else if has_ended {
-            // Processes that it has left may keep the pipe open.
             return Ok(text);
         }
     }

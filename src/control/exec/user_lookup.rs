@@ -7,16 +7,13 @@
 use super::entry::{Entry, FoundUser, is_interrupted};
 use super::stdio::RedirectedStdio;
 use crate::error::{Context, Error, Kind, Result};
-use crate::payload::user_lookup::{LONGEST, PATIENCE, UNKNOWN, groups_of, id, user_of};
+use crate::payload::user_lookup::{Interrupt, PATIENCE, answer, groups_of, id, user_of};
 use crate::plan::User;
 use crate::plan::exec::Exec;
-use crate::sys::process::{self, Ended};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::Errno;
+use rustix::fd::AsFd;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Looks up the user and the group of a command, if they are names.
 ///
@@ -72,64 +69,9 @@ fn query(entry: &Entry<'_>, database: &str, key: &str, until: Instant) -> Result
     let entered = getent.enter(&mut stdio);
     stdio.restore()?;
     let (child, _) = entered?;
-    let output = receive(entry, &output, child.pidfd.as_fd(), until);
-    let ended = process::has_ended(child.pidfd.as_fd());
-    process::kill_child(ended.is_none().then_some(child.pidfd));
-    match (output?, ended) {
-        (text, Some(Ended::Exited(0))) => {
-            Ok(String::from_utf8_lossy(&text).lines().next().map(str::to_owned))
-        }
-        (_, Some(Ended::Exited(UNKNOWN))) => Ok(None),
-        (_, Some(Ended::Exited(status))) => Err(Error::new(format!("exit status {status}"))),
-        (_, Some(Ended::Killed(signal))) => Err(Error::new(format!("killed by signal {signal}"))),
-        (_, None) => Err(Error::new("it does not end")),
-    }
-}
-
-/// Receives the output of getent until it ends, or until a signal. Processes that it has left belong to the
-/// machine, and may keep the pipe open.
-fn receive(entry: &Entry<'_>, output: &OwnedFd, child: BorrowedFd<'_>, until: Instant) -> Result<Vec<u8>> {
-    let (mut text, mut is_open) = (Vec::new(), true);
-    let mut buffer = [0; 4096];
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::new(format!("it did not end within {} seconds", PATIENCE.as_secs())));
-        }
-        let [has_ended, is_signalled, has_text] = wait(entry, child, is_open.then_some(output), left)?;
-        if is_signalled && is_interrupted(entry.signals) {
-            return Err(Error::new("interrupted"));
-        }
-        if has_text {
-            match rustix::io::read(output, &mut buffer).context(|| "cannot read its output")? {
-                0 => is_open = false,
-                count => text.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-            }
-            if text.len() > LONGEST {
-                return Err(Error::new(format!("its output is longer than {LONGEST} bytes")));
-            }
-        } else if has_ended {
-            return Ok(text);
-        }
-    }
-}
-
-/// Waits for the end of getent, a signal, or output. Returns which of them there are.
-fn wait(
-    entry: &Entry<'_>,
-    child: BorrowedFd<'_>,
-    output: Option<&OwnedFd>,
-    left: Duration,
-) -> Result<[bool; 3]> {
-    let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-    let watched = [child, entry.signals.as_fd()].into_iter().chain(output.map(AsFd::as_fd));
-    let mut watched: Vec<PollFd<'_>> =
-        watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-    match poll(&mut watched, Some(&left)) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(errno) => return Err(errno).context(|| "cannot wait for it"),
-    }
-    Ok([0, 1, 2].map(|at: usize| watched.get(at).is_some_and(|fd| !fd.revents().is_empty())))
+    let interrupts = || is_interrupted(entry.signals);
+    let interrupt = Interrupt { watched: entry.signals.as_fd(), interrupts: &interrupts };
+    answer(child, &output, until, Some(interrupt))
 }
 
 #[cfg(test)]
