@@ -87,7 +87,7 @@ fn of_machine(errors: &[Error]) -> Vec<Problem> {
 fn shown(paths: &Paths, what: &str, origin: &Origin) -> String {
     match origin {
         Origin::File { path, line } => format!("{what} ({}:{line})", paths.strip(path).display()),
-        // A bundle is no part of a unit.
+        // A unit has no bundle.
         Origin::Flag(_) | Origin::Bundle { .. } | Origin::Default => what.to_owned(),
     }
 }

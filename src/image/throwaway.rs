@@ -83,12 +83,10 @@ pub(super) fn create_part(part: &Path) -> Result<()> {
 
 /// The copy in a throw-away layer.
 const COPY: &str = "copy";
-/// The type of overlays in statfs(2) (`OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`).
-const OVERLAY: u64 = 0x794c_7630;
 
 /// Returns whether a throw-away layer is on an overlay, which cannot have the changes of another one.
 pub(super) fn is_on_overlay(layer: &Path) -> bool {
-    rustix::fs::statfs(layer).is_ok_and(|found| u64::try_from(found.f_type) == Ok(OVERLAY))
+    rustix::fs::statfs(layer).is_ok_and(|found| found.f_type == libc::OVERLAYFS_SUPER_MAGIC)
 }
 
 /// Copies a tree, as its mount shows it, to one of the layers, unless a boot before has. Returns the path of the

@@ -10,7 +10,7 @@ use crate::paths::Paths;
 use crate::sys::pseudo_file;
 use serde::Serialize;
 
-/// What a session has used. Serialised unchanged for `--json`.
+/// The resources used by a session. Serialised unchanged for `--json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Summary {

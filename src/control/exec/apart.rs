@@ -1,4 +1,4 @@
-//! What distinguishes a command of a build session from one of a machine. Passed to `exec` by `build`.
+//! The differences between a command of a build session and one of a machine. Passed to `exec` by `build`.
 
 use rustix::fd::BorrowedFd;
 use std::time::Duration;

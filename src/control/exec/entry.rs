@@ -25,7 +25,7 @@ pub(super) struct Entry<'a> {
     pub(super) exec: &'a Exec,
     /// User, and after a colon a group, by name or number.
     pub(super) user: &'a str,
-    /// What getent(1) of the machine has found.
+    /// The user and group found by getent(1) of the machine.
     pub(super) found: FoundUser,
     pub(super) record: &'a Record,
     /// The pidfd of PID 1.

@@ -39,7 +39,7 @@ impl DissectedMounts {
     }
 }
 
-/// What is mounted.
+/// A request to mount an image.
 #[derive(Debug)]
 pub(super) struct DissectRequest<'a> {
     /// The image.

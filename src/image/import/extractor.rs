@@ -43,7 +43,7 @@ pub(crate) enum StreamContent {
     Disk,
 }
 
-/// What the extractor has written.
+/// The output of the extractor.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Extracted {
     /// The content of the stream.
@@ -52,14 +52,14 @@ pub(crate) struct Extracted {
     pub(crate) entries: u64,
     /// The bytes of all files.
     pub(crate) bytes: u64,
-    /// What was left out.
+    /// The entries and attributes left out.
     pub(crate) left_out: LeftOut,
 }
 
 /// The message: what was written, or the error and its hint.
 pub(super) type Message = std::result::Result<Extracted, (String, Option<String>)>;
 
-/// What the extractor works with.
+/// The input of the extractor.
 pub(super) struct ExtractorInput {
     /// The stream.
     pub(super) stream: OwnedFd,

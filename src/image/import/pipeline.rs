@@ -42,7 +42,7 @@ pub(super) struct Destination {
 /// An extracted stream.
 #[derive(Debug)]
 pub(super) struct ExtractedStream {
-    /// What the extractor has written.
+    /// The output of the extractor.
     pub(super) extracted: Extracted,
     /// The compression of the source.
     pub(super) compression: Compression,

@@ -18,7 +18,7 @@ pub(super) const LISTS: [(&[u8], &[u8]); 2] = [
     (b"SCHILY.acl.default", b"system.posix_acl_default"),
 ];
 
-/// What the headers before an entry say about it.
+/// The values for an entry in the headers before it.
 #[derive(Debug, Default)]
 pub(super) struct Extensions {
     /// Its path by `L`.

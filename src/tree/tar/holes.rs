@@ -24,7 +24,7 @@ pub(super) fn data_of(file: &File, length: u64) -> Option<Vec<Extent>> {
     let mut part = vec![0u8; usize::try_from(RANGE).ok()?];
     let mut at = 0;
     while at < length {
-        // What the file system knows is not read.
+        // Holes known to the file system are not read.
         match rustix::fs::seek(file, SeekFrom::Data(at)) {
             Ok(data) => at = data - data % RANGE,
             Err(rustix::io::Errno::NXIO) => break,

@@ -82,7 +82,7 @@ pub enum AdmittedKind {
     Fifo,
 }
 
-/// What an entry does to an earlier one of its name.
+/// The effect of an entry on an earlier one of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Former {
     /// There is none.
