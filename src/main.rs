@@ -39,6 +39,9 @@ fn program() -> u8 {
     if entry::is_schroot() {
         return schroot(&arguments);
     }
+    if arguments.get(1).is_some_and(|verb| verb == "run" || verb == "launch") {
+        entry::provide_memory();
+    }
     if arguments.get(1).is_some_and(|verb| verb == "supervise") {
         return supervise(&arguments);
     }
@@ -120,7 +123,10 @@ fn run(cli: Cli) -> VerbResult {
 /// Sends the log to the journal as structured entries if the program runs in a unit, else to standard error.
 fn log_to(debug: bool) {
     let level = if debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
-    if !(systemd_journal_logger::connected_to_journal() && log_to_journal(level)) {
+    // The variable first: without it, the question costs a system call.
+    let is_connected =
+        || std::env::var_os("JOURNAL_STREAM").is_some() && systemd_journal_logger::connected_to_journal();
+    if !(is_connected() && log_to_journal(level)) {
         log::set_max_level(level);
         let _ = log::set_logger(&StandardError);
     }

@@ -334,7 +334,7 @@ fn init_steps(
         steps.push(InitStep::Sync(SyncPoint::Cloned));
     }
     // Without a user namespace, Coracle's caller may have had supplementary groups (CVE-2022-2989).
-    steps.push(InitStep::BecomeRoot);
+    steps.push(InitStep::BecomeRoot { is_root: facts.is_root && !facts.user_namespace });
     // After the clone into the cgroup, which becomes the root of the machine's cgroup namespace.
     steps.push(InitStep::CgroupNamespace);
     if facts.user_namespace {

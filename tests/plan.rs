@@ -132,6 +132,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         // All capabilities of Linux 6.
         bounding: (1 << 41) - 1,
         ignored_signals: 0,
+        is_root: true,
         passed_descriptors: 0,
         descriptor_names: None,
         terminal: "dumb".into(),

@@ -302,6 +302,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         finds_user: false,
         bounding: (1 << 41) - 1,
         ignored_signals: 0,
+        is_root: true,
         terminal: "dumb".into(),
         color_variables: Vec::new(),
         passed_descriptors: 0,

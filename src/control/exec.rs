@@ -159,6 +159,7 @@ fn ready(paths: &Paths, mut record: Record, name: &Name) -> Result<Record> {
 fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
     let own_end =
         rustix::termios::isatty(rustix::stdio::stdin()) && rustix::termios::isatty(rustix::stdio::stdout());
+    let status = probe::OwnStatus::read();
     Ok(Exec {
         argv: request.argv.clone(),
         directory: request.directory.clone(),
@@ -179,7 +180,8 @@ fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
             profile: None,
         },
         no_new_privileges: record.no_new_privileges,
-        ignored_signals: probe::OwnStatus::read().ignored_signals,
+        ignored_signals: status.ignored_signals,
+        is_root: status.is_root,
         label: lsm::of_entering(record.leader.unwrap_or_default()),
         user_namespace: record.id_base.is_some(),
         time_namespace: has_time_namespace(record),

@@ -44,6 +44,11 @@ impl Executable {
             .is_ok_and(|data| data.is_file() && Self::of(self.path.clone(), &data) != *self)
     }
 
+    /// Returns its device and inode.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// Returns its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path

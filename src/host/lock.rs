@@ -69,23 +69,18 @@ pub(crate) fn wait_unless_interrupted(paths: &Paths, name: &str) -> Result<Held>
 }
 
 fn wait_checking(paths: &Paths, name: &str, check: fn() -> Result<()>) -> Result<Held> {
-    wait_at(&directory(paths)?.join(name), PATIENCE, check)
+    wait_until_taken(&paths.locks().join(name), PATIENCE, check, || take_own(paths, name)).map(Held)
 }
 
-/// Returns the directory of Coracle's own locks. It is created if it is missing.
-fn directory(paths: &Paths) -> Result<PathBuf> {
-    let directory = paths.locks();
-    let create = || std::fs::DirBuilder::new().mode(0o700).create(&directory);
-    let created = create().or_else(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => std::fs::create_dir_all(paths.state()).and_then(|()| create()),
-        _ => Err(error),
-    });
-    match created {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(error).context(|| format!("cannot create '{}'", directory.display()))
+/// Takes one of Coracle's own locks. Their directory is created if it is missing.
+fn take_own(paths: &Paths, name: &str) -> Result<Option<Lock>> {
+    take_below(&paths.locks().join(name), LockMode::Exclusive, |directory| {
+        std::fs::create_dir_all(paths.state())?;
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
         }
-        _ => Ok(directory),
-    }
+    })
 }
 
 /// Takes one of Coracle's own locks by its name. `None` if another process holds it.
@@ -93,7 +88,7 @@ fn directory(paths: &Paths) -> Result<PathBuf> {
 /// # Errors
 /// The file cannot be created.
 pub(crate) fn attempt(paths: &Paths, name: &str) -> Result<Option<Held>> {
-    Ok(take(&directory(paths)?.join(name))?.map(Held))
+    Ok(take_own(paths, name)?.map(Held))
 }
 
 /// Waits for the lock of all zones: systemd-nspawn's, because its machines may be in zones too.
@@ -126,9 +121,18 @@ fn wait_at(path: &Path, patience: Duration, check: fn() -> Result<()>) -> Result
 }
 
 fn wait_at_as(path: &Path, mode: LockMode, patience: Duration, check: fn() -> Result<()>) -> Result<Lock> {
+    wait_until_taken(path, patience, check, || take_as(path, mode))
+}
+
+fn wait_until_taken(
+    path: &Path,
+    patience: Duration,
+    check: fn() -> Result<()>,
+    take: impl Fn() -> Result<Option<Lock>>,
+) -> Result<Lock> {
     let since = Instant::now();
     loop {
-        if let Some(lock) = take_as(path, mode)? {
+        if let Some(lock) = take()? {
             return Ok(lock);
         }
         if since.elapsed() > patience {
@@ -167,6 +171,15 @@ pub(crate) fn take(path: &Path) -> Result<Option<Lock>> {
 /// # Errors
 /// The file cannot be created.
 pub(crate) fn take_as(path: &Path, mode: LockMode) -> Result<Option<Lock>> {
+    take_below(path, mode, |directory| std::fs::create_dir_all(directory))
+}
+
+/// Takes a lock, in a directory that is created if it is missing.
+fn take_below(
+    path: &Path,
+    mode: LockMode,
+    create: impl Fn(&Path) -> std::io::Result<()>,
+) -> Result<Option<Lock>> {
     let doing = || format!("cannot lock '{}'", path.display());
     let open = || {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
@@ -175,7 +188,7 @@ pub(crate) fn take_as(path: &Path, mode: LockMode) -> Result<Option<Lock>> {
     loop {
         let opened = match (open(), path.parent()) {
             (Err(rustix::io::Errno::NOENT), Some(parent)) => {
-                std::fs::create_dir_all(parent).context(doing)?;
+                create(parent).context(doing)?;
                 open()
             }
             (opened, _) => opened,

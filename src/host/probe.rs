@@ -340,17 +340,28 @@ pub(crate) struct OwnStatus {
     pub(crate) bounding: u64,
     /// The ignored signals: bit 0 is signal 1.
     pub(crate) ignored_signals: u64,
+    /// Whether all its ids are 0, and all its permitted capabilities are effective.
+    pub(crate) is_root: bool,
 }
 
 impl OwnStatus {
     /// Reads them. Without procfs, no capability is known and all signals count as ignored.
     pub(crate) fn read() -> Self {
         let status = pseudo_file::read("/proc/self/status").unwrap_or_default();
-        let mask = |key: &str| {
-            let mask = status.lines().find_map(|line| line.strip_prefix(key))?;
-            u64::from_str_radix(mask.trim(), 16).ok()
-        };
-        Self { bounding: mask("CapBnd:").unwrap_or(0), ignored_signals: mask("SigIgn:").unwrap_or(u64::MAX) }
+        Self::parse(&status)
+    }
+
+    fn parse(status: &str) -> Self {
+        let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let mask = |key: &str| u64::from_str_radix(value(key)?, 16).ok();
+        let are_zero =
+            |key: &str| value(key).is_some_and(|ids| ids.split_ascii_whitespace().all(|id| id == "0"));
+        let (permitted, effective) = (mask("CapPrm:"), mask("CapEff:"));
+        Self {
+            bounding: mask("CapBnd:").unwrap_or(0),
+            ignored_signals: mask("SigIgn:").unwrap_or(u64::MAX),
+            is_root: are_zero("Uid:") && are_zero("Gid:") && permitted.is_some() && permitted == effective,
+        }
     }
 }
 
@@ -394,6 +405,18 @@ pub(crate) fn devices() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_has_its_ids_and_all_its_capabilities() {
+        let is_root = |status: &str| OwnStatus::parse(status).is_root;
+        let capabilities = "CapPrm:\t00000000000000ff\nCapEff:\t00000000000000ff\n";
+        assert!(is_root(&format!("Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n{capabilities}")));
+        assert!(!is_root(&format!("Uid:\t1000\t0\t0\t0\nGid:\t0\t0\t0\t0\n{capabilities}")));
+        assert!(!is_root(&format!("Uid:\t0\t0\t0\t0\nGid:\t0\t0\t10\t0\n{capabilities}")));
+        let fewer = "CapPrm:\t00000000000000ff\nCapEff:\t000000000000000f\n";
+        assert!(!is_root(&format!("Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n{fewer}")));
+        assert!(!is_root(""));
+    }
 
     /// Creates a tree with these programs, each a text.
     fn tree(name: &str, programs: &[(&str, &str)]) -> (PathBuf, Tree) {

@@ -26,13 +26,13 @@ const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 /// The descriptors and settings of PID 1, or of a command in a running machine.
 #[derive(Debug)]
 pub(crate) enum InitInputs<'a> {
-    /// A PID 1 whose tree the builder creates. It has no procfs before.
-    Built {
+    /// A PID 1, without a procfs at first.
+    Leads {
         /// Device and inode of Coracle's program.
         ourselves: Option<(u64, u64)>,
+        /// For creating the tree itself. `None` if the builder creates it.
+        builds: Option<BuildInputs<'a>>,
     },
-    /// A PID 1 that creates its tree itself.
-    Builds(BuildInputs<'a>),
     /// A command in the running machine with this pidfd of its PID 1.
     Joins(BorrowedFd<'a>),
 }
@@ -54,11 +54,13 @@ impl<'a> InitProcess<'a> {
     /// Creates the state before the first step.
     pub(crate) fn new(inputs: InitInputs<'a>) -> Self {
         let (machine, builder, ourselves) = match inputs {
-            InitInputs::Built { ourselves } => (None, None, ourselves),
-            InitInputs::Builds(inputs) => {
-                // Created nodes have exactly the modes of the plan. The umask of the payload is set later.
-                rustix::process::umask(Mode::empty());
-                (None, Some(Builder::new(inputs)), process::own_program())
+            InitInputs::Leads { ourselves, builds } => {
+                let builder = builds.map(|inputs| {
+                    // Created nodes have exactly the modes of the plan. The umask of the payload is set later.
+                    rustix::process::umask(Mode::empty());
+                    Builder::new(inputs)
+                });
+                (None, builder, ourselves)
             }
             InitInputs::Joins(machine) => (Some(machine), None, process::own_program()),
         };
@@ -85,7 +87,8 @@ impl<'a> InitProcess<'a> {
         match step {
             InitStep::Sync(sync) => link.sync(*sync),
             InitStep::Report(sync) => link.report(*sync),
-            InitStep::BecomeRoot => become_user(0, 0, &[]),
+            InitStep::BecomeRoot { is_root: true } => leave_groups(),
+            InitStep::BecomeRoot { is_root: false } => become_user(0, 0, &[]),
             InitStep::Offline => enter(CloneFlags::CLONE_NEWNET).and_then(|()| interface::bring_up(c"lo")),
             InitStep::CgroupNamespace => enter(CloneFlags::CLONE_NEWCGROUP),
             InitStep::MountNamespace => mount_namespace(),
@@ -253,6 +256,11 @@ fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     rustix::thread::set_capabilities(None, sets).context(|| "cannot keep capabilities until the exec")?;
     process::die_with_parent();
     Ok(())
+}
+
+/// Leaves the supplementary groups of the caller. The parent death signal stays.
+fn leave_groups() -> Result<()> {
+    rustix::thread::set_thread_groups(&[]).context(|| "cannot set groups")
 }
 
 fn enter(namespace: CloneFlags) -> Result<()> {

@@ -27,6 +27,8 @@ pub(crate) struct Exec {
     pub(crate) no_new_privileges: bool,
     /// The signals that this process ignores, a mask: bit 0 is signal 1.
     pub(crate) ignored_signals: u64,
+    /// Whether all ids of this process are 0, and all its permitted capabilities are effective.
+    pub(crate) is_root: bool,
     /// The label of PID 1 in the security module. `None` if the caller has the same one.
     pub(crate) label: Option<LsmLabel>,
     /// Whether the machine has a user namespace.
@@ -63,7 +65,8 @@ pub(crate) fn entry_steps(exec: &Exec) -> Result<EntrySteps> {
     // BecomeRoot also without a user namespace: the caller may have supplementary groups.
     entry.push(InitStep::Limits(exec.limits.clone()));
     entry.extend(of_process(&exec.cpu_affinity, exec.personality));
-    entry.extend([InitStep::Join { time: exec.time_namespace }, InitStep::BecomeRoot]);
+    let is_root = exec.is_root && !exec.user_namespace;
+    entry.extend([InitStep::Join { time: exec.time_namespace }, InitStep::BecomeRoot { is_root }]);
     // With the rights of root inside, which owns the namespace.
     entry.extend(exec.is_offline.then_some(InitStep::Offline));
     // Before any access to files of the guest: from here on the process has no more rights than PID 1.
@@ -153,6 +156,7 @@ mod tests {
             },
             no_new_privileges: true,
             ignored_signals: 0,
+            is_root: true,
             label: Some(LsmLabel { file: "/proc/thread-self/attr/exec", text: "x".into() }),
             user_namespace: true,
             time_namespace: true,

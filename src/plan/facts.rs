@@ -97,6 +97,8 @@ pub struct Facts {
     pub bounding: u64,
     /// The signals that this process ignores, a mask: bit 0 is signal 1.
     pub ignored_signals: u64,
+    /// Whether all ids of this process are 0, and all its permitted capabilities are effective.
+    pub is_root: bool,
     /// The number of descriptors from 3 on for the payload (sd_listen_fds(3)).
     pub passed_descriptors: u32,
     /// Their names, separated by colons. `None` if the manager has passed none.
@@ -127,7 +129,7 @@ pub struct Facts {
     pub attach_at: PathBuf,
     /// The label of PID 1 in the security module.
     pub label: Option<LsmLabel>,
-    /// Whether standard input and output are a terminal.
+    /// Whether standard input and output are a terminal, if that decides about the console.
     pub on_terminal: bool,
 }
 

@@ -9,6 +9,7 @@ use crate::host::systemd::units;
 use crate::image::attach::AttachedRoot;
 use crate::machine::Machine;
 use crate::machine::command::{Payload, UserIds};
+use crate::machine::console::Console;
 use crate::machine::contract::Contract;
 use crate::machine::hash::siphash;
 use crate::machine::id128::Id128;
@@ -87,6 +88,7 @@ pub(super) fn find(
         finds_user,
         bounding: status.bounding,
         ignored_signals: status.ignored_signals,
+        is_root: status.is_root,
         passed_descriptors,
         descriptor_names: placement::descriptor_names(passed_descriptors),
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
@@ -98,7 +100,7 @@ pub(super) fn find(
         hosts_file: hosts.as_ref().filter(|hosts| hosts.bound.is_some()).map(|hosts| hosts.file.path()),
         attach_at: paths.machine(&machine.name).join("root"),
         label: lsm::of_machine(&machine.security)?,
-        on_terminal: on_terminal(),
+        on_terminal: machine.console == Console::Auto && on_terminal(),
         resolv_conf: resolv_conf(paths, machine, resolver),
         timezone: timezone::find(paths, machine),
         journal: directory.flatten(),

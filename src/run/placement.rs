@@ -12,6 +12,7 @@ use crate::machine::{Machine, Register};
 use crate::supervisor::handover::Carried;
 use crate::supervisor::launch::Placement;
 use rustix::fs::FileType;
+use std::ffi::OsStr;
 use std::path::Path;
 
 /// Refuses a process that cannot create machines because it is in a chroot(2). A process that joins a mount
@@ -73,8 +74,8 @@ pub(super) fn passed_descriptors() -> Result<u32> {
     let doing = || "cannot pass on descriptors of LISTEN_FDS";
     let passed = sd_notify::listen_fds().context(doing)?;
     let count = passed.len();
-    let is = |name: &str, value: &str| std::env::var_os(name).is_some_and(|text| text == value);
-    if is("LISTEN_PID", "0") || count == 0 && is("LISTEN_PID", &std::process::id().to_string()) {
+    let is_own = |pid: &OsStr| count == 0 && *pid == *std::process::id().to_string();
+    if std::env::var_os("LISTEN_PID").is_some_and(|pid| pid == "0" || is_own(&pid)) {
         return Err(Error::new("LISTEN_PID and LISTEN_FDS are at least 1")).context(doing);
     }
     for number in passed {

@@ -128,6 +128,30 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
+/// The stack that a start of a machine uses below the entry point, bytes.
+const STACK: usize = 80 << 10;
+
+/// The part of the first mapping of the heap that is free then and that a start uses, bytes.
+const HEAP: usize = 56 << 10;
+
+/// Lets the kernel provide the memory that a start of a machine uses by two calls: otherwise each page costs a
+/// fault. Before Linux 5.14 each page costs one.
+#[inline(never)]
+pub fn provide_memory() {
+    let here = 0u8;
+    provide((&raw const here as usize).saturating_sub(STACK), STACK);
+    let heap = Vec::<u8>::with_capacity(HEAP);
+    provide(heap.as_ptr() as usize, HEAP);
+}
+
+/// Provides the whole pages of a range of addresses, which keep what they contain (madvise(2)).
+fn provide(start: usize, length: usize) {
+    const PAGE: usize = 4096;
+    let (from, to) = (start.next_multiple_of(PAGE), (start + length) & !(PAGE - 1));
+    // SAFETY: the call changes no content of memory; addresses that the process does not have are an error.
+    unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_POPULATE_WRITE) };
+}
+
 /// Executes a program by its descriptor, with the arguments and the environment of this process.
 ///
 /// # Errors

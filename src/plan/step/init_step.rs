@@ -58,7 +58,10 @@ pub enum InitStep {
         time: bool,
     },
     /// Becomes root of its user namespace, without supplementary groups.
-    BecomeRoot,
+    BecomeRoot {
+        /// Whether it has root's ids and capabilities already: a process without a user namespace of its own.
+        is_root: bool,
+    },
     /// Creates a network namespace with a loopback interface only.
     Offline,
     /// Creates a cgroup namespace with its own cgroup as the root.
@@ -168,7 +171,7 @@ impl InitStep {
             Self::Sync(sync) => format!("wait for the supervisor at '{sync:?}'"),
             Self::Join { .. } => "join the machine's namespaces".into(),
             Self::Terminal => "create a session on a new terminal".into(),
-            Self::BecomeRoot => "become root, without other groups".into(),
+            Self::BecomeRoot { .. } => "become root, without other groups".into(),
             Self::CgroupNamespace => "create a cgroup namespace".into(),
             Self::MountNamespace => "create a mount namespace".into(),
             Self::Build(step) => step.describe(),

@@ -4,6 +4,7 @@ use super::descriptors::{guest_socket, notify_socket};
 use super::{Launch, enter, namespace, network};
 use crate::channel::{self, ChildEnd, FromPayload, ParentEnd, SyncPoint};
 use crate::error::{Context, Error, Result};
+use crate::host::executable::Executable;
 use crate::image::attach::AttachedRoot;
 use crate::payload::{self, BuildInputs, InitInputs};
 use crate::plan::step::{BuildStep, Credential, HostStep, InitStep};
@@ -25,7 +26,8 @@ impl Launch<'_> {
         self.fds.insert(FdName::Notify, notify_socket()?);
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
         self.fds.insert(FdName::Log, self.request.plan.tree().any(logs).then(guest_socket).transpose()?);
-        let ourselves = self.has_builder().then(process::own_program).flatten();
+        let known = self.record.program.as_ref().map(Executable::identity);
+        let ourselves = known.or_else(process::own_program);
         if self.has_builder() {
             self.leave_host_mounts()?;
         }
@@ -62,11 +64,8 @@ impl Launch<'_> {
         let lead = || -> Infallible {
             // In a clone that borrows memory the parent still needs the value.
             descriptor::close_copy(ours.as_fd());
-            let inputs = if self.has_builder() {
-                InitInputs::Built { ourselves }
-            } else {
-                InitInputs::Builds(self.build_inputs(None))
-            };
+            let builds = (!self.has_builder()).then(|| self.build_inputs(None));
+            let inputs = InitInputs::Leads { ourselves, builds };
             payload::run_init_steps(&plan.init_steps, theirs, inputs)
         };
         let works_meanwhile = plan.host.iter().any(|step| matches!(step, HostStep::Release(_)));
