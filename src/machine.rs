@@ -147,6 +147,23 @@ impl Parts {
         });
         root.into_iter().chain(binds).collect()
     }
+
+    /// Returns whether root inside writes files of the host with the rights of their owners there: through a
+    /// writable mount of the host with mapped ids, or with the ids of the host.
+    pub(crate) fn writes_to_host(&self) -> bool {
+        use mounts::{BindPath, LayerPath, MountIds, MountKind, OverlayChanges};
+        let has_host_ids = !self.users.are_separate();
+        self.mounts.iter().any(|mount| match &mount.kind {
+            MountKind::Bind { source: BindPath::Host(_), read_only: false, ids, .. } => {
+                // The results of a build session belong to its caller.
+                has_host_ids || !matches!(ids, MountIds::Host | MountIds::BuildUser)
+            }
+            MountKind::Overlay { upper: OverlayChanges::Directory(LayerPath::Host(_)), map_ids, .. } => {
+                has_host_ids || *map_ids
+            }
+            _ => false,
+        })
+    }
 }
 
 /// The registration of a machine with machined(8).

@@ -10,6 +10,7 @@ use crate::machine::Machine;
 use crate::machine::init::Personality;
 use crate::machine::mounts::{LayerPath, MountKind, OverlayChanges, work_directory};
 use crate::machine::network::ResolvConf;
+use crate::machine::security::DeviceNode;
 use crate::network::firewall::{Forwarding, Member, TrafficPolicy};
 use crate::network::interfaces::ExtraInterface;
 use crate::network::{networkd, resolv_conf};
@@ -85,20 +86,24 @@ fn work_directories(machine: &Machine) -> Vec<PathBuf> {
     upper.filter_map(|upper| Some(upper.with_file_name(work_directory(upper.file_name()?)))).collect()
 }
 
-/// Returns the words for namespaces that the machine shares with the host, and for writable settings of its
-/// kernel.
+/// Returns the words for what the definition opens to root inside: namespaces shared with the host, writable
+/// settings of its kernel, and what is added to the defaults of a machine.
 fn unconfined(machine: &Machine) -> Vec<String> {
-    let mut words = Vec::new();
-    if !machine.users.are_separate() {
-        words.push("users".to_owned());
-    }
-    if !machine.network.mode.is_private() {
-        words.push("network".to_owned());
-    }
-    if machine.switches.writable_api {
-        words.push("kernel".to_owned());
-    }
-    words
+    let security = &machine.security;
+    let left = |added: &[String], removed: &[String]| added.iter().any(|one| !removed.contains(one));
+    let words = [
+        ("users", !machine.users.are_separate()),
+        ("network", !machine.network.mode.is_private()),
+        ("kernel", machine.switches.writable_api),
+        ("binds", machine.writes_to_host()),
+        ("devices", !security.devices.is_empty() || security.nodes.iter().any(DeviceNode::is_device)),
+        ("capabilities", left(&security.capabilities_add, &security.capabilities_drop)),
+        (
+            "syscalls",
+            left(&security.syscalls_allow, &security.syscalls_deny) || security.syscalls_profile.is_some(),
+        ),
+    ];
+    words.into_iter().filter(|(_, is_open)| *is_open).map(|(word, _)| word.to_owned()).collect()
 }
 
 fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Record>, record: &mut Record) {

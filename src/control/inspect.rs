@@ -160,7 +160,7 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Inspection> {
         host_interface: record.host_interface.clone(),
         addresses: record.addresses.clone(),
         mounts: read("mountinfo")?.lines().filter_map(mount).collect(),
-        unconfined: record.unconfined_now(),
+        unconfined: record.unconfined_now(paths),
         open_trees: record.owned_trees.iter().filter(|tree| access::is_open(tree)).cloned().collect(),
     })
 }

@@ -107,13 +107,13 @@ impl MachineSummary {
     }
 
     /// Creates the row of a machine with a record, and asks its guest.
-    pub(super) fn of_record_and_guest(record: &Record) -> Self {
+    pub(super) fn of_record_and_guest(paths: &Paths, record: &Record) -> Self {
         let guest = guest_states::of(&[record]).pop().flatten();
-        Self { guest, ..Self::of_record(record) }
+        Self { guest, ..Self::of_record(paths, record) }
     }
 
     /// Creates the row of a machine with a record.
-    pub(super) fn of_record(record: &Record) -> Self {
+    pub(super) fn of_record(paths: &Paths, record: &Record) -> Self {
         let is_alive = record.is_alive();
         let cgroup = record.cgroup.as_deref().filter(|_| is_alive);
         let dynamic = Some(record).filter(|_| is_alive).and_then(guest_addresses::of);
@@ -140,7 +140,7 @@ impl MachineSummary {
             unit: record.unit.clone(),
             root: Some(record.root.clone()),
             enabled: None,
-            unconfined: record.unconfined_now(),
+            unconfined: record.unconfined_now(paths),
             outdated: is_alive && record.replaced_program().is_some(),
         }
     }
@@ -195,7 +195,7 @@ pub(crate) fn rows(paths: &Paths, include: Include) -> Result<Vec<MachineSummary
     let mut rows: Vec<MachineSummary> = records
         .iter()
         .zip(guests)
-        .map(|(record, guest)| MachineSummary { guest, ..MachineSummary::of_record(record) })
+        .map(|(record, guest)| MachineSummary { guest, ..MachineSummary::of_record(paths, record) })
         .collect();
     let rest: Vec<Name> =
         others.into_iter().filter(|name| rows.iter().all(|row| row.name != name.as_str())).collect();

@@ -25,14 +25,14 @@ const PRIVATE: [&str; 7] =
 pub(crate) fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<Properties> {
     let error = match running(paths, name) {
         Ok(record) => {
-            let mut all = of_record(&record)?;
-            all.extend(as_map(&MachineSummary::of_record_and_guest(&record))?);
+            let mut all = of_record(paths, &record)?;
+            all.extend(as_map(&MachineSummary::of_record_and_guest(paths, &record))?);
             return select(all, only);
         }
         Err(error) => error,
     };
     let row = list::rows(paths, Include::Defined)?.into_iter().find(|row| row.name == name.as_str());
-    let mut all = of_record(&Record::new(name.clone()))?;
+    let mut all = of_record(paths, &Record::new(name.clone()))?;
     all.values_mut().for_each(|value| *value = Value::Null);
     all.extend(as_map(&row.ok_or(error)?)?);
     select(all, only)
@@ -43,16 +43,16 @@ pub(crate) fn properties(paths: &Paths, name: &Name, only: &[String]) -> Result<
 /// # Errors
 /// The serialisation fails.
 pub(crate) fn keys() -> Result<Vec<String>> {
-    let all = select(of_record(&Record::new(Name::new("x")?))?, &[])?;
+    let all = select(of_record(&Paths::default(), &Record::new(Name::new("x")?))?, &[])?;
     Ok(all.0.into_iter().map(|(key, _)| key).collect())
 }
 
 /// Returns the properties of a record and its row.
-fn of_record(record: &Record) -> Result<Map<String, Value>> {
+fn of_record(paths: &Paths, record: &Record) -> Result<Map<String, Value>> {
     let mut all = as_map(record)?;
     let ports = record.ports().iter().map(|port| Value::String(port.to_string()));
     all.insert("ports".to_owned(), ports.collect());
-    all.extend(as_map(&MachineSummary::of_record(record))?);
+    all.extend(as_map(&MachineSummary::of_record(paths, record))?);
     Ok(all)
 }
 
@@ -119,7 +119,7 @@ mod tests {
         let text = |only: &[&str]| {
             let only: Vec<String> = only.iter().map(|key| (*key).to_owned()).collect();
             let mut out = Vec::new();
-            select(of_record(&record).unwrap(), &only).unwrap().write(&mut out).unwrap();
+            select(of_record(&Paths::default(), &record).unwrap(), &only).unwrap().write(&mut out).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert_eq!(
@@ -127,9 +127,12 @@ mod tests {
             "name=web\naddresses=10.177.0.2 fd00::2\nleader=\n"
         );
         assert!(text(&[]).contains("state=dead\n") && !text(&[]).contains("files="));
-        let error = select(of_record(&record).unwrap(), &["nonsense".into()]).unwrap_err();
+        let error = select(of_record(&Paths::default(), &record).unwrap(), &["nonsense".into()]).unwrap_err();
         assert_eq!(error.exit_status(), 2);
         assert!(error.hint().unwrap().contains("machine-id"));
-        assert_eq!(select(of_record(&record).unwrap(), &[]).unwrap().to_json()["name"], "web");
+        assert_eq!(
+            select(of_record(&Paths::default(), &record).unwrap(), &[]).unwrap().to_json()["name"],
+            "web"
+        );
     }
 }

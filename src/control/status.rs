@@ -99,7 +99,7 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Status> {
         Err(error) => return Err(error),
     };
     let mut machine = match &record {
-        Some(record) => MachineSummary::of_record_and_guest(record),
+        Some(record) => MachineSummary::of_record_and_guest(paths, record),
         None => MachineSummary::of_unit(name, service(paths, name), state),
     };
     let root = defined.as_ref().map(|machine| machine.root.path().to_owned());

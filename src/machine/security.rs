@@ -133,6 +133,13 @@ pub(crate) struct DeviceNode {
     pub(crate) gid: u32,
 }
 
+impl DeviceNode {
+    /// Returns whether it leads to a device of the host.
+    pub(crate) fn is_device(&self) -> bool {
+        self.kind != NodeKind::Fifo
+    }
+}
+
 /// The type of a device node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NodeKind {

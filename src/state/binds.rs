@@ -3,6 +3,7 @@
 //! the definition exist.
 
 use crate::error::{Context, Error, Result};
+use crate::machine::mounts::MountIds;
 use crate::machine::name::Name;
 use crate::paths::{Paths, store};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,16 @@ pub(crate) fn read(paths: &Paths, name: &Name, leader: u32) -> Result<Vec<Bindin
     let mounts = std::fs::read_to_string(format!("/proc/{leader}/mountinfo")).context(reading)?;
     let ids: Vec<u64> = mounts.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
     Ok(all.into_iter().filter(|one| one.leader == leader && ids.contains(&one.mount)).collect())
+}
+
+/// Returns whether root of this boot could write files of the host with the rights of their owners through one
+/// of the added mounts. Mounts that the guest has unmounted count too, because only root reads the mounts of a
+/// process: all users must see the same answer.
+pub(crate) fn writes_to_host(paths: &Paths, name: &Name, leader: u32, has_host_ids: bool) -> bool {
+    let Ok(bytes) = std::fs::read(paths.machine(name).join(FILE)) else { return false };
+    let all: Vec<Binding> = serde_json::from_slice(&bytes).unwrap_or_default();
+    let is_mapped = |one: &Binding| has_host_ids || one.map != MountIds::Host.as_text();
+    all.iter().any(|one| one.leader == leader && !one.read_only && is_mapped(one))
 }
 
 /// Writes the list atomically.

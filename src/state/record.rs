@@ -14,10 +14,14 @@ use crate::network::firewall;
 use crate::network::hosts_file::Hosts;
 use crate::network::interfaces::ExtraInterface;
 use crate::paths::{Paths, access, store};
+use crate::state::binds;
 use crate::state::build::BuildRecord;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+
+/// The word for writable mounts of the host.
+const BINDS: &str = "binds";
 
 /// The phase of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -281,11 +285,17 @@ impl Record {
         self.program.as_ref().filter(|program| program.is_replaced()).map(Executable::path)
     }
 
-    /// Returns the parts that are not confined: those recorded at the start, and `tree` if users of the host
-    /// can reach one of its trees now.
-    pub(crate) fn unconfined_now(&self) -> Vec<String> {
-        let tree = self.owned_trees.iter().any(|tree| access::is_open(tree)).then(|| "tree".to_owned());
-        self.unconfined.iter().cloned().chain(tree).collect()
+    /// Returns the parts that are not confined: those recorded at the start, `tree` if users of the host can
+    /// reach one of its trees now, and `binds` for a writable mount added since the start.
+    pub(crate) fn unconfined_now(&self, paths: &Paths) -> Vec<String> {
+        let mut words = self.unconfined.clone();
+        let has_host_ids = self.id_base.is_none_or(|base| base == 0);
+        let is_bound = || binds::writes_to_host(paths, &self.name, self.leader.unwrap_or(0), has_host_ids);
+        if !words.iter().any(|word| word == BINDS) && is_bound() {
+            words.push(BINDS.to_owned());
+        }
+        words.extend(self.owned_trees.iter().any(|tree| access::is_open(tree)).then(|| "tree".to_owned()));
+        words
     }
 
     /// Writes the record atomically.

@@ -51,7 +51,7 @@ pub(crate) fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
     let state = match &record {
         Some(record) if record.is_alive() => {
             findings.extend(alive(name, record));
-            findings.extend(host_ids(record));
+            findings.extend(unconfined(paths, record));
             findings.extend(
                 machine_ids::shared_by(paths, name).map(|shared| Finding::risk(shared.message, shared.hint)),
             );
@@ -95,12 +95,37 @@ fn describe(failure: &Failure) -> String {
     )
 }
 
-/// Returns the finding for a machine with the user ids of the host.
-fn host_ids(record: &Record) -> Option<Finding> {
-    record.unconfined.iter().any(|word| word == "users").then(|| {
-        let what = "its user ids are those of the host: root inside is root of the host";
-        Finding::note(what, "set users.private = \"pick\"")
-    })
+/// What each word of `unconfined` means for the host, and the setting that closes it. Trees and the network
+/// have findings of their own.
+const UNCONFINED: [(&str, &str, &str); 5] = [
+    (
+        "users",
+        "its user ids are those of the host: root inside is root of the host",
+        "set users.private = \"pick\"",
+    ),
+    (
+        "binds",
+        "root inside writes files of the host as their owners, through its mounts",
+        "set read-only = true or map = \"none\" for mounts that it only reads",
+    ),
+    ("devices", "it has devices of the host", "remove those that it does not need from security.devices"),
+    (
+        "capabilities",
+        "it has more capabilities than the default",
+        "remove those that it does not need from security.capabilities.add",
+    ),
+    (
+        "syscalls",
+        "it has more system calls than the default",
+        "remove security.nesting, or calls that it does not need from security.syscalls.allow",
+    ),
+];
+
+/// Returns the notes about what a machine has beyond the defaults.
+fn unconfined(paths: &Paths, record: &Record) -> Vec<Finding> {
+    let words = record.unconfined_now(paths);
+    let found = UNCONFINED.iter().filter(|(word, ..)| words.iter().any(|is| is == word));
+    found.map(|(_, message, hint)| Finding::note(*message, *hint)).collect()
 }
 
 /// Returns the finding for a running machine.

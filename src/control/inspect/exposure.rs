@@ -106,6 +106,7 @@ pub(crate) fn score(found: &Inspection) -> Exposure {
         |label| format!("it is confined as '{label}'"),
     );
     add(found.label.is_none(), 3, label, "boot the host with AppArmor or SELinux");
+    reasons.extend(opened(found));
     reasons.push(socketcall(found));
     reasons.extend(unlimited(found));
     reasons.extend(trees(found));
@@ -113,6 +114,20 @@ pub(crate) fn score(found: &Inspection) -> Exposure {
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.weight));
     let score = reasons.iter().map(|reason| reason.weight).sum::<u32>().min(100);
     Exposure { name: found.name.clone(), score, rating: rating(score), reasons }
+}
+
+/// Returns the files and devices of the host that the machine has.
+fn opened(found: &Inspection) -> Vec<Reason> {
+    let of = |(word, weight, message, hint): (&str, u32, &str, &'static str)| {
+        let is_open = found.unconfined.iter().any(|is| is == word);
+        is_open.then(|| Reason { message: message.to_owned(), weight, hint: Some(hint) })
+    };
+    let binds = "root inside writes files of the host as their owners, through its mounts";
+    let all = [
+        ("binds", 5, binds, "set read-only = true or map = \"none\" for its mounts"),
+        ("devices", 5, "it has devices of the host", "remove them from security.devices"),
+    ];
+    all.into_iter().filter_map(of).collect()
 }
 
 /// Returns whether 32 bit programs create sockets that the filter cannot check.

@@ -250,3 +250,50 @@ fn sysctls_of_a_shared_network_are_read_only() {
     host.sh_ok("ip netns del given; umount /run/netns; rm /etc/coracle/machines.d/shared.toml");
     assert!(writes(host, "own", "/proc/sys/net/ipv4/conf/lo/accept_source_route"));
 }
+
+#[test]
+fn additions_to_a_confined_machine_are_reported() {
+    let machines = Machines::shared();
+    let host = machines.host();
+    host.add_guest("busybox", "added");
+    host.sh_ok("mkdir -m 700 /var/tmp/added; mkdir /var/tmp/added/data");
+    let mount = |more: &str| format!("[[mount]]\nsource = \"/var/tmp/added/data\"\n{more}");
+    let words = || {
+        let list: serde_json::Value = serde_json::from_str(&host.coracle(&["list", "--json"])).unwrap();
+        let row = list.as_array().unwrap().iter().find(|row| row["name"] == "added").unwrap();
+        let words = row["unconfined"].as_array().unwrap().iter();
+        words.map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    for (definition, expected) in [
+        (String::new(), ""),
+        (mount("map-ids = true\n"), "binds"),
+        (mount("map = \"owner\"\n"), "binds"),
+        (mount(""), ""),
+        (mount("map-ids = true\nread-only = true\n"), ""),
+        ("[security]\ndevices = [\"/dev/full\"]\n".to_owned(), "devices"),
+        ("[security.capabilities]\nadd = [\"CAP_SYS_TIME\"]\n".to_owned(), "capabilities"),
+        ("[security.capabilities]\nadd = [\"CAP_SYS_TIME\"]\ndrop = [\"CAP_SYS_TIME\"]\n".to_owned(), ""),
+        ("[security.syscalls]\nallow = [\"@keyring\"]\n".to_owned(), "syscalls"),
+    ] {
+        host.define("added", &definition);
+        host.coracle(&["start", "added"]);
+        assert_eq!(words(), expected, "{definition}");
+        let notes = host.coracle(&["doctor", "added"]);
+        let named = ["its mounts", "devices of the host", "more capabilities", "more system calls"];
+        let found = named.iter().filter(|text| notes.contains(**text)).count();
+        assert_eq!(found, usize::from(!expected.is_empty()), "{definition}: {notes}");
+        host.coracle(&["stop", "added"]);
+    }
+    host.define("added", "");
+    host.coracle(&["start", "added"]);
+    // Mounts added later count as well, for every user.
+    host.coracle(&["bind", "--mkdir", "--map=none", "added", "/var/tmp/added/data", "/srv/none"]);
+    assert_eq!(words(), "");
+    host.coracle(&["bind", "--mkdir", "--map=ids", "added", "/var/tmp/added/data", "/srv/ids"]);
+    assert_eq!(words(), "binds");
+    let seen = host.sh_ok(&format!("{UNPRIVILEGED} coracle list --json"));
+    assert!(seen.contains("\"binds\""), "{seen}");
+    assert!(host.coracle(&["inspect", "--security", "added"]).contains("writes files of the host"));
+    host.coracle(&["stop", "added"]);
+    host.sh_ok("rm -r /var/tmp/added /etc/coracle/machines.d/added.toml");
+}
