@@ -94,7 +94,7 @@ order: deps
 install: $(INSTALL_NEEDS)
 	@install -Dm755 "$(BINARY)" "$(bindir)/coracle"
 	shopt -s nullglob
-	for unit in units/*.service units/*.target units/*.path; do
+	for unit in units/*.service units/*.slice units/*.target units/*.path; do
 		install -Dm644 "$$unit" "$(libdir)/system/$${unit##*/}"
 		sed -i 's|/usr/bin/coracle|$(PREFIX)/bin/coracle|g' "$(libdir)/system/$${unit##*/}"
 	done
@@ -123,6 +123,8 @@ install: $(INSTALL_NEEDS)
 	for file in dbus/*.conf; do install -Dm644 "$$file" "$(sharedir)/dbus-1/system.d/$${file##*/}"; done
 	for file in dbus/*.service; do install -Dm644 "$$file" "$(sharedir)/dbus-1/system-services/$${file##*/}"; done
 	for file in dbus/*.xml; do install -Dm644 "$$file" "$(sharedir)/dbus-1/interfaces/$${file##*/}"; done
+	for file in dbus/*.policy; do install -Dm644 "$$file" "$(sharedir)/polkit-1/actions/$${file##*/}"; done
+	for file in dbus/examples/*; do install -Dm644 "$$file" "$(sharedir)/doc/coracle/dbus/$${file##*/}"; done
 	for page in man/*.[158]; do
 		install -Dm644 "$$page" "$(sharedir)/man/man$${page##*.}/$${page##*/}"
 	done

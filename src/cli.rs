@@ -4,11 +4,13 @@
 mod argument_table;
 mod arguments;
 pub mod compat;
+pub mod far;
 mod fast_path;
 pub mod manual;
 pub mod nspawn;
 mod other_tools;
 pub(crate) mod output;
+mod route;
 mod usage;
 pub(crate) mod verb;
 
@@ -38,13 +40,17 @@ pub struct Cli {
     #[command(flatten)]
     pub common: Common,
 
+    /// Execute the verb on another host, by ssh(1); before the verb
+    #[arg(short = 'H', long, value_name = "[USER@]HOST[:PORT]")]
+    pub host: Option<String>,
+
     /// The verb
     #[command(subcommand)]
     pub verb: Verb,
 }
 
 /// The options of all verbs.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Common {
     /// Use files below this directory instead of '/'
     #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
@@ -53,6 +59,18 @@ pub struct Common {
     /// Log every step
     #[arg(long, global = true)]
     pub debug: bool,
+
+    /// Do not ask for a password if polkit(8) requires one
+    #[arg(long, global = true)]
+    pub no_ask_password: bool,
+
+    /// The machine that a job of the service may act on
+    #[arg(long, global = true, hide = true, value_name = "NAME:PID:START")]
+    pub expect: Vec<String>,
+
+    /// Report the result of a job as JSON on standard input, which is a pipe of the service
+    #[arg(long, global = true, hide = true)]
+    pub report: bool,
 }
 
 /// Parses the command line; `arguments[0]` is the program. `None` if help or the version was requested and

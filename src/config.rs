@@ -47,7 +47,7 @@ pub(crate) use problem::{Problem, ProblemSeverity};
 pub(crate) use profile::Profile;
 pub(crate) use resolve::Resolved;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, ErrorName, Kind, Result};
 use crate::image::find;
 use crate::machine::contract::Contract;
 use crate::machine::name::Name;
@@ -87,7 +87,8 @@ pub(crate) fn exists(paths: &Paths, name: &Name) -> bool {
 
 /// Returns the error for a machine that does not exist.
 pub(crate) fn missing(paths: &Paths, name: &Name) -> Error {
-    Error::new(format!("machine '{name}' does not exist")).with_hint(format!(
+    let error = Error::new(format!("machine '{name}' does not exist")).named(ErrorName::NoSuchMachine);
+    error.with_hint(format!(
         "create '{}' or a root file system in '{}', or list the machines with 'coracle list -a'",
         paths.definitions()[0].join(format!("{name}.toml")).display(),
         paths.images().join(name).display()

@@ -2,6 +2,7 @@
 //! one thing, and returns data or writes to the stream it is given. Called by `cli`. Must not print.
 
 pub(crate) mod activation;
+mod agent;
 pub(crate) mod apply;
 pub(crate) mod attach;
 pub(crate) mod bind;
@@ -11,6 +12,7 @@ pub(crate) mod clone;
 pub(crate) mod convert;
 pub(crate) mod copy;
 mod defined_stacks;
+pub(crate) mod delegate;
 mod disconnect;
 pub(crate) mod doctor;
 pub(crate) mod edit;
@@ -47,9 +49,10 @@ pub(crate) mod snapshots;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod status;
+pub(crate) mod watch;
 
 use crate::config;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorName, Result};
 use crate::host::runtime::runtime;
 use crate::machine::Machine;
 use crate::machine::name::Name;
@@ -79,6 +82,7 @@ pub(crate) fn running(paths: &Paths, name: &Name) -> Result<Record> {
         Some(record) if record.is_alive() => Ok(record),
         None if !config::exists(paths, name) => Err(config::missing(paths, name)),
         _ => Err(Error::new(format!("machine '{name}' is not running"))
+            .named(ErrorName::NotRunning)
             .with_hint(format!("start it with 'coracle start {name}', or see 'coracle status {name}'"))),
     }
 }

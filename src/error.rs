@@ -4,6 +4,7 @@ mod nearest;
 
 pub(crate) use nearest::nearest;
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The kind of an [`Error`]. It determines the exit status.
@@ -23,6 +24,45 @@ pub(crate) enum Kind {
     Failure,
 }
 
+/// The name of an error for programs: `io.coracle1.Error.NAME` on the bus, and in the report of a job. It does
+/// not change the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ErrorName {
+    /// No machine has this name.
+    NoSuchMachine,
+    /// The machine is not running.
+    NotRunning,
+    /// The definition is invalid.
+    BadDefinition,
+    /// An argument or option is invalid.
+    BadArgument,
+    /// The name belongs to another machine by now.
+    Changed,
+    /// The caller has too many calls, jobs or subscriptions.
+    LimitsExceeded,
+    /// The host or the machine lacks a feature.
+    Unsupported,
+    /// Anything else.
+    #[default]
+    Failed,
+}
+
+impl ErrorName {
+    /// Returns the name on the bus.
+    pub(crate) fn on_bus(self) -> &'static str {
+        match self {
+            Self::NoSuchMachine => "io.coracle1.Error.NoSuchMachine",
+            Self::NotRunning => "io.coracle1.Error.NotRunning",
+            Self::BadDefinition => "io.coracle1.Error.BadDefinition",
+            Self::BadArgument => "io.coracle1.Error.BadArgument",
+            Self::Changed => "io.coracle1.Error.Changed",
+            Self::LimitsExceeded => "io.coracle1.Error.LimitsExceeded",
+            Self::Unsupported => "io.coracle1.Error.Unsupported",
+            Self::Failed => "io.coracle1.Error.Failed",
+        }
+    }
+}
+
 /// The exit status of a failure of Coracle itself where the other statuses are those of a payload.
 pub(crate) const LAUNCH_STATUS: u8 = 125;
 
@@ -30,6 +70,7 @@ pub(crate) const LAUNCH_STATUS: u8 = 125;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     kind: Kind,
+    name: ErrorName,
     chain: Vec<String>,
     hint: Option<String>,
 }
@@ -40,12 +81,22 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// Creates an error with exit status 1.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Failure, chain: vec![message.into()], hint: None }
+        Self { kind: Kind::Failure, name: ErrorName::Failed, chain: vec![message.into()], hint: None }
     }
 
     /// Creates an error of the command line.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Usage, ..Self::new(message) }
+        Self { kind: Kind::Usage, name: ErrorName::BadArgument, ..Self::new(message) }
+    }
+
+    /// Replaces the name for programs.
+    pub(crate) fn named(self, name: ErrorName) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Returns the name for programs.
+    pub fn name(&self) -> ErrorName {
+        self.name
     }
 
     /// Replaces the kind.

@@ -10,6 +10,8 @@ pub(crate) mod executable;
 pub mod idmap;
 pub(crate) mod lock;
 pub(crate) mod lsm;
+pub(crate) mod manager;
+pub(crate) mod polkit;
 pub mod probe;
 pub(crate) mod procfs;
 pub(crate) mod rlimits;

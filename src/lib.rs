@@ -45,9 +45,11 @@
 //! | [`supervisor`] | the parent: host steps, synchronisation, the event loop, cleanup | all above but `config` |
 //! | [`generator`] | definitions → properties of units, for systemd | `machine`, `paths`, `config` |
 //! | [`control`] | the verbs: one function each, no output | `machine`, `paths`, `config`, `host`, `network`, `state`, `image`, `protocol`, `sys`, `tree`, `generator`; for `exec` and `bind` also `plan`, `channel`, `payload` |
+//! | [`ask`] | what users without root ask of the service: verbs, actions, words of jobs, as data | `machine` |
+//! | [`service`] | the bus service: decides by polkit, and lets systemd run the verbs | `ask`, `machine`, `paths`, `config`, `host`, `state`, `sys` |
 //! | [`run`] | the pipeline on one page | all above, and the output of `cli` |
-//! | [`cli`] | one file per verb: arguments, help, output | `machine`, `paths`, `config`, `control`, `run` |
-//! | `main` | parses, calls, prints the errors, exits | `cli`, `run`, `control`, `generator`, `paths` |
+//! | [`cli`] | one file per verb: arguments, help, output | `machine`, `paths`, `ask`, `config`, `control`, `run` |
+//! | `main` | parses, calls, prints the errors, exits | `cli`, `run`, `service`, `control`, `generator`, `paths` |
 //!
 //! Every module uses `error`. The rules keep configuration, bus and journal out of the children, so that no
 //! state of the host leaks into them; they keep plans testable as text, and the place of each feature
@@ -127,6 +129,7 @@
 // The documentation is built with private items.
 #![allow(rustdoc::private_intra_doc_links)]
 
+pub(crate) mod ask;
 pub mod channel;
 pub mod claim;
 pub mod cli;
@@ -143,6 +146,7 @@ pub mod payload;
 pub mod plan;
 pub mod protocol;
 pub mod run;
+pub mod service;
 pub mod state;
 pub mod supervisor;
 pub mod sys;

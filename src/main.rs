@@ -8,6 +8,8 @@ use coracle::control::printable;
 use coracle::error::Error;
 use coracle::generator;
 use coracle::paths::Paths;
+use coracle::service;
+use coracle::state::expected;
 use coracle::sys::entry;
 use std::ffi::OsString;
 use std::io::Write;
@@ -45,8 +47,11 @@ fn program() -> u8 {
     if arguments.get(1).is_some_and(|verb| verb == "supervise") {
         return supervise(&arguments);
     }
+    if arguments.get(1).is_some_and(|verb| verb == service::VERB) {
+        return serve();
+    }
     let outcome = match cli::parse(&arguments) {
-        Ok(Some(cli)) => run(cli),
+        Ok(Some(cli)) => run(cli, &arguments),
         Ok(None) => Ok(0),
         Err(error) => Err(error.into()),
     };
@@ -97,6 +102,12 @@ fn supervise(arguments: &[OsString]) -> u8 {
     coracle::run::supervise_unit().unwrap_or_else(|error| failed(&error))
 }
 
+/// Runs the service on the system bus.
+fn serve() -> u8 {
+    log_to(false);
+    service::run(&Paths::default()).map_or_else(|error| failed(&error), |()| 0)
+}
+
 /// Returns whether systemd called the program as its generator, by the name of the program.
 fn is_generator(arguments: &[OsString]) -> bool {
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
@@ -111,13 +122,27 @@ fn generate(arguments: &[OsString]) {
     }
 }
 
-/// Runs the verb of the command line, and returns its exit status.
-fn run(cli: Cli) -> VerbResult {
+/// Runs the verb of the command line, and returns its exit status. The one place that decides who runs it: this
+/// process as root, the service for other users, or another host.
+fn run(cli: Cli, arguments: &[OsString]) -> VerbResult {
+    if let Some(host) = &cli.host {
+        return Ok(cli::far::execute(arguments, host)?);
+    }
     let root = std::path::absolute(&cli.common.root).map_err(|error| {
         Error::from(error).context(format!("cannot find '{}'", cli.common.root.display()))
     })?;
     log_to(cli.common.debug);
-    cli.verb.run(&Paths::below(root))
+    let paths = Paths::below(root);
+    if !entry::is_root() {
+        return cli.verb.run_as_user(&paths, !cli.common.no_ask_password);
+    }
+    expected::expect(&cli.common.expect)?;
+    let is_reported = cli.common.report;
+    let outcome = cli.verb.run(&paths);
+    if is_reported {
+        service::report(outcome.as_ref().err().map_or(&[], |failures| &failures.0));
+    }
+    outcome
 }
 
 /// Sends the log to the journal as structured entries if the program runs in a unit, else to standard error.

@@ -3,6 +3,8 @@
 pub(crate) mod address_conflicts;
 pub(crate) mod binds;
 pub(crate) mod build;
+pub(crate) mod changes;
+pub mod expected;
 pub(crate) mod failure;
 pub(crate) mod id_ranges;
 pub(crate) mod record;

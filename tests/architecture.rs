@@ -19,6 +19,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("channel", &[]),
     ("tree", &["sys"]),
+    // The details of a question name machines.
+    ("ask", &["machine::name::Name"]),
     // The paths of a machine are derived from its name.
     ("paths", &["machine::name::Name"]),
     ("config", &["machine", "paths", "image::find"]),
@@ -42,6 +44,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "machine",
             "paths",
             "sys",
+            // The client of the service sends requests.
+            "ask",
             // A plan depends on the users of a tree and on the kind of its init.
             "plan::NamedDevice",
             "plan::User",
@@ -79,6 +83,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sys",
             "tree",
             "protocol",
+            // Verbs of users without root go through the service.
+            "ask",
             // `set` and `apply` change definitions; `start` and `status` read them.
             "config",
             // `start` reloads the units of a changed definition.
@@ -122,7 +128,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tree::usage",
         ],
     ),
-    ("cli", &["config", "control", "machine", "paths", "run"]),
+    ("service", &["ask", "config", "host", "machine", "paths", "state", "sys"]),
+    ("cli", &["ask", "config", "control", "machine", "paths", "run"]),
     (
         "main",
         &[
@@ -131,6 +138,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "generator",
             "paths",
             "run",
+            "service",
+            // The machines that a job may act on.
+            "state::expected",
             // Instead of Rust's own entry point.
             "entry_point",
             "sys::entry",
@@ -144,10 +154,10 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("toml", &["config", "cli"]),
-    ("zbus", &["host", "network"]),
+    ("zbus", &["host", "network", "service"]),
     ("rtnetlink", &["network"]),
-    ("tokio", &["host", "network", "control"]),
-    ("sd_notify", &["supervisor", "run", "control"]),
+    ("tokio", &["host", "network", "control", "service"]),
+    ("sd_notify", &["supervisor", "run", "control", "service"]),
     ("systemd_journal_logger", &["main"]),
     // The children report over the channel and do not log.
     (
@@ -160,6 +170,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
             "image",
             "network",
             "run",
+            "service",
             "state",
             "supervisor",
             "tree",

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// The units of the project.
-const UNITS: [&str; 6] = [
+const UNITS: [&str; 8] = [
     "coracle@.service",
     "coracle-on-demand@.service",
     "coracle-network-reload@.service",
     "coracle-resolver.path",
     "coracle-resolver.service",
+    "coracle-manager.service",
+    "coracle-jobs.slice",
     "coracle.target",
 ];
 
@@ -59,4 +61,22 @@ fn clean_up_and_delegation_are_in_the_unit() {
         assert!(text.lines().any(|is| is == line), "{line}");
     }
     assert!(unit("coracle.target").contains("WantedBy=multi-user.target"));
+}
+
+/// The greatest exposure of the service on the bus, which every user can start, in tenths.
+const EXPOSURE: u64 = 15;
+
+#[test]
+fn the_service_is_confined() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = unit("coracle-manager.service").replace("/usr/bin/coracle", env!("CARGO_BIN_EXE_coracle"));
+    let file = directory.path().join("coracle-manager.service");
+    std::fs::write(&file, text).unwrap();
+    let output = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager", &format!("--threshold={EXPOSURE}")])
+        .arg(&file)
+        .output()
+        .expect("run systemd-analyze");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }

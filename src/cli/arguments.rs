@@ -1,6 +1,7 @@
 //! Arguments shared by several verbs.
 
 use super::argument_table::{ArgumentRow, Slot, long};
+use crate::ask::{OptionValue, Options};
 use crate::control::copy::{self, LinkMode, Replace};
 use crate::control::{exec, start};
 use crate::error::{Error, Result};
@@ -8,7 +9,7 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The name of one machine.
 #[derive(Debug, Args)]
@@ -58,6 +59,15 @@ impl StartOptions {
     /// A directory of definitions that cannot be read.
     pub(crate) fn names(&self, paths: &Paths) -> Result<Vec<Name>> {
         if self.all { start::enabled(paths) } else { Ok(self.names.clone()) }
+    }
+
+    /// Returns the word of the event to wait for.
+    pub(crate) fn wait_word(&self) -> Option<&'static str> {
+        self.wait.map(|wait| match wait {
+            WaitFor::Ready => "ready",
+            WaitFor::Running => "running",
+            WaitFor::No => "no",
+        })
     }
 
     /// Returns the event to wait for.
@@ -142,6 +152,19 @@ impl CopyOptions {
     }
 }
 
+/// Returns the options of a request for a terminal like that of this process.
+pub(crate) fn terminal_options() -> Options {
+    let fits = |name: &String| name.bytes().all(|byte| byte.is_ascii_graphic()) && name.len() <= 64;
+    let term = std::env::var("TERM").ok().filter(fits);
+    let options = Options::default().with_text("term", term.as_deref());
+    match rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
+        Ok(size) => options
+            .with("rows", OptionValue::Number(u32::from(size.ws_row)))
+            .with("columns", OptionValue::Number(u32::from(size.ws_col))),
+        Err(_) => options,
+    }
+}
+
 /// The options of `exec` and `shell`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct EntryOptions {
@@ -178,6 +201,24 @@ impl EntryOptions {
     /// Returns the options of a command without a terminal of its own choice.
     pub(crate) fn of(user: Option<String>, workdir: Option<PathBuf>, setenv: Vec<String>) -> Self {
         Self { user, workdir, setenv, ..Self::default() }
+    }
+
+    /// Returns the options of the request for the service.
+    pub(crate) fn options(&self, request: &exec::ExecRequest<'_>) -> Options {
+        let is_terminal = || {
+            rustix::termios::isatty(rustix::stdio::stdin())
+                && rustix::termios::isatty(rustix::stdio::stdout())
+        };
+        let has_terminal = self.tty || !self.no_tty && is_terminal();
+        let variables = request.environment.iter().map(|(name, value)| format!("{name}={value}"));
+        let options = if has_terminal { terminal_options() } else { Options::default() };
+        options
+            .with("terminal", OptionValue::Flag(has_terminal))
+            .with_text("user", request.user)
+            .with_text("directory", request.directory.as_deref().and_then(Path::to_str))
+            .with_texts("environment", variables.collect())
+            .with_flag("wait-ready", self.wait_ready)
+            .with_flag("no-escape", self.no_escape)
     }
 
     /// Returns the options as rows of a table, for parsing without clap.

@@ -20,21 +20,27 @@ pub(super) fn parse(arguments: &[OsString]) -> Option<Cli> {
         Some((action, words)) if verb == "build" && action == "run" => (BUILD_RUN, words),
         _ => (verb, words),
     };
-    let (mut root, mut debug) = (None, false);
+    let (mut root, mut common) = (None, Common::default());
     let verb = read_verb(verb, &mut |table| {
-        argument_table::parse(words, &mut with_common(table, &mut root, &mut debug))
+        argument_table::parse(words, &mut with_common(table, &mut root, &mut common))
     })?;
-    let root = root.unwrap_or_else(|| PathBuf::from("/"));
-    Some(Cli { common: Common { root, debug }, verb })
+    common.root = root.unwrap_or_else(|| PathBuf::from("/"));
+    Some(Cli { common, host: None, verb })
 }
 
 /// Adds the options of all verbs to the table of a verb.
 fn with_common<'a>(
     mut table: Vec<ArgumentRow<'a>>,
     root: &'a mut Option<PathBuf>,
-    debug: &'a mut bool,
+    common: &'a mut Common,
 ) -> Vec<ArgumentRow<'a>> {
-    table.extend([long("root", Slot::Path(root)), long("debug", Slot::Flag(debug))]);
+    table.extend([
+        long("root", Slot::Path(root)),
+        long("debug", Slot::Flag(&mut common.debug)),
+        long("no-ask-password", Slot::Flag(&mut common.no_ask_password)),
+        long("expect", Slot::Texts(&mut common.expect)),
+        long("report", Slot::Flag(&mut common.report)),
+    ]);
     table
 }
 

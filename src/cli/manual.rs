@@ -24,7 +24,11 @@ pub fn options() -> String {
     let mut command = Cli::command();
     command.build();
     let mut roff = String::new();
-    section(&mut roff, "Options of all verbs", command.get_arguments().filter(|arg| !arg.is_positional()));
+    section(
+        &mut roff,
+        "Options of all verbs",
+        command.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_hide_set()),
+    );
     verbs(&mut roff, &command, "coracle");
     roff
 }

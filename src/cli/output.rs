@@ -116,6 +116,15 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     line(&shown)
 }
 
+/// Prints `value` as JSON on one line.
+///
+/// # Errors
+/// See [`text`].
+pub(crate) fn json_line(value: &impl Serialize) -> Result<()> {
+    let shown = serde_json::to_string(value).map_err(|error| Error::new(error.to_string()))?;
+    line(&shown)
+}
+
 /// Prints the report of a verb: as JSON, or as `text` for people.
 ///
 /// # Errors

@@ -21,10 +21,10 @@ use crate::error::Result;
 use crate::machine::Machine;
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The severity of a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum FindingSeverity {
     /// Machines do not run, or not as defined.
@@ -47,7 +47,7 @@ impl FindingSeverity {
 }
 
 /// A finding. Serialised unchanged for `--json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Finding {
     /// Its severity.

@@ -13,7 +13,7 @@ use crate::machine::name::Name;
 use crate::machine::security::CAPABILITIES;
 use crate::paths::{Paths, access};
 use crate::state::record::Record;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::IpAddr;
@@ -36,7 +36,7 @@ const LIMITS: [&str; 8] = [
 const NAMED: usize = 8;
 
 /// The output of `inspect`. Serialised unchanged for `--json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Inspection {
     /// Its name.
@@ -82,7 +82,7 @@ pub(crate) struct Inspection {
 }
 
 /// A namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Namespace {
     /// Its kind.
@@ -96,7 +96,7 @@ pub(crate) struct Namespace {
 }
 
 /// A limit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct EffectiveLimit {
     /// The file of the cgroup, or the name in proc_pid_limits(5).
@@ -106,7 +106,7 @@ pub(crate) struct EffectiveLimit {
 }
 
 /// A mount in the machine's view.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct VisibleMount {
     /// Its mount point.

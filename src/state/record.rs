@@ -16,6 +16,7 @@ use crate::network::interfaces::ExtraInterface;
 use crate::paths::{Paths, access, store};
 use crate::state::binds;
 use crate::state::build::BuildRecord;
+use crate::state::expected;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -321,8 +322,17 @@ impl Record {
     /// Returns the record of `name`. `None` if the machine has none.
     ///
     /// # Errors
-    /// The record cannot be read or parsed.
+    /// The record cannot be read or parsed, or is that of another machine than the expected one.
     pub(crate) fn read(paths: &Paths, name: &Name) -> Result<Option<Self>> {
+        let record = Self::read_any(paths, name)?;
+        if let Some(record) = &record {
+            expected::refuse_changed(name, record.supervisor, record.supervisor_start)?;
+        }
+        Ok(record)
+    }
+
+    /// Implements [`Self::read`] for lists of machines.
+    fn read_any(paths: &Paths, name: &Name) -> Result<Option<Self>> {
         let file = paths.machine(name).join("state.json");
         match std::fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -336,7 +346,7 @@ impl Record {
     /// Returns the records of all machines, running or left over, sorted by name.
     pub(crate) fn all(paths: &Paths) -> Vec<Self> {
         let records = Self::names(paths).into_iter();
-        records.filter_map(|name| Self::read(paths, &name).ok().flatten()).collect()
+        records.filter_map(|name| Self::read_any(paths, &name).ok().flatten()).collect()
     }
 
     /// Returns the records of other machines whose files contain a text. Only these are parsed: a host may have

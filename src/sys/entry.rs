@@ -100,6 +100,13 @@ pub fn process_name() -> &'static CStr {
     if is_nspawn() { NSPAWN } else { c"coracle" }
 }
 
+/// Returns whether the program was executed with the rights of root: the kernel has passed the effective user
+/// along (getauxval(3)), so this is no system call.
+pub fn is_root() -> bool {
+    // SAFETY: the function has no preconditions.
+    unsafe { libc::getauxval(libc::AT_EUID) == 0 }
+}
+
 /// Opens closed standard streams at `/dev/null`, so that no other file becomes one of them, and ignores
 /// SIGPIPE: a write to a closed pipe is an error. Both as Rust's own entry point does, except that a closed
 /// stream stays unusable: a machine must not lose its output without an error.

@@ -366,21 +366,10 @@ fn other_users_are_told_to_be_root() {
     host.start_machine("busybox");
     for (status, line) in [
         (125, "run -D / true"),
-        (125, "exec busybox -- true"),
-        (125, "shell busybox"),
-        (125, "shell --session busybox"),
-        (125, "login busybox"),
-        (1, "kill busybox"),
-        (1, "attach busybox"),
         (1, "bind busybox /srv"),
         (1, "unbind busybox /srv"),
         (1, "copy-to busybox /etc/passwd"),
         (1, "copy-from busybox /etc/passwd"),
-        (1, "freeze busybox"),
-        (1, "thaw busybox"),
-        (1, "reboot busybox"),
-        (1, "poweroff busybox"),
-        (1, "terminate busybox"),
         (1, "cleanup busybox"),
         (1, "set busybox memory-max=1G"),
         (1, "apply busybox"),
@@ -390,9 +379,25 @@ fn other_users_are_told_to_be_root() {
         assert_eq!(out.status, status, "{out}");
         assert_eq!(out.stderr, "coracle: must be run as root\nhint: run it with sudo(8)\n", "{line}");
     }
-    for line in ["start busybox", "stop busybox", "enable busybox"] {
+    // These go through the service on the bus, which is missing here.
+    host.sh_ok("systemctl mask --runtime coracle-manager.service; systemctl stop coracle-manager.service");
+    for (status, line) in [
+        (125, "exec busybox -- true"),
+        (125, "shell --session busybox"),
+        (125, "login busybox"),
+        (1, "start busybox"),
+        (1, "stop busybox"),
+        (1, "enable busybox"),
+        (1, "kill busybox"),
+        (1, "attach busybox"),
+        (1, "freeze busybox"),
+        (1, "terminate busybox"),
+    ] {
         let out = host.sh(&format!("setpriv --reuid=nobody --regid=nogroup --clear-groups coracle {line}"));
-        assert!(out.status == 1 && out.stderr.contains("sudo(8)"), "{out}");
+        assert!(
+            out.status == status && out.stderr.contains("needs root\nhint: run it with sudo(8)"),
+            "{out}"
+        );
     }
     host.stop();
 }

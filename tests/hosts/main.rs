@@ -16,6 +16,7 @@ mod bind;
 mod bind_sources;
 mod build;
 mod bundles;
+mod bus;
 mod clone_faults;
 mod clones;
 mod completions;

@@ -101,10 +101,10 @@ impl Properties {
 
 /// Returns the properties of all rows of a verb.
 fn rows(verb: &str) -> Vec<Properties> {
-    let (mut root, mut debug) = (None, false);
+    let (mut root, mut common) = (None, Common::default());
     let mut rows: Vec<Properties> = Vec::new();
     read_verb(verb, &mut |table| {
-        for row in &with_common(table, &mut root, &mut debug) {
+        for row in &with_common(table, &mut root, &mut common) {
             let positional = rows.iter().filter(|row| row.index.is_some()).count();
             rows.push(Properties::of_row(row, positional));
         }

@@ -1,8 +1,11 @@
 //! `coracle attach`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb};
 use crate::cli::arguments::MachineName;
+use crate::cli::arguments::terminal_options;
 use crate::control::attach::{self, AttachEnd};
+use crate::error::Result;
 use crate::paths::Paths;
 use clap::Args;
 use rustix::termios;
@@ -18,6 +21,11 @@ pub struct AttachArgs {
 }
 
 impl AttachArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        Ask::new(AskVerb::Attach, vec![self.machine.name.clone()], terminal_options(), Vec::new())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let name = &self.machine.name;
         if termios::isatty(rustix::stdio::stdin()) {

@@ -1,6 +1,7 @@
 //! `coracle doctor`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
 use crate::control::doctor;
 use crate::error::Result;
@@ -24,6 +25,16 @@ pub struct DoctorArgs {
 }
 
 impl DoctorArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        Ask::new(AskVerb::Doctor, self.names.clone(), Options::default(), Vec::new())
+    }
+
+    /// Returns whether machines are named.
+    pub(in crate::cli) fn names_machines(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let has_errors = if self.names.is_empty() { self.host(paths)? } else { self.machines(paths)? };
         Ok(u8::from(has_errors))
@@ -31,7 +42,14 @@ impl DoctorArgs {
 
     fn machines(&self, paths: &Paths) -> Result<bool> {
         let diagnose = |name| doctor::diagnose(paths, name);
-        let all = self.names.iter().map(diagnose).collect::<Result<Vec<_>>>()?;
+        self.print(&self.names.iter().map(diagnose).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Prints diagnoses. Returns whether one has errors.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub(in crate::cli) fn print(&self, all: &[doctor::Diagnosis]) -> Result<bool> {
         if self.json {
             output::json(&all)?;
         } else {

@@ -1,9 +1,11 @@
 //! `coracle enable`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::arguments::EnableOptions;
 use crate::cli::output::{self, with_progress};
 use crate::control::start::{self, StartWait};
+use crate::error::Result;
 use crate::paths::Paths;
 use clap::Args;
 
@@ -15,6 +17,12 @@ pub struct EnableArgs {
 }
 
 impl EnableArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let options = Options::default().with_flag("now", self.enable.now);
+        Ask::new(AskVerb::Enable, self.enable.names.clone(), options, Vec::new())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let names = &self.enable.names;
         for change in start::enable(paths, names)? {

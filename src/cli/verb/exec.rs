@@ -1,9 +1,11 @@
 //! `coracle exec`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb};
 use crate::cli::argument_table::{Slot, TableParser, positional};
 use crate::cli::arguments::EntryOptions;
 use crate::control::exec;
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -27,6 +29,13 @@ pub struct ExecArgs {
 }
 
 impl ExecArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let request = self.entry.request(&self.name, &self.command)?;
+        let command = request.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        Ask::new(AskVerb::Exec, vec![self.name.clone()], self.entry.options(&request), command)
+    }
+
     /// Reads the arguments without clap. `None` if clap must parse them.
     pub(in crate::cli) fn read(parse: TableParser<'_>) -> Option<Self> {
         let (mut name, mut command, mut entry) = (None, Vec::new(), EntryOptions::default());

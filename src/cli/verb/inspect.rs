@@ -1,8 +1,10 @@
 //! `coracle inspect`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
-use crate::control::inspect;
+use crate::control::inspect::{self, Inspection};
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -24,13 +26,25 @@ pub struct InspectArgs {
 }
 
 impl InspectArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        Ask::new(AskVerb::Inspect, vec![self.name.clone()], Options::default(), Vec::new())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let found = inspect::collect(paths, &self.name)?;
-        let exposure = inspect::score(&found);
+        self.print(&inspect::collect(paths, &self.name)?)
+    }
+
+    /// Prints an inspection.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub(in crate::cli) fn print(&self, found: &Inspection) -> VerbResult {
+        let exposure = inspect::score(found);
         let mut text = Vec::new();
         match (self.security, self.json) {
             (true, true) => output::json(&exposure)?,
-            (false, true) => output::json(&found)?,
+            (false, true) => output::json(found)?,
             (true, false) => exposure.write(&mut text)?,
             (false, false) => found.write(&mut text)?,
         }

@@ -1,11 +1,12 @@
 //! `coracle kill`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, OptionValue, Options};
 use crate::cli::arguments::MachineNames;
 use crate::config::boot::Signal;
 use crate::config::values::{RawValue, Value};
 use crate::control::signal;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::{Args, ValueEnum};
@@ -40,6 +41,18 @@ fn signal(text: &str) -> Result<i32> {
 }
 
 impl KillArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let whom = match self.kill_whom {
+            Whom::Leader => "leader",
+            Whom::All => "all",
+        };
+        let signal = u32::try_from(self.signal).map_err(|_| Error::usage("the signal is negative"))?;
+        let options =
+            Options::default().with("signal", OptionValue::Number(signal)).with_text("whom", Some(whom));
+        Ask::new(AskVerb::Kill, self.machines.names.clone(), options, Vec::new())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let whom = match self.kill_whom {
             Whom::Leader => signal::KillTarget::Leader,

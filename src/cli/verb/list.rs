@@ -3,8 +3,10 @@
 use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::list::{self, Include, MachineSummary};
+use crate::control::watch;
 use crate::paths::Paths;
 use clap::Args;
+use std::ops::ControlFlow;
 
 /// List running machines
 ///
@@ -23,6 +25,10 @@ pub struct ListArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    /// With --json: print the list as one line, and again at each change
+    #[arg(short, long, requires = "json")]
+    watch: bool,
 
     /// Print no header
     #[arg(long)]
@@ -57,6 +63,13 @@ enum Removal {
 impl ListArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let include = if self.all { Include::Defined } else { Include::Recorded };
+        if self.watch {
+            watch::watch(paths, include, &mut |rows| {
+                output::json_line(&rows)?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            return Ok(0);
+        }
         let rows = list::rows(paths, include)?;
         let is_shown = !self.json && !self.no_legend && output::is_terminal();
         if self.json {

@@ -1,8 +1,11 @@
 //! `coracle login`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb};
 use crate::cli::arguments::MachineName;
+use crate::cli::arguments::terminal_options;
 use crate::control::{exec, login};
+use crate::error::Result;
 use crate::paths::Paths;
 use clap::Args;
 
@@ -18,6 +21,12 @@ pub struct LoginArgs {
 }
 
 impl LoginArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let options = terminal_options().with_flag("no-escape", self.no_escape);
+        Ask::new(AskVerb::Login, vec![self.machine.name.clone()], options, Vec::new())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         Ok(exec::exec(paths, &login::login(paths, &self.machine.name, !self.no_escape)?)?)
     }

@@ -1,8 +1,10 @@
 //! `coracle logs`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, OptionValue, Options};
 use crate::cli::output;
 use crate::control::logs;
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::{Args, ValueEnum};
@@ -71,7 +73,7 @@ pub struct LogsArgs {
 }
 
 /// Parses a number of lines.
-fn count(text: &str) -> Result<u32, String> {
+fn count(text: &str) -> std::result::Result<u32, String> {
     text.parse().map_err(|_| "it is not a number of lines, for example 50".to_owned())
 }
 
@@ -89,6 +91,28 @@ enum LogFormat {
 }
 
 impl LogsArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let format = self.output.to_possible_value();
+        let options = Options::default()
+            .with_flag("follow", self.follow)
+            .with_flag("reverse", self.reverse)
+            .with_flag("console", self.console)
+            .with_flag("list-boots", self.list_boots)
+            .with_texts("unit", self.unit.clone())
+            .with_text("boot", self.boot.as_deref())
+            .with_text("since", self.since.as_deref())
+            .with_text("until", self.until.as_deref())
+            .with_text("priority", self.priority.as_deref())
+            .with_text("grep", self.grep.as_deref())
+            .with_text("output", format.as_ref().map(clap::builder::PossibleValue::get_name));
+        let options = match self.lines {
+            Some(lines) => options.with("lines", OptionValue::Number(lines)),
+            None => options,
+        };
+        Ask::new(AskVerb::Logs, vec![self.name.clone()], options, Vec::new())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let query = logs::LogQuery {
             name: &self.name,

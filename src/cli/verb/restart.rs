@@ -1,9 +1,11 @@
 //! `coracle restart`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::arguments::StartOptions;
 use crate::cli::output::with_progress;
 use crate::control::start;
+use crate::error::Result;
 use crate::paths::Paths;
 use clap::Args;
 
@@ -15,6 +17,12 @@ pub struct RestartArgs {
 }
 
 impl RestartArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self, paths: &Paths) -> Result<Ask> {
+        let options = Options::default().with_text("wait", self.start.wait_word());
+        Ask::new(AskVerb::Restart, self.start.names(paths)?, options, Vec::new())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let wait = self.start.wait();
         let names = self.start.names(paths)?;

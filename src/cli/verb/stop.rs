@@ -1,9 +1,11 @@
 //! `coracle stop`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::arguments::MachineNames;
 use crate::cli::output::with_progress;
 use crate::control::start;
+use crate::error::Result;
 use crate::paths::Paths;
 use clap::Args;
 
@@ -15,6 +17,11 @@ pub struct StopArgs {
 }
 
 impl StopArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        Ask::new(AskVerb::Stop, self.machines.names.clone(), Options::default(), Vec::new())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         with_progress(|progress| start::stop(paths, &self.machines.names, progress))?;
         Ok(0)

@@ -10,11 +10,11 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::failure::Failure;
 use crate::state::record::{Phase, Record};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 
 /// The diagnosis of a machine. Serialised unchanged for `--json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Diagnosis {
     /// Its name.

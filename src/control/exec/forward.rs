@@ -67,7 +67,7 @@ pub(crate) enum Direction {
 /// A stream from one descriptor to another.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    direction: Direction,
+    pub(crate) direction: Direction,
     /// Closed if the output cannot be written: the next write of the command fails.
     from: Option<OwnedFd>,
     /// Closed at the end of the input: the end of file of a pipe.
@@ -113,7 +113,7 @@ impl Flow {
 
     /// Returns the descriptor to wait for: the destination if bytes are pending or come from a file, else the
     /// source.
-    fn watched(&self) -> Option<PollFd<'_>> {
+    pub(crate) fn watched(&self) -> Option<PollFd<'_>> {
         let to = self.to.as_ref()?;
         if !self.pending.is_empty() || (!self.ended && self.splices && self.direction == Direction::In) {
             Some(PollFd::new(to, PollFlags::OUT))
@@ -123,7 +123,7 @@ impl Flow {
     }
 
     /// Transfers once after the wait. Returns false if there was nothing to read.
-    fn transfer(&mut self) -> bool {
+    pub(crate) fn transfer(&mut self) -> bool {
         if self.pending.is_empty() {
             return if self.splices { self.splice() } else { self.read() };
         }
@@ -201,7 +201,7 @@ impl Flow {
     }
 
     /// Transfers the remaining bytes after the command has exited, without waiting for new ones.
-    fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         for _ in 0..DRAINED {
             // Pending bytes are always written; only reads do not wait.

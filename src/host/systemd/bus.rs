@@ -18,8 +18,19 @@ const QUEUE: usize = 4096;
 /// # Errors
 /// There is no bus, or it does not reply.
 pub(crate) async fn connect(call_timeout: Duration) -> Result<zbus::Connection> {
-    let connecting =
-        zbus::connection::Builder::system().max_queued(queue()).method_timeout(call_timeout).build();
+    built(zbus::connection::Builder::system().method_timeout(call_timeout)).await
+}
+
+/// Connects to the system bus; calls may take any time, because users are asked for passwords meanwhile.
+///
+/// # Errors
+/// There is no bus, or it does not reply.
+pub(crate) async fn connect_for_questions() -> Result<zbus::Connection> {
+    built(zbus::connection::Builder::system()).await
+}
+
+async fn built(builder: zbus::connection::Builder<'_>) -> Result<zbus::Connection> {
+    let connecting = builder.max_queued(queue()).build();
     match tokio::time::timeout(PATIENCE, connecting).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(failure(error).context("cannot connect to the system bus")),
@@ -42,6 +53,17 @@ fn queue() -> std::num::NonZeroUsize {
     std::num::NonZeroUsize::new(QUEUE).unwrap_or(std::num::NonZeroUsize::MIN)
 }
 
+/// Returns a name as a part of an object path: all but letters and digits as `_` and two hexadecimal digits
+/// (sd_bus_path_encode(3)).
+pub(crate) fn label(name: &str) -> String {
+    let escape = |(place, byte): (usize, u8)| match byte {
+        b'0'..=b'9' if place > 0 => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
+        other => format!("_{other:02x}"),
+    };
+    name.bytes().enumerate().map(escape).collect()
+}
+
 /// Returns the D-Bus name of an error reply (`org.freedesktop.…`). `None` if there was no reply.
 pub(crate) fn error_name(error: &zbus::Error) -> Option<String> {
     match error {
@@ -49,6 +71,18 @@ pub(crate) fn error_name(error: &zbus::Error) -> Option<String> {
         zbus::Error::FDO(error) => match &**error {
             zbus::fdo::Error::ZBus(inner) => error_name(inner),
             other => Some(other.name().to_string()),
+        },
+        _ => None,
+    }
+}
+
+/// Returns the text of an error reply, with all its lines. `None` if there is none.
+pub(crate) fn error_text(error: &zbus::Error) -> Option<String> {
+    match error {
+        zbus::Error::MethodError(_, text, _) => text.clone(),
+        zbus::Error::FDO(error) => match &**error {
+            zbus::fdo::Error::ZBus(inner) => error_text(inner),
+            other => other.description().map(str::to_owned),
         },
         _ => None,
     }

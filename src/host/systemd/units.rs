@@ -6,6 +6,7 @@ mod jobs;
 pub(crate) mod properties;
 pub(crate) mod resources;
 mod scope;
+pub(crate) mod transient;
 
 pub(crate) use jobs::{JobAction, Until, run};
 pub(crate) use scope::{Scope, start_scope, stop_empty_scope};
@@ -46,6 +47,8 @@ trait SystemdManager {
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reload(&self) -> zbus::Result<()>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
+    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
+    fn unref_unit(&self, name: &str) -> zbus::Result<()>;
     fn thaw_unit(&self, name: &str) -> zbus::Result<()>;
     fn set_unit_properties(
         &self,
@@ -245,15 +248,14 @@ fn status_from(properties: &HashMap<String, OwnedVariant>) -> UnitStatus {
     let number = |name| properties.get(name).and_then(|value| value.downcast_ref::<u64>().ok());
     // systemd represents "not counted" as the greatest number.
     let counted = |name| number(name).filter(|count| *count != u64::MAX);
-    let signed = |name| properties.get(name).and_then(|value| value.downcast_ref::<i32>().ok()).unwrap_or(0);
     UnitStatus {
         load_state: string("LoadState"),
         active_state: string("ActiveState"),
         sub_state: string("SubState"),
         file_state: string("UnitFileState"),
         result: string("Result"),
-        exec_main_code: signed("ExecMainCode"),
-        exec_main_status: signed("ExecMainStatus"),
+        exec_main_code: self::number(properties, "ExecMainCode").unwrap_or(0),
+        exec_main_status: self::number(properties, "ExecMainStatus").unwrap_or(0),
         status_text: string("StatusText"),
         main_pid: properties.get("MainPID").and_then(|value| value.downcast_ref::<u32>().ok()).unwrap_or(0),
         control_group: string("ControlGroup"),
@@ -261,6 +263,11 @@ fn status_from(properties: &HashMap<String, OwnedVariant>) -> UnitStatus {
         tasks_current: counted("TasksCurrent"),
         active_enter_timestamp: number("ActiveEnterTimestamp").unwrap_or(0),
     }
+}
+
+/// Returns a signed number property.
+fn number(properties: &HashMap<String, OwnedVariant>, name: &str) -> Option<i32> {
+    properties.get(name).and_then(|value| value.downcast_ref::<i32>().ok())
 }
 
 /// Returns a text property.

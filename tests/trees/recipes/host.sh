@@ -5,6 +5,8 @@ VARIANT=minbase
 INCLUDE=systemd,systemd-sysv,systemd-container,systemd-resolved,systemd-journal-remote,dbus,dbus-user-session,udev,kmod,libpam-systemd
 INCLUDE+=,libnss-systemd,libnss-myhostname,libnss-mymachines,iproute2,nftables,iputils-ping,procps,psmisc
 INCLUDE+=,util-linux,mount,login,passwd,busybox-static,strace,e2fsprogs,squashfs-tools,uidmap,libcap2-bin
+# the service on the bus: polkit, and a client in another language
+INCLUDE+=,polkitd,python3-dbus-fast
 
 customize() {
 	local root=$1

@@ -208,16 +208,9 @@ async fn queue(
     Ok(Pending { unit: unit.to_owned(), path, job, status: status.unwrap_or_default(), vanished: false })
 }
 
-/// Returns the object path of a unit: its name with all but letters and digits as `_` and two hexadecimal
-/// digits (sd_bus_path_encode(3)).
-fn unit_path(unit: &str) -> zbus::Result<OwnedObjectPath> {
-    let escape = |(place, byte): (usize, u8)| match byte {
-        b'0'..=b'9' if place > 0 => char::from(byte).to_string(),
-        b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
-        other => format!("_{other:02x}"),
-    };
-    let label: String = unit.bytes().enumerate().map(escape).collect();
-    OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{label}"))
+/// Returns the object path of a unit.
+pub(super) fn unit_path(unit: &str) -> zbus::Result<OwnedObjectPath> {
+    OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{}", bus::label(unit)))
 }
 
 /// Returns the status text of a service. Only this property, because reading all of a unit takes systemd ten

@@ -1,0 +1,141 @@
+//! What a user without the rights of root asks of the service `io.coracle1`: a verb, machines and options as
+//! data. The client makes it of a command line, the service of a call on the bus; both read the same table.
+//! From it follow the polkit action, the details of the question, and the words of the job, which is a command
+//! line of this program. It decides and runs nothing.
+
+mod options;
+mod verbs;
+
+pub(crate) use options::{OptionValue, Options};
+pub(crate) use verbs::{Action, AskVerb, Output};
+
+use crate::error::{Error, ErrorName, Result};
+use crate::machine::name::Name;
+
+/// The greatest number of machines of a call.
+const MACHINES: usize = 256;
+/// The greatest number of words of a command.
+const WORDS: usize = 256;
+/// The greatest size of a command, bytes.
+const BYTES: usize = 64 << 10;
+/// The greatest length of a detail in the dialog, characters.
+const SHOWN: usize = 128;
+
+/// A verb with machines and options, within all bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ask {
+    /// The verb.
+    pub(crate) verb: AskVerb,
+    /// The machines; empty for a verb of the host.
+    pub(crate) machines: Vec<Name>,
+    /// The options, all known to the verb.
+    pub(crate) options: Options,
+    /// The command of `exec`.
+    pub(crate) command: Vec<String>,
+}
+
+impl Ask {
+    /// Creates a request and checks its bounds.
+    ///
+    /// # Errors
+    /// An option that the verb does not have, or too long a list.
+    pub(crate) fn new(
+        verb: AskVerb,
+        machines: Vec<Name>,
+        options: Options,
+        command: Vec<String>,
+    ) -> Result<Self> {
+        let bad = |text: String| Error::new(text).named(ErrorName::BadArgument);
+        if machines.len() > MACHINES {
+            return Err(bad(format!("more than {MACHINES} machines in one call")));
+        }
+        if command.len() > WORDS || command.iter().map(String::len).sum::<usize>() > BYTES {
+            return Err(bad(format!("the command has more than {WORDS} words or {} KiB", BYTES >> 10)));
+        }
+        if command.iter().any(|word| word.contains('\0')) {
+            return Err(bad("the command contains a NUL".to_owned()));
+        }
+        if verb == AskVerb::Exec && command.first().is_none_or(String::is_empty) {
+            return Err(bad("the command is empty".to_owned()));
+        }
+        options.check(verb.options())?;
+        Ok(Self { verb, machines, options, command })
+    }
+
+    /// Returns the words of the job after the name of the program. The caller's words are behind `--` or part
+    /// of `--option=value`, so none of them is an option.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.verb.words().iter().map(|word| (*word).to_owned()).collect();
+        words.extend(self.options.words(self.verb.options()));
+        words.push("--".to_owned());
+        words.extend(self.machines.iter().map(ToString::to_string));
+        words.extend(self.command.iter().cloned());
+        words
+    }
+
+    /// Returns the details for polkit's rules and dialog about one of the machines, or about the host.
+    /// `unconfined` has the words of the machine, or `nothing`.
+    pub(crate) fn details(&self, machine: Option<&Name>, unconfined: &str) -> Vec<(&'static str, String)> {
+        let mut details = vec![("verb", self.verb.as_str().to_owned())];
+        details.extend(machine.map(|name| ("machine", name.to_string())));
+        details.extend(machine.map(|_| ("unconfined", unconfined.to_owned())));
+        if self.verb.action() == Action::Enter {
+            details.push(("user", shown(self.options.text("user").unwrap_or("root"))));
+            details.extend(self.command.first().map(|program| ("program", shown(program))));
+        }
+        details
+    }
+}
+
+/// Returns a text for the dialog: printable, and at most [`SHOWN`] characters.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(verb: AskVerb, options: Options, command: &[&str]) -> Result<Ask> {
+        let command = command.iter().map(|word| (*word).to_owned()).collect();
+        Ask::new(verb, vec![Name::new("web").unwrap()], options, command)
+    }
+
+    #[test]
+    fn words_of_the_caller_are_no_options() {
+        let options = Options::default().with("user", OptionValue::Text("--root=/x".to_owned()));
+        let words = ask(AskVerb::Exec, options, &["--debug", "-x"]).unwrap().words();
+        assert_eq!(words, ["exec", "--user=--root=/x", "--", "web", "--debug", "-x"]);
+    }
+
+    #[test]
+    fn commands_have_bounds() {
+        for command in [&[][..], &[""], &["a\0b"], &["x"; WORDS + 1]] {
+            let error = ask(AskVerb::Exec, Options::default(), command).unwrap_err();
+            assert_eq!(error.name(), ErrorName::BadArgument, "{error}");
+        }
+        let long = "x".repeat(BYTES + 1);
+        assert!(ask(AskVerb::Exec, Options::default(), &[&long]).is_err());
+        assert!(ask(AskVerb::Exec, Options::default(), &["true"]).is_ok());
+    }
+
+    #[test]
+    fn details_are_printable_and_short() {
+        let options = Options::default().with("user", OptionValue::Text("a\u{1b}[2J".to_owned()));
+        let ask = ask(AskVerb::Exec, options, &[&"é".repeat(500)]).unwrap();
+        let details = ask.details(ask.machines.first(), "nothing");
+        let value = |key: &str| details.iter().find(|(is, _)| *is == key).map(|(_, value)| value.as_str());
+        assert_eq!(value("user"), Some("a?[2J"));
+        assert_eq!(value("program").map(str::len), Some(SHOWN));
+        assert_eq!((value("machine"), value("unconfined")), (Some("web"), Some("nothing")));
+    }
+
+    #[test]
+    fn every_verb_has_an_action_and_words() {
+        for verb in AskVerb::ALL {
+            assert!(!verb.words().is_empty() && !verb.doing().is_empty(), "{verb:?}");
+            assert!(verb.action().id().starts_with("io.coracle1."), "{verb:?}");
+            assert_eq!(AskVerb::ALL.iter().filter(|other| other.as_str() == verb.as_str()).count(), 1);
+        }
+    }
+}

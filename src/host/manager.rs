@@ -1,0 +1,211 @@
+//! The client of the service `io.coracle1`: sends a request of a user without the rights of root, and converts
+//! its errors to those of the command line.
+
+use super::systemd::bus;
+use crate::ask::{Ask, OptionValue, Output};
+use crate::error::{Error, ErrorName, Result};
+use rustix::fd::OwnedFd;
+use std::collections::HashMap;
+use zbus::proxy::{CacheProperties, MethodFlags};
+use zbus::{OwnedObjectPath, Proxy, Variant};
+
+pub(crate) use zbus::Connection;
+pub(crate) use zbus::OwnedObjectPath as JobPath;
+
+/// The name of the service.
+const SERVICE: &str = "io.coracle1";
+/// The path of its manager.
+const MANAGER: &str = "/io/coracle1";
+
+/// The reply to a request.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// A started job, and the descriptors of its streams.
+    Job(OwnedObjectPath, Vec<OwnedFd>),
+    /// A document.
+    Document(String),
+}
+
+/// The end of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JobEnd {
+    /// The exit status; -1 if it is not known.
+    pub(crate) status: i32,
+    /// The errors of a failed job.
+    pub(crate) errors: Vec<Error>,
+    /// The output of a successful one.
+    pub(crate) output: String,
+}
+
+/// Sends a request. `is_interactive` lets polkit ask the user.
+///
+/// # Errors
+/// There is no service, or it refuses.
+pub(crate) async fn call(connection: &Connection, ask: &Ask, is_interactive: bool) -> Result<Reply> {
+    let names: Vec<&str> = ask.machines.iter().map(crate::machine::name::Name::as_str).collect();
+    let of_manager = ask.machines.len() != 1 || matches!(ask.verb.method(), "Stats" | "Doctor" | "Network");
+    let (path, interface) = match ask.machines.first() {
+        Some(name) if !of_manager => {
+            (format!("{MANAGER}/machine/{}", bus::label(name.as_str())), "io.coracle1.Machine")
+        }
+        _ => (MANAGER.to_owned(), "io.coracle1.Manager"),
+    };
+    let proxy = proxy(connection, &path, interface).await.map_err(|error| refusal(ask, error))?;
+    let caller = Caller { proxy: &proxy, ask, is_interactive };
+    let replied = caller.call(of_manager, &names).await;
+    match replied {
+        Err(error) if !of_manager && is_unknown_object(&error) => {
+            // The manager names the reason, or finds a new machine.
+            let manager = self::proxy(connection, MANAGER, "io.coracle1.Manager").await;
+            let manager = manager.map_err(|error| refusal(ask, error))?;
+            let found: zbus::Result<OwnedObjectPath> = manager.call("GetMachine", &(names[0],)).await;
+            found.map_err(|error| refusal(ask, error))?;
+            caller.call(of_manager, &names).await.map_err(|error| refusal(ask, error))
+        }
+        replied => replied.map_err(|error| refusal(ask, error)),
+    }
+}
+
+/// A request to an object.
+struct Caller<'a> {
+    proxy: &'a Proxy<'a>,
+    ask: &'a Ask,
+    is_interactive: bool,
+}
+
+impl Caller<'_> {
+    async fn call(&self, of_manager: bool, names: &[&str]) -> zbus::Result<Reply> {
+        let options: HashMap<&str, Variant<'_>> =
+            self.ask.options.iter().map(|(key, value)| (key, variant(value))).collect();
+        let has_streams =
+            matches!(self.ask.verb.output(), Output::Streams | Output::Terminal | Output::Stdout);
+        match (self.ask.verb.method(), of_manager) {
+            ("Network", _) => self.document(&()).await,
+            (_, true) if self.ask.verb.output() == Output::Document => self.document(&(names,)).await,
+            (_, false) if self.ask.verb.output() == Output::Document => self.document(&()).await,
+            (_, true) => self.job(&(names, options)).await,
+            ("Enable" | "Disable", _) => self.job(&(self.ask.options.flag("now"),)).await,
+            ("Kill", _) => {
+                let signal = self.ask.options.number("signal").and_then(|number| i32::try_from(number).ok());
+                let whom = self.ask.options.text("whom").unwrap_or("all");
+                self.job(&(signal.unwrap_or(libc::SIGTERM), whom)).await
+            }
+            ("Exec", _) => self.streams(&(&self.ask.command, options)).await,
+            _ if has_streams => self.streams(&(options,)).await,
+            _ => self.job(&(options,)).await,
+        }
+    }
+
+    async fn send<B, R>(&self, body: &B) -> zbus::Result<R>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+        R: for<'d> zbus::wire::DynamicDeserialize<'d>,
+    {
+        let none = MethodFlags::empty();
+        let flags = if self.is_interactive { MethodFlags::ALLOW_INTERACTIVE_AUTH } else { none };
+        let reply = self.proxy.call_with_flags(self.ask.verb.method(), flags, body).await?;
+        reply.ok_or(zbus::Error::InvalidReply)
+    }
+
+    async fn document<B: serde::Serialize + zbus::DynamicType>(&self, body: &B) -> zbus::Result<Reply> {
+        Ok(Reply::Document(self.send(body).await?))
+    }
+
+    async fn job<B: serde::Serialize + zbus::DynamicType>(&self, body: &B) -> zbus::Result<Reply> {
+        Ok(Reply::Job(self.send(body).await?, Vec::new()))
+    }
+
+    async fn streams<B: serde::Serialize + zbus::DynamicType>(&self, body: &B) -> zbus::Result<Reply> {
+        let (job, descriptors): (OwnedObjectPath, Vec<zbus::OwnedFd>) = self.send(body).await?;
+        Ok(Reply::Job(job, descriptors.into_iter().map(OwnedFd::from).collect()))
+    }
+}
+
+/// Waits for the end of a job.
+///
+/// # Errors
+/// The service ended meanwhile.
+pub(crate) async fn wait(connection: &Connection, job: &OwnedObjectPath) -> Result<JobEnd> {
+    let lost = |error| bus::failure(error).context("cannot wait for the job");
+    let proxy = proxy(connection, job.as_str(), "io.coracle1.Job").await.map_err(lost)?;
+    let (result, status, message, hint): (String, i32, String, String) =
+        proxy.call("Wait", &()).await.map_err(lost)?;
+    if result == "done" {
+        return Ok(JobEnd { status, errors: Vec::new(), output: message });
+    }
+    let hints = hint.lines().chain(std::iter::repeat(""));
+    let errors = message.lines().zip(hints).map(|(message, hint)| with_hint(Error::new(message), hint));
+    Ok(JobEnd { status, errors: errors.collect(), output: String::new() })
+}
+
+/// Sends a signal to a job.
+///
+/// # Errors
+/// The job has ended.
+pub(crate) async fn signal(connection: &Connection, job: &OwnedObjectPath, signal: i32) -> Result<()> {
+    let proxy = proxy(connection, job.as_str(), "io.coracle1.Job").await.map_err(bus::failure)?;
+    proxy.call("Signal", &(signal,)).await.map_err(bus::failure)
+}
+
+async fn proxy<'a>(connection: &Connection, path: &'a str, interface: &'a str) -> zbus::Result<Proxy<'a>> {
+    let builder = zbus::proxy::Builder::new(connection);
+    builder
+        .destination(SERVICE)
+        .path(path)
+        .interface(interface)
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await
+}
+
+fn variant(value: &OptionValue) -> Variant<'_> {
+    match value {
+        OptionValue::Flag(flag) => Variant::from(*flag),
+        OptionValue::Number(number) => Variant::from(*number),
+        OptionValue::Text(text) => Variant::from(text.as_str()),
+        OptionValue::Texts(texts) => Variant::from(texts.iter().map(String::as_str).collect::<Vec<_>>()),
+    }
+}
+
+fn is_unknown_object(error: &zbus::Error) -> bool {
+    let unknown = ["UnknownObject", "UnknownInterface", "UnknownMethod"];
+    bus::error_name(error).is_some_and(|name| unknown.iter().any(|suffix| name.ends_with(suffix)))
+}
+
+/// Converts an error reply: the message is the first line, the hint the second.
+fn refusal(ask: &Ask, error: zbus::Error) -> Error {
+    let name = bus::error_name(&error).unwrap_or_default();
+    // The bus does not know the service, or systemd does not start it.
+    let is_absent = [".ServiceUnknown", ".NameHasNoOwner"].iter().any(|absent| name.ends_with(absent))
+        || ["org.freedesktop.DBus.Error.Spawn.", "org.freedesktop.systemd1."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+    if is_absent || name.is_empty() {
+        return needs_root(ask);
+    }
+    let Some(text) = bus::error_text(&error) else { return bus::failure(error) };
+    let mut lines = text.lines();
+    let error = Error::new(lines.next().unwrap_or_default());
+    let named = [
+        ErrorName::NoSuchMachine,
+        ErrorName::NotRunning,
+        ErrorName::BadDefinition,
+        ErrorName::BadArgument,
+        ErrorName::Changed,
+        ErrorName::LimitsExceeded,
+        ErrorName::Unsupported,
+    ];
+    let named = named.into_iter().find(|one| one.on_bus() == name);
+    with_hint(error.named(named.unwrap_or_default()), lines.next().unwrap_or_default())
+}
+
+/// Returns the error of a host without the service.
+pub(crate) fn needs_root(ask: &Ask) -> Error {
+    let what = if ask.machines.is_empty() { "this host" } else { "machines" };
+    Error::new(format!("{} {what} needs root", ask.verb.doing()))
+        .with_hint("run it with sudo(8), or install polkitd")
+}
+
+fn with_hint(error: Error, hint: &str) -> Error {
+    if hint.is_empty() { error } else { error.with_hint(hint) }
+}

@@ -1,0 +1,173 @@
+//! Who calls, and whether polkit allows it. The subject is the caller's name on the bus; no polkit is a no, and
+//! no yes is remembered.
+
+use super::Service;
+use super::quota::Resource;
+use super::refusal::Refusal;
+use crate::ask::Ask;
+use crate::error::{Error, Result};
+use crate::host::polkit::{self, Answer, Question};
+use crate::host::systemd::bus;
+use crate::machine::name::Name;
+use crate::state::record::Record;
+use futures_util::future::{Either, select};
+use futures_util::{FutureExt, StreamExt};
+use std::pin::pin;
+use zbus::message::{Flags, Header, Type};
+use zbus::names::BusName;
+use zbus::{Connection, MatchRule, MessageStream};
+
+/// A caller.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// Its unique name on the bus.
+    pub(super) sender: String,
+    /// Its user, as the bus knows it.
+    pub(super) uid: u32,
+    /// Whether it waits for the user to authenticate.
+    pub(super) is_interactive: bool,
+}
+
+impl Caller {
+    /// Returns the sender of a call.
+    ///
+    /// # Errors
+    /// It has left the bus.
+    pub(super) async fn of(connection: &Connection, header: &Header<'_>) -> Result<Self> {
+        let unknown = || Error::new("the caller has left the bus");
+        let sender = header.sender().ok_or_else(unknown)?;
+        let proxy = zbus::fdo::DBusProxy::new(connection).await.map_err(bus::failure)?;
+        let uid = proxy.get_connection_unix_user(BusName::from(sender.to_owned())).await;
+        Ok(Self {
+            sender: sender.to_string(),
+            uid: uid.map_err(|_| unknown())?,
+            is_interactive: header.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH),
+        })
+    }
+}
+
+/// Waits until a client has left the bus.
+pub(super) async fn departure(connection: &Connection, sender: &str) {
+    let rule = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender("org.freedesktop.DBus")
+        .interface("org.freedesktop.DBus")
+        .member("NameOwnerChanged")
+        .arg(0, sender)
+        .build();
+    let Ok(rule) = rule else { return };
+    let Ok(mut changes) = MessageStream::for_match_rule(rule, connection, None).await else { return };
+    // It may have left before the subscription.
+    let Ok(name) = BusName::try_from(sender) else { return };
+    let Ok(proxy) = zbus::fdo::DBusProxy::new(connection).await else { return };
+    if proxy.name_has_owner(name).await.is_ok_and(|has_owner| has_owner) {
+        changes.next().await;
+    }
+}
+
+/// A machine of a request as it was when the question was asked.
+#[derive(Debug)]
+struct Target<'a> {
+    name: Option<&'a Name>,
+    record: Option<Record>,
+}
+
+/// Asks polkit about each machine of a request, or about the host. Returns the words for the job that name the
+/// machines meant, each with its supervisor.
+///
+/// # Errors
+/// A machine is not allowed.
+pub(super) async fn allow(
+    service: &Service,
+    caller: &Caller,
+    ask: &Ask,
+) -> std::result::Result<Vec<String>, Refusal> {
+    let mut targets = Vec::new();
+    for name in &ask.machines {
+        let record = Record::read(&service.paths, name)?.filter(Record::is_alive);
+        targets.push(Target { name: Some(name), record });
+    }
+    if targets.is_empty() {
+        targets.push(Target { name: None, record: None });
+    }
+    let is_free = caller.uid == 0 || ask.verb.is_public();
+    for target in targets.iter().filter(|_| !is_free) {
+        question(service, caller, ask, target).await?;
+    }
+    let expected = |target: &Target<'_>| {
+        let (name, record) = (target.name?, target.record.as_ref()?);
+        Some(format!("--expect={name}:{}:{}", record.supervisor, record.supervisor_start))
+    };
+    Ok(targets.iter().filter_map(expected).collect())
+}
+
+/// Asks about one machine.
+async fn question(
+    service: &Service,
+    caller: &Caller,
+    ask: &Ask,
+    target: &Target<'_>,
+) -> std::result::Result<(), Refusal> {
+    let connection = service.connection()?;
+    let unconfined = target.record.as_ref().map(|record| unconfined(service, record));
+    let details = ask.details(target.name, unconfined.as_deref().unwrap_or("unknown"));
+    let asked = Question { sender: &caller.sender, action: ask.verb.action().id(), details: &details };
+    let what = describe(ask, target.name);
+    let denied = |error: Error| Refusal::denied(&with_cure(error, ask));
+    match polkit::check(connection, &asked, None).await {
+        Ok(Answer::Yes) => return Ok(()),
+        Ok(Answer::No) => return Err(denied(Error::new(format!("{what} is not allowed to you")))),
+        Ok(Answer::Challenge) if caller.is_interactive => {}
+        Ok(Answer::Challenge) => {
+            let error = with_cure(Error::new(format!("{what} requires authentication")), ask);
+            return Err(Refusal::authentication_required(&error));
+        }
+        Err(error) => {
+            log::info!("{error}");
+            let error = Error::new(format!("{what} needs root"));
+            return Err(Refusal::denied(&error.with_hint("run it with sudo(8), or install polkitd")));
+        }
+    }
+    let _dialog = service.quota.take(caller.uid, Resource::Dialog)?;
+    let cancellation = format!("coracle-{}", service.next());
+    let answer = pin!(polkit::check(connection, &asked, Some(&cancellation)));
+    let leaving = pin!(departure(connection, &caller.sender).boxed());
+    match select(answer, leaving).await {
+        Either::Left((Ok(Answer::Yes), _)) => Ok(()),
+        Either::Left((answer, _)) => {
+            answer.err().into_iter().for_each(|error| log::info!("{error}"));
+            Err(denied(Error::new(format!("{what} is not allowed to you"))))
+        }
+        Either::Right(((), _)) => {
+            polkit::cancel(connection, &cancellation).await;
+            Err(denied(Error::new("the caller has left the bus")))
+        }
+    }
+}
+
+/// Returns the words of a machine for polkit's rules, or `nothing`. Trees that the service cannot see count as
+/// reachable: it has a `/tmp` of its own.
+fn unconfined(service: &Service, record: &Record) -> String {
+    let mut words = record.unconfined_now(&service.paths);
+    let is_hidden = record.owned_trees.iter().any(|tree| std::fs::symlink_metadata(tree).is_err());
+    if is_hidden && !words.iter().any(|word| word == "tree") {
+        words.push("tree".to_owned());
+    }
+    if words.is_empty() { "nothing".to_owned() } else { words.join(" ") }
+}
+
+fn describe(ask: &Ask, machine: Option<&Name>) -> String {
+    match machine {
+        Some(name) => format!("{} machine '{name}'", ask.verb.doing()),
+        None => format!("{} this host", ask.verb.doing()),
+    }
+}
+
+fn with_cure(error: Error, ask: &Ask) -> Error {
+    let machines: String = ask.machines.iter().map(|name| format!(" {name}")).collect();
+    error.with_hint(format!(
+        "as an administrator: 'sudo coracle {}{machines}'; or a polkit rule for {}, see io.coracle1(5)",
+        ask.verb.as_str(),
+        ask.verb.action().id()
+    ))
+}
