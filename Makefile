@@ -55,7 +55,7 @@ help:
 	@echo "make test      lints, unit tests and the host suite, as root"
 	@echo "make test-all  the host suite on Debian 12, 13, unstable, and inside coracle, and images on XFS and Btrfs, as root"
 	@echo "make test-images  the tests of images on XFS and Btrfs, as root"
-	@echo "make test-callers  programs of Debian that call systemd-nspawn, as root"
+	@echo "make test-callers  programs of Debian that call systemd-nspawn, and Ansible, as root"
 	@echo "make test-vm   limits, AppArmor and reboots of the host in a virtual machine, as root"
 	@echo "make conformance  the table of systemd-nspawn's options on Debian 12, 13 and unstable, as root"
 	@echo "make binary    the release binary; its path is the last line"
@@ -132,6 +132,13 @@ install: $(INSTALL_NEEDS)
 		install -Dm644 "$$file" "$(sharedir)/doc/coracle/machines.d/$${file##*/}"
 	done
 	for file in examples/*; do install -Dm644 "$$file" "$(sharedir)/doc/coracle/examples/$${file##*/}"; done
+	# The directories in which Ansible looks for plugins.
+	for kind in connection inventory; do
+		install -Dm644 "contrib/ansible/plugins/$$kind/coracle.py" "$(sharedir)/ansible/plugins/$$kind/coracle.py"
+	done
+	for file in contrib/*/README.md; do
+		install -Dm644 "$$file" "$(sharedir)/doc/coracle/$${file#contrib/}"
+	done
 	install -Dm644 LICENSE "$(sharedir)/doc/coracle/LICENSE"
 	completion() {
 		local text
@@ -164,7 +171,7 @@ lint:
 	features=$$($(CARGO) tree --locked --target $(TARGET) --edges normal,features --invert tokio)
 	if grep -E 'tokio feature "($(TOKIO_BANNED))"' <<<"$$features"; then exit 1; fi
 
-# `make test-callers` builds its own tree.
+# `make test-callers` builds its own trees.
 trees:
 	tests/trees/build.sh --list | grep -v callers | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
 

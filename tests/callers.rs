@@ -1,7 +1,10 @@
-//! Programs of Debian that call systemd-nspawn or schroot, unmodified, with Coracle in its place: they build
-//! packages and images, and enter and boot them. Run by `make test-callers` and not by `cargo test`: every test installs a
-//! Debian from the part of its archive that the host's tree has.
+//! Programs of Debian around Coracle, unmodified. Those that call systemd-nspawn or schroot, with Coracle in its place,
+//! build packages and images, and enter and boot them; every test installs a Debian from the part of its archive that
+//! the host's tree has. Ansible sets up machines. Run by
+//! `make test-callers` and not by `cargo test`.
 
+#[path = "callers/ansible.rs"]
+mod ansible;
 mod support;
 
 use std::time::Duration;

@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "script of $(id -un) with <$1>"
