@@ -55,7 +55,7 @@ help:
 	@echo "make test      lints, unit tests and the host suite, as root"
 	@echo "make test-all  the host suite on Debian 12, 13, unstable, and inside coracle, and images on XFS and Btrfs, as root"
 	@echo "make test-images  the tests of images on XFS and Btrfs, as root"
-	@echo "make test-callers  programs of Debian that call systemd-nspawn, and Ansible, as root"
+	@echo "make test-callers  programs of Debian that call systemd-nspawn, Ansible and Prometheus, as root"
 	@echo "make test-vm   limits, AppArmor and reboots of the host in a virtual machine, as root"
 	@echo "make conformance  the table of systemd-nspawn's options on Debian 12, 13 and unstable, as root"
 	@echo "make binary    the release binary; its path is the last line"
@@ -136,7 +136,7 @@ install: $(INSTALL_NEEDS)
 	for kind in connection inventory; do
 		install -Dm644 "contrib/ansible/plugins/$$kind/coracle.py" "$(sharedir)/ansible/plugins/$$kind/coracle.py"
 	done
-	for file in contrib/*/README.md; do
+	for file in contrib/*/README.md contrib/grafana/*.json; do
 		install -Dm644 "$$file" "$(sharedir)/doc/coracle/$${file#contrib/}"
 	done
 	install -Dm644 LICENSE "$(sharedir)/doc/coracle/LICENSE"
