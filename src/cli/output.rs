@@ -36,6 +36,13 @@ pub(crate) fn is_terminal() -> bool {
     termios::isatty(rustix::stdio::stdout())
 }
 
+/// Returns whether the locale's encoding is UTF-8, as setlocale(3) finds it.
+pub(crate) fn is_unicode() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(std::env::var_os);
+    let locale = locale.map(|value| value.to_string_lossy().to_lowercase()).find(|value| !value.is_empty());
+    locale.is_some_and(|locale| locale.contains("utf-8") || locale.contains("utf8"))
+}
+
 /// Returns the columns of standard output. `None` if it is not a terminal.
 pub(crate) fn columns() -> Option<usize> {
     let out = rustix::stdio::stdout();

@@ -1,10 +1,12 @@
 //! `coracle top`. Except after SIGKILL the terminal is restored at the end.
 
+mod history;
 mod screen;
 mod terminal;
 
 use super::VerbResult;
 use crate::cli::arguments::RunningMachines;
+use crate::cli::output;
 use crate::control::{running_records, stats};
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -30,7 +32,7 @@ impl TopArgs {
         running_records(paths, names)?;
         let delay = Duration::from_secs(u64::from(self.delay));
         let mut terminal = Terminal::open()?;
-        let mut screen = Screen::default();
+        let mut screen = Screen::new(output::is_unicode());
         let mut next = Instant::now();
         loop {
             let now = Instant::now();

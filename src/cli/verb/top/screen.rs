@@ -1,5 +1,6 @@
 //! The screen of `top`: turns samples and keys into lines of text, without I/O.
 
+use super::history::{History, Quantity, Values};
 use crate::control::stats::{Process, Sample};
 use crate::machine::size::rounded as size;
 use std::cmp::Ordering;
@@ -10,6 +11,10 @@ use std::time::Instant;
 const TICKS: u64 = 100;
 /// The help in the last line.
 const HELP: &str = "q quit  c cpu  m memory  i io  n net  t tasks  p pressure  a name  enter open";
+/// The fewest columns with a history.
+const NARROWEST_HISTORY: usize = 10;
+/// The columns before the bars of an opened machine.
+const LABEL: usize = 20;
 
 /// The effect of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,20 @@ enum Order {
     Name,
 }
 
+impl Order {
+    /// Returns the quantity that sorts the rows, and whose history is shown.
+    fn quantity(self) -> Quantity {
+        match self {
+            Self::Cpu | Self::Name => Quantity::Cpu,
+            Self::Memory => Quantity::Memory,
+            Self::Io => Quantity::Io,
+            Self::Network => Quantity::Network,
+            Self::Tasks => Quantity::Tasks,
+            Self::Pressure => Quantity::Pressure,
+        }
+    }
+}
+
 /// A machine and its usage since the previous sample.
 #[derive(Debug, Clone, PartialEq)]
 struct UsageRow {
@@ -51,6 +70,7 @@ struct UsageRow {
 pub(super) struct Screen {
     rows: Vec<UsageRow>,
     before: HashMap<String, (Sample, Instant)>,
+    history: History,
     order: Order,
     /// The name of the marked machine.
     marked: Option<String>,
@@ -65,6 +85,11 @@ fn rate(now: Option<u64>, before: Option<u64>, seconds: f64) -> Option<f64> {
 }
 
 impl Screen {
+    /// Creates a screen, with Unicode or ASCII for bars.
+    pub(super) fn new(is_unicode: bool) -> Self {
+        Self { history: History::new(is_unicode), ..Self::default() }
+    }
+
     /// Stores new samples. A machine sampled less than 500 ms ago keeps its rates.
     pub(super) fn update(&mut self, samples: Vec<Sample>, now: Instant) {
         let is_moment = |at: &Instant| now.duration_since(*at).as_millis() < 500;
@@ -85,17 +110,20 @@ impl Screen {
                 let (old, at) = last.as_ref()?;
                 rate(value(&sample), value(old), now.duration_since(*at).as_secs_f64())
             };
-            self.rows.push(UsageRow {
+            let row = UsageRow {
                 cpu: rate(|s| s.cpu).map(|micros| micros / 10_000.0),
                 read: rate(|s| s.io_read),
                 written: rate(|s| s.io_written),
                 received: rate(|s| s.net_received),
                 sent: rate(|s| s.net_sent),
                 sample: sample.clone(),
-            });
+            };
+            self.history.add(&name, row.values());
+            self.rows.push(row);
             before.insert(name, (sample, now));
         }
         self.before = before;
+        self.history.retain(|name| self.before.contains_key(name));
         self.sort();
     }
 
@@ -142,18 +170,11 @@ impl Screen {
     fn sort(&mut self) {
         let order = self.order;
         self.rows.sort_by(|one, other| {
-            let by = |value: fn(&UsageRow) -> f64| {
+            let by = |quantity: Quantity| {
+                let value = |row: &UsageRow| row.value(quantity).unwrap_or(-1.0);
                 value(other).partial_cmp(&value(one)).unwrap_or(Ordering::Equal)
             };
-            let ordered = match order {
-                Order::Cpu => by(|row| row.cpu.unwrap_or(-1.0)),
-                Order::Memory => other.sample.memory.cmp(&one.sample.memory),
-                Order::Io => by(|row| row.read.unwrap_or(-1.0) + row.written.unwrap_or(0.0)),
-                Order::Network => by(|row| row.received.unwrap_or(-1.0) + row.sent.unwrap_or(0.0)),
-                Order::Tasks => other.sample.tasks.cmp(&one.sample.tasks),
-                Order::Pressure => by(|row| pressure(&row.sample).unwrap_or(-1.0)),
-                Order::Name => Ordering::Equal,
-            };
+            let ordered = if order == Order::Name { Ordering::Equal } else { by(order.quantity()) };
             ordered.then_with(|| one.sample.name.cmp(&other.sample.name))
         });
         if !self.rows.iter().any(|row| Some(&row.sample.name) == self.marked.as_ref()) {
@@ -164,9 +185,10 @@ impl Screen {
     /// Returns the lines of a screen of this size.
     pub(super) fn text(&self, columns: usize, rows: usize) -> Vec<String> {
         let (title, body) = match self.opened() {
-            Some(name) => {
-                (format!("coracle top: processes of {name}, {}", self.processes.len()), self.list())
-            }
+            Some(name) => (
+                format!("coracle top: processes of {name}, {}", self.processes.len()),
+                self.opened_lines(name, columns),
+            ),
             None => (
                 format!("coracle top: {} machines, by {:?}", self.rows.len(), self.order).to_lowercase(),
                 self.table(columns),
@@ -203,12 +225,34 @@ impl Screen {
         } else {
             &["CPU%", "MEMORY", "IO/s", "NET/s", "TASKS", "PRESS%"]
         };
-        let mut lines = vec![line("NAME", &heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>())];
+        let quantity = self.order.quantity();
+        let width = columns.saturating_sub(widest + heads.len() * 9 + 2);
+        let width = if width < NARROWEST_HISTORY { 0 } else { width };
+        let top = self.history.top(quantity, width);
+        let bars = |name: &str| match width {
+            0 => String::new(),
+            _ => format!("  {}", self.history.bars(name, quantity, top, width)),
+        };
+        let head = if width == 0 { String::new() } else { format!("  {:>width$}", heading(quantity)) };
+        let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
+        let mut lines = vec![line("NAME", &heads) + &head];
         lines.extend(self.rows.iter().map(|row| {
-            let text = line(&row.sample.name, &row.cells(is_wide));
+            let text = line(&row.sample.name, &row.cells(is_wide)) + &bars(&row.sample.name);
             if Some(&row.sample.name) == self.marked.as_ref() { format!("\x07{text}") } else { text }
         }));
         lines
+    }
+
+    /// Returns the history and the processes of a machine.
+    fn opened_lines(&self, name: &str, columns: usize) -> Vec<String> {
+        let Some(row) = self.rows.iter().find(|row| row.sample.name == name) else { return self.list() };
+        let width = columns.saturating_sub(LABEL);
+        let history = Quantity::ALL.iter().filter(|_| width >= NARROWEST_HISTORY).map(|quantity| {
+            let top = self.history.top(*quantity, width);
+            let label = format!("{:<8} {:>9}", format!("{quantity:?}").to_lowercase(), row.shown(*quantity));
+            format!("{label}  {}", self.history.bars(name, *quantity, top, width))
+        });
+        history.chain([String::new()]).chain(self.list()).collect()
     }
 
     fn list(&self) -> Vec<String> {
@@ -227,22 +271,57 @@ fn pressure(sample: &Sample) -> Option<f64> {
     [sample.pressure_cpu, sample.pressure_memory, sample.pressure_io].into_iter().flatten().reduce(f64::max)
 }
 
+/// Returns the heading of a history.
+fn heading(quantity: Quantity) -> String {
+    format!("{quantity:?} HISTORY").to_uppercase()
+}
+
 impl UsageRow {
+    /// Returns a quantity: percent, bytes, bytes per second, or a number.
+    fn value(&self, quantity: Quantity) -> Option<f64> {
+        let sum = |one: Option<f64>, other: Option<f64>| Some(one? + other?);
+        #[expect(clippy::cast_precision_loss, reason = "bars are approximate")]
+        let float = |value: Option<u64>| value.map(|value| value as f64);
+        match quantity {
+            Quantity::Cpu => self.cpu,
+            Quantity::Memory => float(self.sample.memory),
+            Quantity::Io => sum(self.read, self.written),
+            Quantity::Network => sum(self.received, self.sent),
+            Quantity::Tasks => float(self.sample.tasks),
+            Quantity::Pressure => pressure(&self.sample),
+        }
+    }
+
+    fn values(&self) -> Values {
+        Quantity::ALL.map(|quantity| self.value(quantity))
+    }
+
+    /// Returns a quantity for people.
+    fn shown(&self, quantity: Quantity) -> String {
+        let Some(value) = self.value(quantity) else { return "-".into() };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are approximate")]
+        let bytes = size(value as u64);
+        match quantity {
+            Quantity::Cpu | Quantity::Pressure => format!("{value:.1}%"),
+            Quantity::Memory => bytes,
+            Quantity::Io | Quantity::Network => format!("{bytes}/s"),
+            Quantity::Tasks => format!("{value:.0}"),
+        }
+    }
+
     fn cells(&self, is_wide: bool) -> Vec<String> {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         let percent = |value: Option<f64>| or_dash(value.map(|value| format!("{value:.1}")));
         let bytes = |value: Option<u64>| or_dash(value.map(size));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are approximate")]
         let rate = |value: Option<f64>| or_dash(value.map(|value| size(value as u64)));
-        let sum = |one: Option<f64>, other: Option<f64>| Some(one? + other?);
         let (sample, tasks) = (&self.sample, or_dash(self.sample.tasks.map(|tasks| tasks.to_string())));
         if !is_wide {
-            let (io, net) = (sum(self.read, self.written), sum(self.received, self.sent));
             return vec![
                 percent(self.cpu),
                 bytes(sample.memory),
-                rate(io),
-                rate(net),
+                rate(self.value(Quantity::Io)),
+                rate(self.value(Quantity::Network)),
                 tasks,
                 percent(pressure(sample)),
             ];
@@ -300,6 +379,18 @@ mod tests {
     }
 
     #[test]
+    fn histories_are_shown_if_there_is_room() {
+        let lines = screen().text(80, 6);
+        assert!(lines[1].ends_with("  CPU HISTORY") && lines[2].trim_end().ends_with(" #"), "{lines:?}");
+        assert!(lines[3].ends_with(" ."), "{lines:?}");
+        let mut screen = screen();
+        screen.press(b't');
+        assert!(screen.text(80, 6)[1].ends_with("  TASKS HISTORY"));
+        let narrow = screen.text(60, 6);
+        assert!(narrow[1].ends_with("PRESS%"), "{narrow:?}");
+    }
+
+    #[test]
     fn keys_sort_mark_and_open() {
         let mut screen = screen();
         screen.press(b'a');
@@ -309,7 +400,9 @@ mod tests {
         screen.press(b'\r');
         assert_eq!(screen.opened(), Some("web"));
         screen.show_processes(vec![Process { pid: 7, ticks: 250, memory: 2048, command: "init".into() }]);
-        assert!(screen.text(80, 6)[2].contains("7    0:02.50     2.0K  init"));
+        let lines = screen.text(80, 12);
+        assert!(lines[1].starts_with("cpu          25.0%  ") && lines[1].ends_with('.'), "{lines:?}");
+        assert!(lines[9].contains("7    0:02.50     2.0K  init"), "{lines:?}");
         assert_eq!(screen.press(b'q'), Key::Done);
         assert_eq!(screen.opened(), None);
         assert_eq!(screen.press(b'q'), Key::Quit);
