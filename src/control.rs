@@ -19,6 +19,7 @@ pub(crate) mod edit;
 pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod freezer;
+pub(crate) mod graph;
 mod guest_addresses;
 mod guest_child;
 mod guest_states;

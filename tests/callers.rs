@@ -1,10 +1,12 @@
 //! Programs of Debian around Coracle, unmodified. Those that call systemd-nspawn or schroot, with Coracle in its place,
 //! build packages and images, and enter and boot them; every test installs a Debian from the part of its archive that
-//! the host's tree has. Others set up machines (Ansible) or read what Coracle prints (Prometheus). Run by
+//! the host's tree has. Others set up machines (Ansible) or read what Coracle prints (Prometheus, Graphviz). Run by
 //! `make test-callers` and not by `cargo test`.
 
 #[path = "callers/ansible.rs"]
 mod ansible;
+#[path = "callers/graphs.rs"]
+mod graphs;
 #[path = "callers/metrics.rs"]
 mod metrics;
 mod support;

@@ -1,8 +1,10 @@
 //! Arguments shared by several verbs.
 
 use super::argument_table::{ArgumentRow, Slot, long};
+use super::output;
 use crate::ask::{OptionValue, Options};
 use crate::control::copy::{self, LinkMode, Replace};
+use crate::control::graph::{GraphFormat, LineStyle};
 use crate::control::{exec, start};
 use crate::error::{Error, Result};
 use crate::machine::name::Name;
@@ -33,6 +35,31 @@ pub(crate) struct RunningMachines {
     /// The machines; all running machines by default
     #[arg(value_name = "NAME", value_parser = Name::new)]
     pub(crate) names: Vec<Name>,
+}
+
+/// The option that prints a graph.
+#[derive(Debug, Args)]
+pub(crate) struct GraphOption {
+    /// Print a graph: as lines of text, as a picture, or for Graphviz
+    #[arg(
+        long,
+        value_name = "text|svg|dot",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text",
+        value_parser = graph_format
+    )]
+    pub(crate) graph: Option<GraphFormat>,
+}
+
+fn graph_format(text: &str) -> std::result::Result<GraphFormat, &'static str> {
+    match text {
+        "text" if output::is_unicode() => Ok(GraphFormat::Text(LineStyle::Unicode)),
+        "text" => Ok(GraphFormat::Text(LineStyle::Ascii)),
+        "svg" => Ok(GraphFormat::Svg),
+        "dot" => Ok(GraphFormat::Dot),
+        _ => Err("write text, svg or dot"),
+    }
 }
 
 /// The arguments of `start` and `restart`.

@@ -2,6 +2,7 @@
 //! and their sharing, mounts, capabilities, limits.
 
 mod exposure;
+mod graph;
 
 pub(crate) use exposure::score;
 

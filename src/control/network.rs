@@ -1,5 +1,6 @@
 //! `coracle network`: zones, addresses, ports and dropped packets, from the state records and the kernel.
 
+use super::graph::{GraphNode, NodeKind};
 use super::printable;
 use crate::error::Result;
 use crate::machine::network::Zone;
@@ -83,6 +84,71 @@ pub(crate) fn collect(paths: &Paths) -> Result<NetworkReport> {
         machines: records.iter().filter(is_connected).map(MachineRow::of).collect(),
         chains: counters::dropped()?,
     })
+}
+
+/// Returns the graph of the network: the host, its zones and interfaces, and the machines connected to them.
+pub(crate) fn graph(paths: &Paths) -> GraphNode {
+    let records: Vec<Record> = Record::all(paths).into_iter().filter(Record::is_alive).collect();
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut host = GraphNode::new(NodeKind::Host, printable(&name));
+    for record in &records {
+        let mut machine =
+            GraphNode::new(NodeKind::Machine, record.name.to_string()).with_lines(addresses(record));
+        let again = GraphNode { lines: Vec::new(), ..machine.clone() };
+        if let Some(link) = record.host_interface.as_deref() {
+            let node = std::mem::replace(&mut machine, again.clone()).with_edge(printable(link));
+            match &record.zone {
+                Some(zone) => below(&mut host, zone_node(zone, record)).children.push(node),
+                None => host.children.push(node),
+            }
+        }
+        for interface in &record.interfaces {
+            let (word, peer) = (interface.word(), printable(interface.peer()));
+            let label = format!("{word} {}", printable(interface.inside()));
+            let node = std::mem::replace(&mut machine, again.clone());
+            match word {
+                "veth" => host.children.push(node.with_edge(format!("{peer}: {label}"))),
+                _ => below(&mut host, link_node(word, &peer)).children.push(node.with_edge(label)),
+            }
+        }
+    }
+    host
+}
+
+/// Returns the child of `node` with kind and title of `child`, which is added if there is none.
+fn below(node: &mut GraphNode, child: GraphNode) -> &mut GraphNode {
+    let is_same = |known: &GraphNode| known.kind == child.kind && known.title == child.title;
+    let at = node.children.iter().position(is_same).unwrap_or_else(|| {
+        node.children.push(GraphNode { lines: Vec::new(), ..child.clone() });
+        node.children.len() - 1
+    });
+    let known = &mut node.children[at];
+    if known.lines.is_empty() {
+        known.lines = child.lines;
+    }
+    known
+}
+
+fn zone_node(zone: &Zone, record: &Record) -> GraphNode {
+    let host = record.host_addresses.iter().map(ToString::to_string);
+    link_node("zone", &zone.bridge()).with_lines(std::iter::once(format!("zone {zone}")).chain(host))
+}
+
+/// Returns the node of an interface of the host.
+fn link_node(word: &str, peer: &str) -> GraphNode {
+    let title = match word {
+        "bridge" | "zone" => format!("bridge {peer}"),
+        _ => format!("interface {peer}"),
+    };
+    GraphNode::new(NodeKind::Link, title)
+}
+
+/// Returns the addresses and forwarded ports of a machine.
+fn addresses(record: &Record) -> impl Iterator<Item = String> {
+    let ports = record.ports();
+    let ports: Vec<String> = ports.iter().map(|port| format!("port {port}")).collect();
+    let addresses: Vec<String> = record.addresses.iter().map(ToString::to_string).collect();
+    addresses.into_iter().chain(ports)
 }
 
 impl MachineRow {

@@ -155,6 +155,28 @@ impl ExtraInterface {
         outside.map(|outside| (self.inside.as_str(), outside.as_str()))
     }
 
+    /// Returns the word for its kind.
+    pub(crate) fn word(&self) -> &'static str {
+        match self.kind {
+            InterfaceKind::Veth if self.creates_bridge => "zone",
+            InterfaceKind::Veth if self.bridge.is_some() => "bridge",
+            InterfaceKind::Veth => "veth",
+            InterfaceKind::Macvlan => "macvlan",
+            InterfaceKind::Ipvlan => "ipvlan",
+            InterfaceKind::Moved => "interface",
+        }
+    }
+
+    /// Returns the bridge, or else the interface, that it is connected to on the host.
+    pub(crate) fn peer(&self) -> &str {
+        self.bridge.as_ref().unwrap_or(&self.host)
+    }
+
+    /// Returns its name inside.
+    pub(crate) fn inside(&self) -> &str {
+        &self.inside
+    }
+
     /// Returns whether the guest and other programs of the host configure it.
     pub(crate) fn is_plain(&self) -> bool {
         self.is_plain
@@ -197,16 +219,7 @@ impl ExtraInterface {
 /// The notation of the verb `network`.
 impl std::fmt::Display for ExtraInterface {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let word = match self.kind {
-            InterfaceKind::Veth if self.creates_bridge => "zone",
-            InterfaceKind::Veth if self.bridge.is_some() => "bridge",
-            InterfaceKind::Veth => "veth",
-            InterfaceKind::Macvlan => "macvlan",
-            InterfaceKind::Ipvlan => "ipvlan",
-            InterfaceKind::Moved => "interface",
-        };
-        let host = self.bridge.as_ref().unwrap_or(&self.host);
-        write!(f, "{word}:{host}:{}", self.inside)
+        write!(f, "{}:{}:{}", self.word(), self.peer(), self.inside)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::VerbResult;
 use crate::ask::{Ask, AskVerb, Options};
+use crate::cli::arguments::GraphOption;
 use crate::cli::output;
 use crate::control::inspect::{self, Inspection};
 use crate::error::Result;
@@ -17,11 +18,14 @@ pub struct InspectArgs {
     name: Name,
 
     /// Score the exposure of the host to the machine, with reasons
-    #[arg(long)]
+    #[arg(long, conflicts_with = "graph")]
     security: bool,
 
+    #[command(flatten)]
+    graph: GraphOption,
+
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "graph")]
     json: bool,
 }
 
@@ -41,6 +45,12 @@ impl InspectArgs {
     /// Standard output cannot be written.
     pub(in crate::cli) fn print(&self, found: &Inspection) -> VerbResult {
         let exposure = inspect::score(found);
+        let found = inspect::collect(paths, &self.name)?;
+        if let Some(format) = self.graph.graph {
+            output::text(&found.graph().format(format))?;
+            return Ok(0);
+        }
+        let exposure = inspect::score(&found);
         let mut text = Vec::new();
         match (self.security, self.json) {
             (true, true) => output::json(&exposure)?,

@@ -1,6 +1,7 @@
 //! `coracle network` and `coracle network reload`.
 
 use super::VerbResult;
+use crate::cli::arguments::GraphOption;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::network::{self, COLUMNS, Chain, MachineRow, ZoneRow};
 use crate::error::Result;
@@ -17,8 +18,11 @@ pub struct NetworkArgs {
     #[command(subcommand)]
     action: Option<NetworkCommand>,
 
+    #[command(flatten)]
+    graph: GraphOption,
+
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "graph")]
     json: bool,
 }
 
@@ -44,6 +48,9 @@ impl NetworkArgs {
     }
 
     fn show(&self, paths: &Paths) -> Result<()> {
+        if let Some(format) = self.graph.graph {
+            return output::text(&network::graph(paths).format(format));
+        }
         let found = network::collect(paths)?;
         if self.json {
             return output::json(&found);
