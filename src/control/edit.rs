@@ -8,6 +8,7 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -153,7 +154,9 @@ impl Draft {
     fn create(target: &Path, name: &Name) -> Result<Self> {
         let parent = target.parent().unwrap_or_else(|| Path::new("/"));
         let directory = parent.join(format!(".{name}.edit-{}", std::process::id()));
-        let created = std::fs::create_dir_all(parent).and_then(|()| std::fs::create_dir(&directory));
+        // A definition with secrets is readable for root only, and so is its copy.
+        let private = || std::fs::DirBuilder::new().mode(0o700).create(&directory);
+        let created = std::fs::create_dir_all(parent).and_then(|()| private());
         created.context(|| format!("cannot create '{}'", directory.display()))?;
         Ok(Self { file: directory.join(format!("{name}.toml")), directory })
     }

@@ -108,6 +108,9 @@ pub(super) fn edited_definitions(host: &Host) {
     // Errors that are left do not replace the definition.
     editor("grep -q '^#!' $2 || echo '[netwrk]' >$2");
     expect(host, edit, 1, &["the definition has errors, and was not replaced: ", "unknown key 'netwrk'"]);
+    // No other user reads a definition with secrets, nor its copy.
+    editor("runuser -u nobody -- cat $2 && exit 1; exit 0");
+    expect(host, &format!("chmod 600 {file}; {edit}"), 0, &["the definition was not changed\n"]);
     editor("exit 3");
     expect(host, edit, 1, &["the editor '/root/editor' failed: exit status: 3"]);
     assert_eq!(host.read(file), "[network]\nports = [\"8077:77\"]\n");
