@@ -69,22 +69,25 @@ impl Owners {
         done
     }
 
-    /// Gives a file, and all files below it. One that another process has deleted is no error.
+    /// Gives a file, and all files below it. One that another process has deleted is no error. The file is held
+    /// open: the caller may own the directory and replace it meanwhile.
     fn give_entry(&self, directory: &OwnedFd, name: &CString, device: u64, depth: usize) -> Result<()> {
         let doing = || format!("'{}'", name.to_string_lossy().escape_debug());
-        let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(()),
-            stat => stat.context(doing)?,
+            file => file.context(doing)?,
         };
+        let stat = rustix::fs::fstat(&file).context(doing)?;
         if stat.st_dev != device {
             return Ok(());
         }
-        let given = existing(self.give_one(directory, name, &stat)).context(doing);
+        let given = self.give_one(directory, name, &file, &stat).context(doing);
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             return given;
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let below = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let below = match rustix::fs::openat(&file, ".", flags, Mode::empty()) {
             Err(Errno::NOENT) => Ok(()),
             below => below.context(doing).and_then(|below| self.give_entries(&below, device, depth - 1)),
         };
@@ -92,7 +95,13 @@ impl Owners {
     }
 
     /// Changes the owner of a file of the session. The kernel removes file capabilities with the owner.
-    fn give_one(&self, directory: &OwnedFd, name: &CString, stat: &Stat) -> rustix::io::Result<()> {
+    fn give_one(
+        &self,
+        directory: &OwnedFd,
+        name: &CString,
+        file: &OwnedFd,
+        stat: &Stat,
+    ) -> rustix::io::Result<()> {
         if self.since.is_some_and(|since| changed(stat) < since) {
             return Ok(());
         }
@@ -101,14 +110,21 @@ impl Owners {
         let group = group.then(|| Gid::from_raw(self.caller.1));
         let mut owned = Ok(());
         if user.is_some() || group.is_some() {
-            owned = rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW);
+            owned = rustix::fs::chownat(file, "", user, group, AtFlags::EMPTY_PATH);
         }
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if is_file && stat.st_mode & SETUID != 0 {
             // Not blocked by a fifo that has replaced the file.
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-            rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(stat.st_mode & 0o1777))?;
+            let opened = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => return owned,
+                opened => opened?,
+            };
+            let found = rustix::fs::fstat(&opened)?;
+            if (found.st_dev, found.st_ino) != (stat.st_dev, stat.st_ino) {
+                return Err(Errno::STALE);
+            }
+            rustix::fs::fchmod(opened.as_fd(), Mode::from_raw_mode(stat.st_mode & 0o1777))?;
         }
         owned
     }
@@ -118,11 +134,6 @@ impl Owners {
 fn changed(stat: &Stat) -> u64 {
     let seconds = u64::try_from(stat.st_ctime).unwrap_or(0);
     seconds.saturating_mul(1_000_000).saturating_add(stat.st_ctime_nsec / 1000)
-}
-
-/// Returns the result of a change of a file that may have been deleted.
-fn existing(changed: rustix::io::Result<()>) -> rustix::io::Result<()> {
-    if changed == Err(Errno::NOENT) { Ok(()) } else { changed }
 }
 
 /// Returns the names in a directory.
@@ -187,6 +198,22 @@ mod tests {
             Owners { since: Some(since), ..owners() }.give_below(results.path()).unwrap();
             assert_eq!(mode(&file), left);
         }
+    }
+
+    #[test]
+    fn a_file_that_replaces_a_result_keeps_its_mode() {
+        let results = tempfile::tempdir().unwrap();
+        let (file, other) = (results.path().join("file"), results.path().join("other"));
+        for (path, bits) in [(&file, 0o4777), (&other, 0o600)] {
+            std::fs::write(path, "").unwrap();
+            std::fs::set_permissions(path, Permissions::from_mode(bits)).unwrap();
+        }
+        let directory = OwnedFd::from(std::fs::File::open(results.path()).unwrap());
+        let held = OwnedFd::from(std::fs::File::open(&file).unwrap());
+        let stat = rustix::fs::fstat(&held).unwrap();
+        std::fs::rename(&other, &file).unwrap();
+        let given = owners().give_one(&directory, &c"file".into(), &held, &stat);
+        assert_eq!((given, mode(&file)), (Err(Errno::STALE), 0o600));
     }
 
     #[test]
