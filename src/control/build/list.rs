@@ -5,6 +5,7 @@ use super::{all, session};
 use crate::control::list::span;
 use crate::control::{now, when};
 use crate::error::Result;
+use crate::host::systemd::journal::printable_line;
 use crate::machine::name::Name;
 use crate::machine::size;
 use crate::paths::Paths;
@@ -108,7 +109,11 @@ fn line(entry: &Entry) -> String {
     if let Some(peak) = entry.memory_peak {
         text.push_str(&format!(", {}", size::rounded(peak)));
     }
-    let command = if entry.argv.is_empty() { "(login shell)".to_owned() } else { entry.argv.join(" ") };
+    let command = if entry.argv.is_empty() {
+        "(login shell)".to_owned()
+    } else {
+        printable_line(entry.argv.join(" ").as_bytes())
+    };
     format!("{text}: {}: {command}", entry.user)
 }
 
