@@ -128,6 +128,9 @@ install: $(INSTALL_NEEDS)
 	for page in man/*.[158]; do
 		install -Dm644 "$$page" "$(sharedir)/man/man$${page##*.}/$${page##*/}"
 	done
+	for file in distributions.d/*.toml; do
+		install -Dm644 "$$file" "$(DESTDIR)$(PREFIX)/lib/coracle/distributions.d/$${file##*/}"
+	done
 	for file in machines.d/*.toml; do
 		install -Dm644 "$$file" "$(sharedir)/doc/coracle/machines.d/$${file##*/}"
 	done

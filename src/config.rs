@@ -29,6 +29,7 @@ pub(crate) mod network;
 pub mod nspawn;
 pub(crate) mod problem;
 mod profile;
+pub(crate) mod recipe;
 mod resolve;
 pub(crate) mod resources;
 pub(crate) mod root;

@@ -11,6 +11,7 @@ pub(crate) mod candidates;
 pub(crate) mod clone;
 pub(crate) mod convert;
 pub(crate) mod copy;
+pub(crate) mod create;
 mod defined_stacks;
 pub(crate) mod delegate;
 mod disconnect;

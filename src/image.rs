@@ -4,9 +4,12 @@
 
 pub(crate) mod attach;
 mod base_check;
+mod bases;
+mod bootstrap;
 pub(crate) mod changes;
 pub(crate) mod clone;
 pub(crate) mod convert;
+pub(crate) mod create;
 pub mod disk;
 pub(crate) mod export;
 pub(crate) mod find;

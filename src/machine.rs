@@ -21,6 +21,7 @@ pub(crate) mod mac_addr;
 pub(crate) mod mounts;
 pub mod name;
 pub mod network;
+pub(crate) mod recipe;
 pub(crate) mod resources;
 pub(crate) mod root;
 mod rules;

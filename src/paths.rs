@@ -37,6 +37,11 @@ impl Paths {
             .map(|parent| self.join(parent).join("coracle/machines.d"))
     }
 
+    /// Returns the directories of the recipes of distributions; the first directory with a recipe wins.
+    pub(crate) fn distributions(&self) -> [PathBuf; 2] {
+        ["/etc", "/usr/lib"].map(|parent| self.join(parent).join("coracle/distributions.d"))
+    }
+
     /// Returns the default directory of machines' trees: `/var/lib/machines`.
     pub fn images(&self) -> PathBuf {
         self.join("/var/lib/machines")

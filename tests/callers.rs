@@ -199,3 +199,55 @@ fn sbuild_builds_a_package_in_a_session() {
     before.assert_same(&host);
     host.stop();
 }
+
+/// The recipe of Debian for the program that the tree has.
+const RECIPE: &str = "suite = 'trixie'
+packages = ['systemd-sysv', 'dbus', 'libpam-systemd', 'passwd', 'iproute2']
+keyring = ['/usr/share/keyrings/debian-archive-keyring.gpg']
+keyring-package = 'debian-archive-keyring'
+
+[architectures]
+x86_64 = 'amd64'
+aarch64 = 'arm64'
+
+[[step]]
+program = 'debootstrap'
+package = 'debootstrap'
+arguments = ['--variant=minbase', '--arch={arch}', '--keyring={keyring}', '--force-check-gpg', '--include={packages}', '{suite}', '{tree}', '{mirror}']
+";
+
+#[test]
+fn create_installs_a_debian_with_signatures() {
+    let (host, _) = host();
+    // The root of the host is an overlay, on which no other one can write.
+    host.sh_ok(
+        "mkdir -p /var/lib/coracle; mkdir -m 700 /var/lib/machines/.storage; ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
+    );
+    host.write("/etc/coracle/distributions.d/debian.toml", RECIPE);
+    let shown = run(&host, "coracle create web --from debian --mirror=http://127.0.0.1:8000/debian");
+    assert!(shown.contains("created by debootstrap and verified with debian-archive-keyring"), "{shown}");
+    let again = run(&host, "coracle create shop --from debian:trixie --mirror=http://127.0.0.1:8000/debian");
+    assert!(
+        again.contains("created today\nshop: stack on that base in ") && again.trim().ends_with(" ms"),
+        "{again}"
+    );
+    for name in ["web", "shop"] {
+        host.coracle(&["start", name]);
+        host.wait_until(
+            LONG,
+            &format!("coracle exec {name} -- systemctl is-system-running | grep -x running"),
+        );
+        assert_eq!(host.coracle(&["exec", name, "--", "hostname"]).trim(), name);
+    }
+    host.coracle(&["stop", "web", "shop"]);
+
+    // An archive with another list of packages than the signed one.
+    host.sh_ok("cp -a /srv/debian /srv/other; sed -i 's/^Origin: Debian$/Origin: Other/' /srv/other/dists/trixie/InRelease");
+    let failed = host.exec_for(
+        BUILD,
+        &["coracle", "create", "other", "--from=debian", "--mirror=http://127.0.0.1:8000/other"],
+    );
+    assert!(failed.status != 0 && failed.stderr.to_lowercase().contains("signature"), "{failed}");
+    host.sh_ok("! ls -d /var/lib/machines/other* /var/lib/machines/.storage/tmp/* 2>/dev/null");
+    host.stop();
+}

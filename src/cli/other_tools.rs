@@ -58,7 +58,7 @@ const RENAMED: &[(&[&str], &str)] = &[
 /// The words for a feature that Coracle does not have, and the hint.
 const MISSING: &[(&[&str], &str)] = &[
     (
-        &["create", "pull", "pull-tar", "pull-raw", "pull-oci", "search", "rebuild", "farm"],
+        &["pull", "pull-tar", "pull-raw", "pull-oci", "search", "rebuild", "farm"],
         "make a root file system in /var/lib/machines/NAME with mmdebstrap(1), then 'coracle start NAME'",
     ),
     (

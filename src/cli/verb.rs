@@ -14,6 +14,7 @@ mod config;
 mod convert;
 mod copy_from;
 mod copy_to;
+mod create;
 mod disable;
 mod dns_update;
 mod doctor;
@@ -135,7 +136,7 @@ impl Verb {
             Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
             Self::Set(_) | Self::Edit(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
             Self::Import(_) | Self::Export(_) | Self::Convert(_) | Self::Prune(_) | Self::Verify(_) => true,
-            Self::Rename(_) | Self::Remove(_) => true,
+            Self::Rename(_) | Self::Remove(_) | Self::Create(_) => true,
             _ => false,
         }
     }
@@ -164,6 +165,7 @@ verbs! {
     Top(top::TopArgs),
     Inspect(inspect::InspectArgs),
     Images(images::ImagesArgs),
+    Create(create::CreateArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     Clone(clone::CloneArgs),

@@ -134,6 +134,35 @@ fn clone_image(request: CloneRequest<'_>, progress: &mut CopyProgress<'_>) -> Re
     cloned
 }
 
+/// Creates an image on a tree of the store, which never changes: a snapshot of its subvolume, a stack on it, or with
+/// `is_copied` a directory. The names of both images are locked.
+///
+/// # Errors
+/// A file that cannot be created.
+pub(super) fn of_base(
+    paths: &Paths,
+    base: &Path,
+    name: &Name,
+    is_copied: bool,
+    progress: &mut CopyProgress<'_>,
+) -> Result<Cloned> {
+    let (tag, taken_for_it) = (None, None);
+    let (identity, access) = (CloneIdentity::New, CloneAccess::Writable);
+    let request = CloneRequest { paths, source: name, tag, taken_for_it, name, identity, access };
+    let cloner = Cloner { request, store: Store::of(paths) };
+    let directory = mount::open_directory(base)?;
+    if btrfs::is_subvolume(directory.as_fd()) && btrfs::is_alone(directory.as_fd()) {
+        match cloner.snapshot(&directory) {
+            Ok(cloned) => return Ok(cloned),
+            Err(error) => log::debug!("{error}, choosing another method"),
+        }
+    }
+    if is_copied {
+        return cloner.copy(&directory, cloner.path(""), progress);
+    }
+    cloner.on_base(base, &directory)
+}
+
 /// Refuses the name of a clone that has an image, or snapshots of a former one.
 ///
 /// # Errors

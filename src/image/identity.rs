@@ -22,6 +22,8 @@ const DBUS_ID: &str = "/var/lib/dbus/machine-id";
 const RANDOM_SEED: &str = "/var/lib/systemd/random-seed";
 /// The host name (hostname(5)).
 const HOSTNAME: &str = "/etc/hostname";
+/// The name servers (resolv.conf(5)).
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// A change of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +63,20 @@ pub(super) fn renew(root: &GuestRoot, source: &Name, name: &Name, store: &Store)
     }
     let message = || format!("these files of its identity stay those of the source: {}", kept.join(", "));
     Ok((!kept.is_empty()).then(message))
+}
+
+/// Removes the identity from a new system that all machines on it are to share nothing of, and the files that the
+/// program that has created it took from the host: its name and its name servers.
+///
+/// # Errors
+/// A file that cannot be changed.
+pub(super) fn clear(root: &GuestRoot) -> Result<()> {
+    for path in [HOSTNAME, RESOLV_CONF, DBUS_ID, RANDOM_SEED] {
+        if is_regular(root, Path::new(path))? {
+            remove(root, Path::new(path))?;
+        }
+    }
+    if is_regular(root, Path::new(MACHINE_ID))? { write(root, Path::new(MACHINE_ID), b"") } else { Ok(()) }
 }
 
 fn changes(root: &GuestRoot, source: &Name) -> Result<Vec<Change>> {
@@ -184,6 +200,19 @@ mod tests {
         renew(&root, &golden, &web, &store).unwrap();
         assert!(!at(DBUS_ID).exists());
         assert_eq!(fs::read_to_string(at(MACHINE_ID)).unwrap(), "uninitialized\n");
+    }
+
+    #[test]
+    fn a_base_has_no_identity() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path.trim_start_matches('/'));
+        fs::create_dir_all(at("etc")).unwrap();
+        fs::write(at(MACHINE_ID), "0123456789abcdef0123456789abcdef\n").unwrap();
+        fs::write(at(HOSTNAME), "host\n").unwrap();
+        std::os::unix::fs::symlink("../run/resolv.conf", at(RESOLV_CONF)).unwrap();
+        clear(&GuestRoot::of_tree(directory.path()).unwrap()).unwrap();
+        assert!(!at(HOSTNAME).exists() && at(RESOLV_CONF).is_symlink());
+        assert_eq!(fs::read_to_string(at(MACHINE_ID)).unwrap(), "");
     }
 
     #[test]

@@ -3,13 +3,17 @@
 
 use super::store::draft::{self, Draft};
 use super::store::{Store, StorePart, layer};
-use super::{base_check, locks, recovery, users};
+use super::{base_check, bases, locks, recovery, users};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::{self, LockMode};
 use crate::paths::Paths;
 use crate::tree::usage;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The time after which a base without use is removed.
+const BASE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Whether something is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +47,7 @@ pub(crate) fn prune(paths: &Paths, mode: PruneMode) -> Result<Vec<UnusedLayer>> 
     }
     // Without users of layers, the stacks in work are complete, or left by killed verbs.
     let held = store.lock(if mode == PruneMode::Remove { LockMode::Exclusive } else { LockMode::Shared })?;
-    let unused = unused(paths, &store)?;
+    let unused = unused(paths, &store, BASE_AGE)?;
     let mut found = Vec::new();
     let mut trash = Vec::new();
     for layer in &unused {
@@ -52,6 +56,9 @@ pub(crate) fn prune(paths: &Paths, mode: PruneMode) -> Result<Vec<UnusedLayer>> 
         if mode == PruneMode::Remove {
             trash.push(Draft::of_trash(&store, layer)?);
         }
+    }
+    if mode == PruneMode::Remove {
+        bases::remove_dangling(&store);
     }
     // Others may use the store while the files are removed.
     drop(held);
@@ -68,7 +75,7 @@ pub(crate) fn after_removal(paths: &Paths) {
             return Ok(());
         }
         let Some(held) = store.try_lock()? else { return Ok(()) };
-        let trash: Vec<Draft> = unused(paths, &store)?
+        let trash: Vec<Draft> = unused(paths, &store, Duration::MAX)?
             .iter()
             .map(|layer| Draft::of_trash(&store, layer))
             .collect::<Result<_>>()?;
@@ -108,21 +115,15 @@ fn refuse_missing_stacks(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Returns the layers that neither a stack nor a base leads to.
-fn unused(paths: &Paths, store: &Store) -> Result<Vec<PathBuf>> {
+/// Returns the layers that neither a stack leads to, nor a base that was used within `age`.
+fn unused(paths: &Paths, store: &Store, age: Duration) -> Result<Vec<PathBuf>> {
     let reading = |path: &Path| format!("cannot read '{}'", path.display());
     refuse_missing_stacks(store)?;
     let mut used: BTreeSet<PathBuf> = BTreeSet::new();
     for link in users::links(paths)? {
         used.extend(layer::of_path(store, &link.target));
     }
-    let bases = store.path(StorePart::Bases);
-    if bases.is_dir() {
-        for base in std::fs::read_dir(&bases).context(|| reading(&bases))? {
-            let target = base.context(|| reading(&bases))?.path().canonicalize();
-            used.extend(target.ok().and_then(|target| layer::of_path(store, &target)));
-        }
-    }
+    used.extend(bases::used(store, age)?);
     let layers = store.path(StorePart::Layers);
     let Ok(layers) = layers.canonicalize() else { return Ok(Vec::new()) };
     let mut unused = Vec::new();

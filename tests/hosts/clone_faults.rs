@@ -18,6 +18,20 @@ const STACK: &str = "mkdir -p golden.mstack/layer@1/srv golden.mstack/rw/data/sr
     mv golden golden.mstack/layer@0; echo 1 >golden.mstack/layer@1/srv/one
     chmod 2751 golden.mstack/rw/data golden.mstack/layer@1; echo w >golden.mstack/rw/data/srv/written";
 
+/// A recipe that copies such a tree.
+const RECIPE: &str = "suite = 'one'
+packages = []
+keyring = ['/etc/keys']
+keyring-package = 'own-keyring'
+[architectures]
+x86_64 = 'amd64'
+aarch64 = 'arm64'
+[[step]]
+program = 'cp'
+package = 'coreutils'
+arguments = ['-aT', '/run/source', '{tree}']
+";
+
 fn host() -> Host {
     let host = Host::builder().guest_as("busybox", "live").on_disk().start();
     std::fs::copy(program::build("tests/faults/faulty.c", &[]), host.machines().join("faulty"))
@@ -109,6 +123,19 @@ fn a_killed_import_is_complete_or_absent() {
     inject(&host, &archive, "web", "import /run/golden.tar web");
     inject(&host, &format!("{archive}; gzip -f /run/golden.tar"), "web", "import /run/golden.tar.gz web");
     inject(&host, TREE, "golden web", "import /var/lib/machines/golden web");
+    host.stop();
+}
+
+#[test]
+fn a_killed_creation_is_complete_or_absent() {
+    let host = host();
+    host.write("/etc/coracle/distributions.d/own.toml", RECIPE);
+    host.sh_ok(": >/etc/keys");
+    let source = format!("{TREE}; rm -rf /run/source; mv golden /run/source");
+    inject(&host, &source, "web", "create web --from=own");
+    // On an existing base.
+    let base = "rm -rf web.mstack; coracle create web --from=own >/dev/null; rm -r web.mstack";
+    inject(&host, &format!("{source}; {base}"), "web", "create web --from=own");
     host.stop();
 }
 

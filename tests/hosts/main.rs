@@ -25,6 +25,7 @@ mod connectivity;
 mod container_unit;
 mod control_address;
 mod copy;
+mod create;
 mod credentials;
 mod dependencies;
 mod descriptor_store;

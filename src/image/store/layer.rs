@@ -87,6 +87,11 @@ impl LayerDraft {
         self.directory.as_fd()
     }
 
+    /// Returns the path of the layer until it is published.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.draft.path()
+    }
+
     /// Returns the name of the directory with the files.
     pub(crate) fn tree_name() -> &'static str {
         TREE
