@@ -21,6 +21,7 @@ pub(crate) mod locks;
 mod named_files;
 pub(crate) mod owners;
 pub(crate) mod prune;
+pub(crate) mod quota;
 pub(crate) mod read_only;
 pub(crate) mod recovery;
 mod refuse;

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::credentials;
 use crate::host::systemd::machined;
 use crate::image::attach::{self as image, AttachRequest};
-use crate::image::{owners, recovery, template, throwaway};
+use crate::image::{owners, quota, recovery, template, throwaway};
 use crate::machine::Machine;
 use crate::machine::contract::Contract;
 use crate::machine::name::Name;
@@ -266,6 +266,7 @@ fn start(
         if claims.choice.ids.changes_owners {
             owners::change(machine, claims.choice.ids.base.unwrap_or_default())?;
         }
+        quota::limit_machine(machine)?;
         let attached = image::attach(AttachRequest {
             paths,
             machine,

@@ -15,5 +15,6 @@ pub(crate) mod overlay;
 pub(crate) mod packet;
 pub mod process;
 pub(crate) mod pseudo_file;
+pub(crate) mod quota;
 pub(crate) mod read_only;
 pub(crate) mod terminal;

@@ -8,6 +8,7 @@ pub(crate) mod id_mapping;
 pub(crate) mod live_copy;
 pub(crate) mod overlay_marks;
 pub(crate) mod owners;
+pub(crate) mod projects;
 pub mod tar;
 pub(crate) mod tree_writer;
 pub(crate) mod usage;

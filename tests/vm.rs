@@ -3,6 +3,8 @@
 
 #[path = "vm/cases/protected_images.rs"]
 mod protected_images;
+#[path = "vm/cases/quotas.rs"]
+mod quotas;
 mod support;
 
 use std::time::Duration;

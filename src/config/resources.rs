@@ -34,6 +34,8 @@ settings! {
         cgroup_depth_max: Single<CountLimit> = Single "resources.cgroup-depth-max", |_| CountLimit(32);
         /// The maximum number of terminals of the guest.
         ptys_max: Single<CountLimit> = Single "resources.ptys-max", |_| CountLimit(1024);
+        /// The maximum disk space of the files that the machine changes.
+        disk_max: Single<Size> = Single "resources.disk-max";
         /// The processors of its processes.
         cpu_affinity: List<Processors> = List "resources.cpu-affinity";
         /// The adjustment of the out-of-memory score.
@@ -71,6 +73,7 @@ impl ResourcesSettings {
             cgroups_max: limit(&self.cgroups_max),
             cgroup_depth_max: limit(&self.cgroup_depth_max),
             ptys_max: limit(&self.ptys_max),
+            disk_max: size(&self.disk_max),
             cpu_affinity: self.processors(),
             oom_score_adjust: self.oom_score_adjust.value().map(|score| score.0),
             rlimits: self.rlimits.values().cloned().collect(),

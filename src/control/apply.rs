@@ -10,11 +10,16 @@ use crate::config::snapshot::{self, Values};
 use crate::config::{self, Resolved};
 use crate::error::{Error, Result};
 use crate::host::systemd::units::resources::is_live;
+use crate::image::quota;
+use crate::machine::Machine;
 use crate::machine::mounts::{BindPath, MountKind};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use std::path::PathBuf;
+
+/// The limit of the disk space, which the file system enforces.
+const DISK_KEY: &str = "resources.disk-max";
 
 /// When a changed setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,23 +107,7 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
     let read = started.clone();
     let after = snapshot::values(&resolved.settings);
     loopback_ports::warn(&resolved.machine.network);
-    let unenforced = resources::unenforced(&resolved.machine.resources);
-    let effect_of = |key: &str| match unenforced.iter().find(|(limit, _)| *limit == key) {
-        Some((_, message)) => {
-            log::warn!("{message}; {}", resources::ADD_CONTROLLERS);
-            Effect::NotEnforced
-        }
-        None => Effect::Live,
-    };
-    let mut changes: Vec<SettingChange> = resources::apply(paths, &resolved.machine, act)?
-        .into_iter()
-        .map(|limit| SettingChange {
-            effect: effect_of(limit.key),
-            key: limit.key.into(),
-            now: limit.now,
-            defined: limit.wanted,
-        })
-        .collect();
+    let mut changes = limit_changes(paths, &resolved.machine, act)?;
     let can_update = network_update::is_possible(paths, &resolved.machine);
     let mut is_updated = false;
     for one in snapshot::differences(&started, &after) {
@@ -131,6 +120,12 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
         };
         match one.key.as_str() {
             key if is_live(key) => {}
+            DISK_KEY => {
+                changes.push(change(Effect::Live));
+                if act == Act::Apply {
+                    quota::limit(&resolved.machine.root, resolved.machine.resources.disk_max)?;
+                }
+            }
             key if network_update::KEYS.contains(&key) && can_update => {
                 is_updated = true;
                 changes.push(change(Effect::Live));
@@ -146,7 +141,9 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
         if is_updated {
             network_update::apply(paths, &resolved.machine)?;
         }
-        let is_done = |key: &str| is_live(key) || (is_updated && network_update::KEYS.contains(&key));
+        let is_done = |key: &str| {
+            key == DISK_KEY || is_live(key) || (is_updated && network_update::KEYS.contains(&key))
+        };
         started.extend(after.into_iter().filter(|(key, _)| is_done(key)));
         // Without a change the file is not written: a concurrent reboot may have replaced it.
         if started != read {
@@ -154,6 +151,28 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
         }
     }
     Ok(changes)
+}
+
+/// Compares the limits of a running machine with its definition, and applies them with [`Act::Apply`].
+fn limit_changes(paths: &Paths, machine: &Machine, act: Act) -> Result<Vec<SettingChange>> {
+    let unenforced = resources::unenforced(&machine.resources);
+    let effect_of = |key: &str| match unenforced.iter().find(|(limit, _)| *limit == key) {
+        Some((_, message)) => {
+            log::warn!("{message}; {}", resources::ADD_CONTROLLERS);
+            Effect::NotEnforced
+        }
+        None => Effect::Live,
+    };
+    let limits = resources::apply(paths, machine, act)?
+        .into_iter()
+        .map(|limit| SettingChange {
+            effect: effect_of(limit.key),
+            key: limit.key.into(),
+            now: limit.now,
+            defined: limit.wanted,
+        })
+        .collect();
+    Ok(limits)
 }
 
 /// Returns a changed mount.

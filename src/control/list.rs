@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::host::cgroup;
 use crate::host::systemd::guest_manager::GuestState;
 use crate::host::systemd::units;
+use crate::image::quota;
 use crate::machine::name::Name;
 use crate::machine::size;
 use crate::machine::unit_name::ServiceTemplate;
@@ -40,6 +41,10 @@ pub(crate) struct MachineSummary {
     pub(crate) memory: Option<u64>,
     /// Tasks of its cgroup, or processes if the kernel does not count tasks.
     pub(crate) tasks: Option<u64>,
+    /// Disk space of the files that it changes, bytes. `None` without a limit.
+    pub(crate) disk: Option<u64>,
+    /// The limit of that space, bytes.
+    pub(crate) disk_max: Option<u64>,
     /// Time of the start, microseconds since the epoch.
     pub(crate) started: Option<u64>,
     /// Time since the start, seconds.
@@ -57,8 +62,19 @@ pub(crate) struct MachineSummary {
 }
 
 /// The columns of the table.
-pub(crate) const COLUMNS: [&str; 10] =
-    ["NAME", "STATE", "BOOT", "INIT", "LEADER", "ADDRESSES", "MEMORY", "TASKS", "UPTIME", "UNCONFINED"];
+pub(crate) const COLUMNS: [&str; 11] = [
+    "NAME",
+    "STATE",
+    "BOOT",
+    "INIT",
+    "LEADER",
+    "ADDRESSES",
+    "MEMORY",
+    "DISK",
+    "TASKS",
+    "UPTIME",
+    "UNCONFINED",
+];
 
 impl MachineSummary {
     /// Returns the cells of [`COLUMNS`].
@@ -73,6 +89,7 @@ impl MachineSummary {
             or_dash(self.leader.map(|leader| leader.to_string())),
             joined(self.addresses.iter().map(IpAddr::to_string).collect()),
             or_dash(self.memory.map(size::rounded)),
+            or_dash(self.disk.map(size::rounded)),
             or_dash(self.tasks.map(|tasks| tasks.to_string())),
             or_dash(self.uptime.map(span)),
             joined(self.unconfined.clone()),
@@ -118,6 +135,7 @@ impl MachineSummary {
         let cgroup = record.cgroup.as_deref().filter(|_| is_alive);
         let dynamic = Some(record).filter(|_| is_alive).and_then(guest_addresses::of);
         let dynamic = dynamic.filter(|addresses| !addresses.is_empty());
+        let disk = quota::usage(&record.root);
         Self {
             name: record.name.to_string(),
             state: match record.payload_cgroup() {
@@ -135,6 +153,8 @@ impl MachineSummary {
             memory: cgroup.and_then(|cgroup| read_number(cgroup.join("memory.current"))),
             tasks: cgroup
                 .and_then(|cgroup| read_number(cgroup.join("pids.current")).or_else(|| processes(cgroup))),
+            disk: disk.map(|usage| usage.bytes),
+            disk_max: disk.and_then(|usage| usage.limit),
             started: Some(record.started),
             uptime: is_alive.then(|| now().saturating_sub(record.started) / 1_000_000),
             unit: record.unit.clone(),
@@ -163,6 +183,8 @@ impl MachineSummary {
             addresses: Vec::new(),
             dynamic: false,
             memory: None,
+            disk: None,
+            disk_max: None,
             tasks: None,
             started: None,
             uptime: None,
@@ -294,7 +316,7 @@ mod tests {
         assert_eq!(states, [("able", "stopped"), ("gone", "dead"), ("web", "running")]);
         assert_eq!(
             rows[2].cells(),
-            ["web", "running", "disabled", "systemd", "7", "10.177.0.2", "2.0K", "2", "1min 1s", "-"]
+            ["web", "running", "disabled", "systemd", "7", "10.177.0.2", "2.0K", "-", "2", "1min 1s", "-"]
         );
         assert_eq!((rows[1].leader, rows[1].tasks), (None, None));
         assert_eq!(rows[2].cells().len(), COLUMNS.len());

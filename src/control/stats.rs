@@ -6,6 +6,7 @@ use super::metrics::{self, MetricsFormat};
 use crate::config;
 use crate::error::Result;
 use crate::host::cgroup;
+use crate::image::quota;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
@@ -33,6 +34,10 @@ pub(crate) struct Sample {
     pub(crate) swap: Option<u64>,
     /// Kills by the out-of-memory killer.
     pub(crate) out_of_memory_kills: Option<u64>,
+    /// Disk space of the files that it changes, bytes. `None` without a limit.
+    pub(crate) disk: Option<u64>,
+    /// The limit of that space, bytes.
+    pub(crate) disk_max: Option<u64>,
     /// Bytes read from block devices.
     pub(crate) io_read: Option<u64>,
     /// Bytes written to block devices.
@@ -71,6 +76,9 @@ pub(crate) struct Process {
 pub(crate) fn sample(record: &Record) -> Sample {
     let mut sample = record.cgroup.as_deref().map(of_cgroup).unwrap_or_default();
     sample.name = record.name.to_string();
+    if let Some(usage) = quota::usage(&record.root) {
+        (sample.disk, sample.disk_max) = (Some(usage.bytes), usage.limit);
+    }
     if let Some(link) = &record.host_interface {
         // The host's end of the link receives the packets that the guest sends.
         let counter =

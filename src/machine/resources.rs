@@ -73,6 +73,8 @@ pub(crate) struct Resources {
     pub(crate) cgroup_depth_max: Option<u64>,
     /// The maximum number of terminals of the guest (devpts, `max=`), from a pool shared by all machines.
     pub(crate) ptys_max: Option<u64>,
+    /// The maximum disk space of the files that the machine changes, bytes; [`u64::MAX`] for no limit.
+    pub(crate) disk_max: Option<u64>,
     /// The processors for its processes, in order, each below [`PROCESSORS_MAX`]; empty for all.
     pub(crate) cpu_affinity: Vec<u16>,
     /// The adjustment of the out-of-memory score of its processes (proc(5), `oom_score_adj`).

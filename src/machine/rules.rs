@@ -64,7 +64,7 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
                 .with_hint("set journal.link = \"no\", or begin its value with 'try-'"),
         );
     }
-    errors.extend(connection(&parts.network));
+    errors.extend(disk_limit(parts).into_iter().chain(connection(&parts.network)));
     errors.extend(ports(&parts.network));
     errors.extend(restrictions(&parts.network));
     errors.extend(plain_links(&parts.network).into_iter().chain(static_address::broken(&parts.network)));
@@ -77,6 +77,21 @@ pub(crate) fn broken(parts: &Parts) -> Vec<Error> {
         }
     }
     errors
+}
+
+/// Refuses a limit of the disk space of files that are not kept.
+fn disk_limit(parts: &Parts) -> Option<Error> {
+    let root = &parts.root;
+    let key = match &root.source {
+        _ if root.ephemeral != Ephemeral::No => "root.ephemeral",
+        _ if matches!(root.volatile, Volatile::Yes | Volatile::Overlay) => "root.volatile",
+        RootSource::Image(_) => "root.image",
+        _ => return None,
+    };
+    parts.resources.disk_max.filter(|bytes| *bytes != u64::MAX).map(|_| {
+        Error::new(format!("resources.disk-max and {key} exclude each other"))
+            .with_hint("remove one of the two")
+    })
 }
 
 /// Refuses restrictions that a profile of system calls would replace.

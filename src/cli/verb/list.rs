@@ -110,11 +110,17 @@ fn others(listed: &[MachineSummary], all: &[MachineSummary]) -> String {
 fn fitted(rows: &[MachineSummary], legend: Legend, columns: Option<usize>) -> String {
     let mut names = list::COLUMNS.to_vec();
     let mut cells: Vec<Vec<String>> = rows.iter().map(MachineSummary::cells).collect();
-    if rows.iter().all(|row| row.enabled.is_none())
-        && let Some(at) = names.iter().position(|name| *name == "BOOT")
-    {
-        names.remove(at);
-        cells.iter_mut().for_each(|row| drop(row.remove(at)));
+    let is_unused = |row: &MachineSummary, name| match name {
+        "BOOT" => row.enabled.is_none(),
+        _ => row.disk.is_none(),
+    };
+    for optional in ["BOOT", "DISK"] {
+        if rows.iter().all(|row| is_unused(row, optional))
+            && let Some(at) = names.iter().position(|name| *name == optional)
+        {
+            names.remove(at);
+            cells.iter_mut().for_each(|row| drop(row.remove(at)));
+        }
     }
     let fits = |table: &String| {
         columns.is_none_or(|columns| table.lines().all(|line| line.chars().count() <= columns))
@@ -147,7 +153,7 @@ fn fitted(rows: &[MachineSummary], legend: Legend, columns: Option<usize>) -> St
 }
 
 fn table(names: &[&str], cells: &[Vec<String>], legend: Legend) -> String {
-    let right = ["LEADER", "MEMORY", "TASKS", "UPTIME"];
+    let right = ["LEADER", "MEMORY", "DISK", "TASKS", "UPTIME"];
     let align = |name: &str| if right.contains(&name) { Align::Right } else { Align::Left };
     let columns: Vec<_> = names.iter().map(|name| (*name, align(name))).collect();
     output::table(&columns, cells, legend)
@@ -168,6 +174,8 @@ mod tests {
             addresses: addresses.map(|address| address.parse().unwrap()).to_vec(),
             dynamic: false,
             memory: Some(123 << 20),
+            disk: None,
+            disk_max: None,
             tasks: Some(17),
             started: None,
             uptime: Some(90_061),

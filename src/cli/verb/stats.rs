@@ -44,7 +44,7 @@ impl StatsArgs {
         if self.json {
             output::json(&samples)?;
         } else {
-            let columns = ["NAME", "CPU", "MEMORY", "READ", "WRITTEN", "RECEIVED", "SENT", "TASKS"];
+            let columns = ["NAME", "CPU", "MEMORY", "DISK", "READ", "WRITTEN", "RECEIVED", "SENT", "TASKS"];
             let align = |name: &'static str| (name, if name == "NAME" { Align::Left } else { Align::Right });
             let rows: Vec<Vec<String>> = samples.iter().map(cells).collect();
             output::text(&output::table(&columns.map(align), &rows, Legend::Shown))?;
@@ -69,6 +69,7 @@ fn cells(sample: &Sample) -> Vec<String> {
         sample.name.clone(),
         sample.cpu.map_or_else(|| "-".into(), seconds),
         size(sample.memory),
+        size(sample.disk),
         size(sample.io_read),
         size(sample.io_written),
         size(sample.net_received),

@@ -43,6 +43,8 @@ trait MachinedManager {
         properties: &[(&str, Variant<'_>)],
     ) -> zbus::Result<OwnedObjectPath>;
 
+    fn set_image_limit(&self, name: &str, limit: u64) -> zbus::Result<()>;
+
     #[allow(clippy::too_many_arguments, reason = "those of the method on the bus")]
     fn register_machine_with_network(
         &self,
@@ -368,6 +370,20 @@ async fn manager(connection: &zbus::Connection) -> Result<MachinedManagerProxy<'
 /// Returns whether an error is the reply of this name.
 fn is(error: &zbus::Error, name: &str) -> bool {
     bus::error_name(error).is_some_and(|is| is == name)
+}
+
+/// Sets the limit of the disk space of an image on Btrfs, `None` for no limit.
+///
+/// # Errors
+/// machined does not reply, or its file system counts no space.
+pub(crate) async fn set_image_limit(name: &Name, bytes: Option<u64>) -> Result<()> {
+    let connection = bus::connect(bus::PATIENCE).await?;
+    let manager = manager(&connection).await?;
+    manager.set_image_limit(name.as_str(), bytes.unwrap_or(u64::MAX)).await.map_err(|error| {
+        bus::failure(error)
+            .context("systemd-machined cannot limit the image")
+            .with_hint("enable quotas of Btrfs: btrfs quota enable /var/lib/machines")
+    })
 }
 
 /// Returns whether machined does not support the call or an argument of it.

@@ -1,0 +1,148 @@
+//! Limits the disk space of the files that a machine changes (`resources.disk-max`): by a project quota on ext4 and
+//! XFS, by systemd-machined for a subvolume of Btrfs. Called by `run` for a start, and by `control`.
+
+use super::find;
+use crate::error::{Context, Error, Result};
+use crate::host::runtime;
+use crate::host::systemd::machined;
+use crate::machine::Machine;
+use crate::machine::root::{Root, RootSource};
+use crate::machine::size;
+use crate::sys::quota::{self, ProjectUsage};
+use crate::sys::{btrfs, mount};
+use crate::tree::projects;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The bit of all projects of Coracle: those of administrators are small numbers.
+const OWN: u32 = 1 << 30;
+
+/// Limits the space of the files that a machine changes, if its definition has a limit.
+///
+/// # Errors
+/// As for [`limit`].
+pub(crate) fn limit_machine(machine: &Machine) -> Result<()> {
+    machine.resources.disk_max.map_or(Ok(()), |bytes| limit(&machine.root, Some(bytes)))
+}
+
+/// Limits the space of the files that a machine with this root changes. `None` for no limit.
+///
+/// # Errors
+/// A root without files that are kept, or a file system that does not enforce limits.
+pub(crate) fn limit(root: &Root, bytes: Option<u64>) -> Result<()> {
+    let limiting = || {
+        let bytes = bytes.map_or_else(|| "infinity".to_owned(), size::exact);
+        format!("cannot set resources.disk-max = \"{bytes}\" for '{}'", root.path().display())
+    };
+    limit_root(root, bytes).map_err(|error| error.context(limiting()))
+}
+
+fn limit_root(root: &Root, bytes: Option<u64>) -> Result<()> {
+    let place = writable(&root.source)?;
+    let directory = mount::open_directory(&place)?;
+    let bytes = bytes.filter(|bytes| *bytes != u64::MAX);
+    if btrfs::lies_on(directory.as_fd()) {
+        return limit_subvolume(&place, &directory, bytes);
+    }
+    require_enforcement(&directory)?;
+    let project = project_of(&place, &directory)?;
+    quota::set_limit(directory.as_fd(), project, bytes).context(|| "cannot set the limit of a project")
+}
+
+/// Has systemd-machined set the limit of a subvolume.
+fn limit_subvolume(place: &Path, directory: &OwnedFd, bytes: Option<u64>) -> Result<()> {
+    if !btrfs::is_subvolume(directory.as_fd()) {
+        return Err(Error::new(format!("'{}' is not a subvolume of Btrfs", place.display()))
+            .with_hint("create one: 'coracle export NAME NAME.tar', and 'coracle import NAME.tar OTHER'"));
+    }
+    let name = find::name_of(place).ok_or_else(|| Error::new("systemd-machined does not know the image"))?;
+    runtime::runtime()?.block_on(machined::set_image_limit(&name, bytes))
+}
+
+/// Returns the directory with the files that a machine changes.
+fn writable(source: &RootSource) -> Result<PathBuf> {
+    match source {
+        RootSource::Directory(path) => Ok(path.clone()),
+        RootSource::Stack(path) if path.join("rw").is_dir() => Ok(path.join("rw")),
+        RootSource::Stack(_) => Err(Error::new("the stack has no writable layer")),
+        RootSource::Image(_) => Err(Error::new("the root is a disk image, whose size is its limit")
+            .with_hint("remove resources.disk-max")),
+    }
+}
+
+/// Refuses a file system that does not enforce limits of projects.
+fn require_enforcement(directory: &OwnedFd) -> Result<()> {
+    if quota::are_enforced(directory.as_fd()) {
+        return Ok(());
+    }
+    const EXT4: u32 = 0xef53;
+    const XFS: u32 = 0x5846_5342;
+    let kind = rustix::fs::fstatfs(directory).context(|| "cannot find out the file system")?;
+    let (error, hint) = match u32::try_from(kind.f_type) {
+        Ok(EXT4) => (
+            "ext4 is mounted without 'prjquota'",
+            "unmount it, enable quotas by 'tune2fs -O project,quota -Q prjquota DEVICE', and mount it with the option \
+             'prjquota'",
+        ),
+        Ok(XFS) => (
+            "XFS is mounted without 'prjquota'",
+            "unmount it, and mount it with the option 'prjquota'; for the root file system boot with \
+             rootflags=prjquota",
+        ),
+        _ => ("its file system has no limits for directories", "move the image to ext4, XFS or Btrfs"),
+    };
+    Err(Error::new(error).with_hint(hint))
+}
+
+/// Returns the project of a directory. Its files get a new one if it has none.
+fn project_of(place: &Path, directory: &OwnedFd) -> Result<u32> {
+    let reading = || format!("cannot find out the project of '{}'", place.display());
+    let found = quota::project(directory.as_fd()).context(reading)?;
+    if found != 0 {
+        return Ok(found);
+    }
+    let inode = place.metadata().context(reading)?.ino();
+    // The inode is unique on its file system, but for its upper bits.
+    let first = u32::try_from(inode & u64::from(OWN - 1)).unwrap_or_default();
+    for number in (first..OWN).chain(1..first) {
+        let project = OWN | number;
+        let is_free = match quota::usage(directory.as_fd(), project) {
+            Ok(ProjectUsage { bytes: 0, files: 0, limit: None }) => true,
+            // XFS has no record of it.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => true,
+            Ok(_) => false,
+            Err(error) => return Err(error).context(reading),
+        };
+        if is_free {
+            projects::set(directory.as_fd(), project)
+                .map_err(|error| error.context(format!("cannot set the project of '{}'", place.display())))?;
+            return Ok(project);
+        }
+    }
+    Err(Error::new("all projects are in use"))
+}
+
+/// Returns the space of the files that a machine changes, by its root. `None` if it is not counted.
+pub(crate) fn usage(root: &Path) -> Option<ProjectUsage> {
+    let writable = root.join("rw");
+    let is_stack = root.extension().is_some_and(|suffix| suffix == "mstack");
+    let directory = mount::open_directory(if is_stack { &writable } else { root }).ok()?;
+    let project = quota::project(directory.as_fd()).ok().filter(|project| *project != 0)?;
+    quota::usage(directory.as_fd(), project).ok().filter(|usage| usage.limit.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_without_limits_are_named() {
+        let directory = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
+        let opened = mount::open_directory(directory.path()).unwrap();
+        let error = require_enforcement(&opened).unwrap_err();
+        assert_eq!(error.hint(), Some("move the image to ext4, XFS or Btrfs"));
+        assert_eq!(usage(directory.path()), None);
+    }
+}
