@@ -6,6 +6,8 @@
 //! `BENCH_YOUKI` is the path of a youki that is compared as well, because Debian has no package of it.
 #![allow(clippy::print_stdout, reason = "printing tables is what it is for")]
 
+#[path = "bench/archives.rs"]
+mod archives;
 #[path = "bench/boot.rs"]
 mod boot;
 #[path = "bench/contenders.rs"]
@@ -51,6 +53,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("network", "to a network beyond the host and back", network::all),
     ("scale", "many machines", scale::all),
     ("storage", "clones, throw-away roots, layers, snapshots", storage::all),
+    ("archives", "imports of archives", archives::all),
     ("nspawn", "called as systemd-nspawn", nspawn::all),
     ("filter", "what the system-call filter costs", filter::all),
     ("probe", "what root inside can do", probe::all),

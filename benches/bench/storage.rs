@@ -41,7 +41,7 @@ pub fn all() {
 }
 
 /// Returns a function that measures a command, and then runs a script without measuring it.
-fn timed(command: String, after: &str) -> Measure {
+pub fn timed(command: String, after: &str) -> Measure {
     let after = after.to_owned();
     Box::new(move || {
         let sample = run::once(&run::words(&command));
