@@ -51,6 +51,7 @@ pub(crate) mod snapshots;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod status;
+pub(crate) mod update;
 pub(crate) mod watch;
 
 use crate::config;

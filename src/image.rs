@@ -32,6 +32,8 @@ pub(crate) mod stack;
 pub(crate) mod store;
 pub(crate) mod template;
 pub(crate) mod throwaway;
+pub(crate) mod trial;
+pub(crate) mod update;
 pub(crate) mod users;
 pub(crate) mod verify;
 mod version;

@@ -209,6 +209,11 @@ impl Machine {
         self.journal.forward.is_some()
     }
 
+    /// Replaces the root by one of the same settings: another version of its image.
+    pub(crate) fn replace_root(&mut self, root: root::Root) {
+        self.0.root = root;
+    }
+
     /// Makes a directory inside the source, by its path on the host, the root.
     pub(crate) fn pivot(&mut self, directory: std::path::PathBuf) {
         self.0.root.pivoted = Some(directory);

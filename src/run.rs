@@ -17,12 +17,12 @@ use crate::error::{Error, Kind, Result};
 use crate::host::credentials;
 use crate::host::systemd::machined;
 use crate::image::attach::{self as image, AttachRequest};
-use crate::image::{owners, quota, recovery, template, throwaway};
+use crate::image::{owners, quota, recovery, template, throwaway, trial};
 use crate::machine::Machine;
 use crate::machine::contract::Contract;
 use crate::machine::name::Name;
 use crate::machine::network::{Interface, InterfaceKind};
-use crate::machine::root::Ephemeral;
+use crate::machine::root::{Ephemeral, Root};
 use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan;
@@ -91,21 +91,43 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     // Before the first message: it may execute the program again.
     prepare_process(RunMode::Run, &resolved.machine, kept.as_ref()).map_err(of_launch)?;
     warn(&resolved);
-    root::protect_image(&mut resolved.machine)
-        .and_then(|()| root::find_pivot(&mut resolved.machine))
-        .map_err(of_launch)?;
-    let arguments = vec!["launch".into(), name.as_str().into()];
-    let request =
-        StartRequest { paths, machine: &resolved.machine, keep: RangeRetention::Recorded, arguments };
-    if kept.is_none() {
-        placement::check_unit(&resolved.machine).map_err(of_launch)?;
-    }
-    let mut running = start(request, Place::in_unit, kept).map_err(of_launch)?;
+    let mut running = start_version(paths, &mut resolved.machine, kept).map_err(of_launch)?;
     // The snapshot is for `apply`; the machine runs without it.
     let values = config::snapshot::values(&resolved.settings);
     config::snapshot::write(paths, name, &values).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     supervise::announce(&mut running).map_err(of_launch)?;
     Err(running.execute(&["supervise".into()]))
+}
+
+/// Starts a machine in its unit. A version that cannot be started is followed by the next older one.
+fn start_version(paths: &Paths, machine: &mut Machine, mut kept: Option<Carried>) -> Result<Running> {
+    let mut failed = kept.as_ref().and_then(|kept| kept.state.record.failed_version.clone());
+    let mut is_again = kept.is_some();
+    loop {
+        let version = trial::begin(paths, &machine.name, &machine.root, failed.as_deref(), is_again)?;
+        machine.replace_root(version.clone());
+        let error = match start_in_unit(paths, machine, kept.take()) {
+            Ok(running) => return Ok(running),
+            Err(error) => error,
+        };
+        if !version.is_trial || !trial::has_older(version.path()) {
+            return Err(error);
+        }
+        let why = format!("version '{}' did not boot: {error}", trial::shown(version.path()));
+        log::error!("{why}");
+        (failed, is_again) = (Some(version.path().to_owned()), true);
+        machine.replace_root(Root { is_trial: false, fallback: Some(why), ..version });
+    }
+}
+
+fn start_in_unit(paths: &Paths, machine: &mut Machine, kept: Option<Carried>) -> Result<Running> {
+    root::protect_image(machine)?;
+    root::find_pivot(machine)?;
+    let arguments = vec!["launch".into(), machine.name.as_str().into()];
+    if kept.is_none() {
+        placement::check_unit(machine)?;
+    }
+    start(StartRequest { paths, machine, keep: RangeRetention::Recorded, arguments }, Place::in_unit, kept)
 }
 
 /// The second act in a unit: watches until the machine ends. Returns its exit status.

@@ -36,7 +36,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("rename", &["move", "mv"]),
     ("rollback", &["restore"]),
     ("apply", &["diff"]),
-    ("set", &["profile", "update", "update-config", "set-limit", "cgroup", "device"]),
+    ("set", &["profile", "update-config", "set-limit", "cgroup", "device"]),
 ];
 
 fn coracle(arguments: &[&str]) -> Output {

@@ -44,6 +44,11 @@ pub(super) fn of(
     }
     record.started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
     record.root = machine.root.top().to_owned();
+    record.is_trial = machine.root.is_trial;
+    record.failed_version = None;
+    if let Some(fallback) = &machine.root.fallback {
+        record.fallback = Some(fallback.clone());
+    }
     record.id_base = choice.ids.base;
     record.syscalls = Syscalls {
         allow: machine.security.syscalls_allow.clone(),

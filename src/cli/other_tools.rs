@@ -23,7 +23,7 @@ const RENAMED: &[(&[&str], &str)] = &[
     (&["cat", "checkconfig"], "show the settings with 'coracle config NAME --explain'"),
     (&["diff"], "show changed settings with 'coracle apply --dry-run NAME'"),
     (
-        &["profile", "update", "update-config", "set-limit", "cgroup", "device"],
+        &["profile", "update-config", "set-limit", "cgroup", "device"],
         "change a setting with 'coracle set NAME KEY=VALUE', or edit the definition with 'coracle edit NAME'",
     ),
     (

@@ -55,6 +55,7 @@ mod terminate;
 mod thaw;
 mod top;
 mod unbind;
+mod update;
 mod verify;
 
 pub(crate) use build::{BuildArgs, end_own_session, end_session};
@@ -136,7 +137,7 @@ impl Verb {
             Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
             Self::Set(_) | Self::Edit(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
             Self::Import(_) | Self::Export(_) | Self::Convert(_) | Self::Prune(_) | Self::Verify(_) => true,
-            Self::Rename(_) | Self::Remove(_) | Self::Create(_) => true,
+            Self::Rename(_) | Self::Remove(_) | Self::Create(_) | Self::Update(_) => true,
             _ => false,
         }
     }
@@ -167,6 +168,7 @@ verbs! {
     Images(images::ImagesArgs),
     Create(create::CreateArgs),
     Import(import::ImportArgs),
+    Update(update::UpdateArgs),
     Export(export::ExportArgs),
     Clone(clone::CloneArgs),
     Convert(convert::ConvertArgs),

@@ -243,6 +243,8 @@ impl RootSettings {
             pivot: self.pivot.value().cloned(),
             pivoted: None,
             has_writable_parts: false,
+            is_trial: false,
+            fallback: None,
             image_policy: self.image_policy.value().cloned(),
             verity: Verity {
                 root_hash: self.root_hash.value().map(|hash| hash.0.clone()),

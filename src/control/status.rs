@@ -59,6 +59,8 @@ pub(crate) struct Status {
     pub(crate) waiting_for: Option<String>,
     /// The failure of its last start, until a successful start.
     pub(crate) failure: Option<Failure>,
+    /// The newer version of its image that did not boot, and why.
+    pub(crate) fallback: Option<String>,
     /// Processes killed by the out-of-memory killer since the start.
     pub(crate) out_of_memory_kills: u64,
     /// The last lines of the log.
@@ -125,6 +127,7 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Status> {
         traffic: alive.and_then(Traffic::of),
         unit: unit.map(|unit| Unit::from(&unit)),
         machine,
+        fallback: alive.and_then(|record| record.fallback.clone()),
         waiting_for: record.as_ref().and_then(waiting_for),
         failure: Failure::read(paths, name).unwrap_or_else(|error| {
             log::warn!("{error}, ignoring");
@@ -151,6 +154,15 @@ impl Status {
         out.write_all(text.as_bytes()).context(|| "cannot write the status".to_owned())
     }
 
+    /// Describes the processes killed by the out-of-memory killer. `None` without one.
+    fn killed(&self) -> Option<String> {
+        match self.out_of_memory_kills {
+            0 => None,
+            1 => Some("1 process, by the out-of-memory killer".to_owned()),
+            more => Some(format!("{more} processes, by the out-of-memory killer")),
+        }
+    }
+
     /// Returns the lines with a value.
     fn lines(&self) -> Vec<(&'static str, String)> {
         let machine = &self.machine;
@@ -175,17 +187,13 @@ impl Status {
             Some(format!("{}.{} s, {}", uptime / 1000, uptime % 1000 / 100, failure.step))
         });
         let units = self.failure.as_ref().map(|failure| failure.failed_units.clone());
-        let killed = match self.out_of_memory_kills {
-            0 => None,
-            1 => Some("1 process, by the out-of-memory killer".to_owned()),
-            more => Some(format!("{more} processes, by the out-of-memory killer")),
-        };
         let lines = [
             ("failure", failure),
             ("hint", hint),
             ("uptime", uptime),
             ("failed units", units.and_then(words)),
             ("message", message),
+            ("fallback", self.fallback.clone()),
             ("guest", machine.guest_trouble()),
             ("stopping", self.waiting_for.as_ref().map(|names| format!("waiting for {names}"))),
             ("since", since),
@@ -206,7 +214,7 @@ impl Status {
             ),
             ("dropped", self.traffic.and_then(|it| it.dropped())),
             ("memory", machine.memory.map(size::rounded)),
-            ("killed", killed),
+            ("killed", self.killed()),
             ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
             ("unit", unit),
             ("root", machine.root.as_ref().map(|root| root.display().to_string())),
@@ -290,6 +298,7 @@ mod tests {
             machine_id: None,
             unregistered: None,
             host_interface: None,
+            fallback: None,
             out_of_memory_kills: 0,
             zone: None,
             ports: Vec::new(),

@@ -107,6 +107,39 @@ pub(crate) fn import(mut request: ImportRequest<'_>, progress: &mut CopyProgress
         .map_err(|error| error.context(format!("cannot import {shown} as '{name}'")))
 }
 
+/// A request for a version of an image.
+pub(crate) struct VersionRequest<'a> {
+    /// The places of Coracle.
+    pub(crate) paths: &'a Paths,
+    /// The name of the image.
+    pub(crate) name: &'a Name,
+    /// The source.
+    pub(crate) source: ImportSource,
+    /// The path of the version, without the suffix of a disk image.
+    pub(crate) path: PathBuf,
+    /// Whether the image is a disk image.
+    pub(crate) is_disk: bool,
+    /// The limit of the bytes of all files, as for [`ImportRequest`].
+    pub(crate) largest: Option<u64>,
+}
+
+/// Imports a version of an image.
+///
+/// # Errors
+/// A source that is refused or of another kind, or a file that cannot be created. Nothing is left then.
+pub(crate) fn import_version(
+    request: VersionRequest<'_>,
+    progress: &mut CopyProgress<'_>,
+) -> Result<Imported> {
+    let VersionRequest { paths, name, source, path, is_disk, largest } = request;
+    let shown = source.shown();
+    path.parent().into_iter().for_each(draft::sweep_images);
+    draft::sweep_store(&Store::of(paths));
+    let mut request = ImportRequest { paths, source, name, is_read_only: false, largest };
+    write_image(&mut request, path, Some(is_disk), progress)
+        .map_err(|error| error.context(format!("cannot import {shown}")))
+}
+
 fn import_source(
     paths: &Paths,
     name: &Name,
@@ -122,10 +155,21 @@ fn import_source(
     held.take(paths, [locks::of_name(paths, name, &path)])?;
     // Another import may have created it since.
     clone::refuse_existing(paths, name)?;
+    write_image(request, path, None, progress)
+}
+
+/// Writes an image and publishes it. `is_disk` is the required kind.
+fn write_image(
+    request: &mut ImportRequest<'_>,
+    path: PathBuf,
+    is_disk: Option<bool>,
+    progress: &mut CopyProgress<'_>,
+) -> Result<Imported> {
     let draft = Draft::of_image(&path)?;
     let (directory, kind) = create(&draft)?;
-    let ImportRequest { is_read_only, largest, .. } = *request;
+    let ImportRequest { paths, name, is_read_only, largest, .. } = *request;
     match &mut request.source {
+        ImportSource::Directory { .. } if is_disk == Some(true) => Err(other_kind(true)),
         ImportSource::Directory { directory: from, .. } => {
             let mut limited = |bytes| match largest {
                 Some(largest) if bytes > largest => Err(policy::larger_than(largest)),
@@ -141,9 +185,23 @@ fn import_source(
             let limits = Limits::of_bytes(largest.map_or_else(|| free(directory.as_fd()), Ok)?);
             let to = destination(paths, name, directory.as_fd(), limits, largest.is_none())?;
             let stream = pipeline::extract(file, to.destination, progress)?;
+            let found = stream.extracted.content == StreamContent::Disk;
+            if is_disk.is_some_and(|is_disk| is_disk != found) {
+                return Err(other_kind(!found));
+            }
             complete((draft, directory, kind), path, stream, is_read_only, progress)
         }
     }
+}
+
+/// Returns the error for a version of another kind than the image.
+fn other_kind(is_disk_required: bool) -> Error {
+    let (found, required) = match is_disk_required {
+        true => ("a tree", "a disk image"),
+        false => ("a disk image", "a directory"),
+    };
+    Error::new(format!("it is {found}, and the image is {required}"))
+        .with_hint("a version has the kind of its image: import it as another image")
 }
 
 /// Publishes what the extractor has written: the tree, a directory in it, or a disk image.

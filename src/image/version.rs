@@ -186,21 +186,80 @@ pub(super) fn newest(directory: &Path, name: &str, suffix: &str) -> Option<PathB
     entries.max_by(Entry::compare).map(|entry| directory.join(entry.name))
 }
 
+/// Returns the newest version in a directory, also one that cannot be booted. `None` if it has none.
+pub(super) fn latest(directory: &Path, name: &str, suffix: &str) -> Option<String> {
+    let names = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.file_name());
+    let entries = names.filter_map(|file| Entry::parse(file.to_str()?, name, suffix));
+    entries.map(|entry| entry.version).max_by(|a, b| compare(a, b))
+}
+
+/// Returns the newest entry that is older than a version, and that can be booted. `None` if there is none, or if
+/// the path is not that of a version.
+pub(super) fn older(path: &Path) -> Option<PathBuf> {
+    let (directory, file) = (path.parent()?, path.file_name()?.to_str()?);
+    let (name, suffix) = parts(directory)?;
+    let failed = Entry::parse(file, name, suffix)?;
+    let names = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.file_name());
+    let entries = names.filter_map(|file| Entry::parse(file.to_str()?, name, suffix));
+    let is_older = |entry: &Entry| {
+        let usable = entry.tries.is_none_or(|(left, _)| left > 0);
+        usable && compare(&entry.version, &failed.version) == Ordering::Less
+    };
+    entries.filter(is_older).max_by(Entry::compare).map(|entry| directory.join(entry.name))
+}
+
+/// Returns name and suffix of the entries of a directory `NAME.v`.
+fn parts(directory: &Path) -> Option<(&str, &'static str)> {
+    let base = directory.file_name()?.to_str()?.strip_suffix(".v")?;
+    let suffix = [".mstack", ".raw"].into_iter().find(|suffix| base.ends_with(suffix)).unwrap_or_default();
+    Some((base.strip_suffix(suffix).unwrap_or(base), suffix))
+}
+
+/// The boot attempts of a version in a directory `NAME.v`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tries {
+    directory: PathBuf,
+    /// The name without counters and suffix.
+    stem: String,
+    suffix: &'static str,
+    /// The number of attempts left.
+    pub(super) left: u32,
+    done: u32,
+}
+
+impl Tries {
+    /// Returns the attempts of a version. `None` for one without counters.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let directory = path.parent()?;
+        let (_, suffix) = parts(directory)?;
+        let file = path.file_name()?.to_str()?.strip_suffix(suffix)?;
+        let (stem, counters) = file.rsplit_once('+')?;
+        let (left, done) = parse_tries(counters)?;
+        Some(Self { directory: directory.to_owned(), stem: stem.to_owned(), suffix, left, done })
+    }
+
+    /// Returns the path with one attempt less.
+    pub(super) fn taken(&self) -> PathBuf {
+        let Self { directory, stem, suffix, left, done } = self;
+        directory.join(format!("{stem}+{}-{}{suffix}", left.saturating_sub(1), done.saturating_add(1)))
+    }
+
+    /// Returns the path without counters.
+    pub(super) fn blessed(&self) -> PathBuf {
+        self.directory.join(format!("{}{}", self.stem, self.suffix))
+    }
+}
+
 /// Returns the newest version that a path stands for: a directory `NAME.v`, or `NAME.v/NAME___SUFFIX`. All
 /// other paths stand for themselves, and so does a tree in a directory `NAME.v`.
 ///
 /// # Errors
 /// There is no version for this host.
 pub(super) fn of_path(path: &Path) -> Result<PathBuf> {
-    let base = |path: &Path| Some(path.file_name()?.to_str()?.strip_suffix(".v")?.to_owned());
     let pattern = path.file_name().and_then(|file| file.to_str()?.split_once("___"));
-    let found = match (base(path), pattern, path.parent()) {
-        (Some(base), ..) if !path.join("usr").exists() => {
-            let suffix =
-                [".mstack", ".raw"].into_iter().find(|suffix| base.ends_with(suffix)).unwrap_or_default();
-            newest(path, base.strip_suffix(suffix).unwrap_or(&base), suffix)
-        }
-        (None, Some((name, suffix)), Some(above)) if base(above).is_some() => newest(above, name, suffix),
+    let found = match (parts(path), pattern, path.parent()) {
+        (Some((name, suffix)), ..) if !path.join("usr").exists() => newest(path, name, suffix),
+        (None, Some((name, suffix)), Some(above)) if parts(above).is_some() => newest(above, name, suffix),
         _ => return Ok(path.to_owned()),
     };
     found.ok_or_else(|| {
@@ -275,6 +334,28 @@ mod tests {
         assert_eq!(newest(&["web_1+0-3", "web_2+0"]).as_deref(), Some("web_2+0"));
         assert_eq!(newest(&["web_1", "web_2+0-3"]).as_deref(), Some("web_1"));
         assert_eq!(newest(&["web_2+1-2", "web_2+3-0"]).as_deref(), Some("web_2+3-0"));
+    }
+
+    #[test]
+    fn boot_attempts_are_counted_in_names() {
+        let tries = |path: &str| Tries::of(Path::new(path));
+        let first = tries("/a/web.v/web_2+3").unwrap();
+        assert_eq!((first.left, first.taken()), (3, PathBuf::from("/a/web.v/web_2+2-1")));
+        let raw = tries("/a/web.raw.v/web_2_x86-64+1-2.raw").unwrap();
+        assert_eq!(raw.taken(), Path::new("/a/web.raw.v/web_2_x86-64+0-3.raw"));
+        assert_eq!(raw.blessed(), Path::new("/a/web.raw.v/web_2_x86-64.raw"));
+        for path in ["/a/web.v/web_2", "/a/web/web_2+3", "/a/web.v/web_2+x", "/a/web+3"] {
+            assert_eq!(tries(path), None, "{path}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let at = |file: &str| directory.path().join("web.v").join(file);
+        for file in ["web_1", "web_2", "web_3+0-3", "web_4+2-1", "web_5"] {
+            std::fs::create_dir_all(at(file)).unwrap();
+        }
+        assert_eq!(older(&at("web_4+2-1")), Some(at("web_2")));
+        assert_eq!(older(&at("web_5")), Some(at("web_4+2-1")));
+        assert_eq!(older(&at("web_1")), None);
+        assert_eq!(older(&directory.path().join("web")), None);
     }
 
     #[test]

@@ -96,6 +96,10 @@ pub struct Root {
     pub(crate) pivoted: Option<PathBuf>,
     /// Whether the root is read-only, and other file systems of its image are written to.
     pub(crate) has_writable_parts: bool,
+    /// Whether the source is a version whose boot is an attempt (systemd.v(7)).
+    pub(crate) is_trial: bool,
+    /// The newer version that did not boot, and why.
+    pub(crate) fallback: Option<String>,
     /// The policy of its disk image. `None` permits all.
     pub(crate) image_policy: Option<ImagePolicy>,
     /// The hashes that verify its disk image.
@@ -115,6 +119,8 @@ impl Root {
             pivot: None,
             pivoted: None,
             has_writable_parts: false,
+            is_trial: false,
+            fallback: None,
             image_policy: None,
             verity: Verity::default(),
         }

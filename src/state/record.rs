@@ -104,6 +104,15 @@ pub(crate) struct Record {
     /// Its root directory on the host.
     #[serde(default)]
     pub(crate) root: PathBuf,
+    /// Whether its root is a version whose boot is an attempt.
+    #[serde(default)]
+    pub(crate) is_trial: bool,
+    /// The version that has not booted, for the next launch in the same unit.
+    #[serde(default)]
+    pub(crate) failed_version: Option<PathBuf>,
+    /// The newer version that did not boot, and why, as a message.
+    #[serde(default)]
+    pub(crate) fallback: Option<String>,
     /// The cgroup directory of the unit or scope, the parent of `payload` (absolute path).
     pub(crate) cgroup: Option<PathBuf>,
     /// Whether Coracle created that cgroup and deletes it when the machine stops.
@@ -210,6 +219,9 @@ impl Record {
             started: 0,
             machine_id: None,
             root: PathBuf::new(),
+            is_trial: false,
+            failed_version: None,
+            fallback: None,
             cgroup: None,
             cgroup_is_ours: false,
             host_interface: None,

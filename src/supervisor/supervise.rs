@@ -10,6 +10,7 @@ mod leave;
 mod reboots;
 mod signals;
 mod timers;
+mod trial;
 
 use super::control_socket::{ControlSocket, FIRST_CLIENT};
 use super::exit::Exit;
@@ -115,6 +116,8 @@ struct Loop {
     reboot_at: Option<std::time::Instant>,
     /// Whether a stop was requested during that pause.
     is_cancelled: bool,
+    /// The end of a version that an older one follows.
+    failed_trial: Option<Exit>,
     service_manager: ServiceManager,
     ready: bool,
     /// Whether the loop has allocated memory that it must not keep.
@@ -218,6 +221,7 @@ impl Loop {
             boot,
             reboot_at: None,
             is_cancelled: false,
+            failed_trial: None,
             service_manager: ServiceManager::new(),
             needs_reexec: false,
             status: String::new(),

@@ -25,6 +25,8 @@ view() {
 		}
 		list /mnt
 		umount /mnt
+	elif [ -f "$1" ]; then
+		md5sum <"$1"
 	else
 		echo none
 	fi

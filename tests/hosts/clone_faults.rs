@@ -123,6 +123,28 @@ fn a_killed_import_is_complete_or_absent() {
     inject(&host, &archive, "web", "import /run/golden.tar web");
     inject(&host, &format!("{archive}; gzip -f /run/golden.tar"), "web", "import /run/golden.tar.gz web");
     inject(&host, TREE, "golden web", "import /var/lib/machines/golden web");
+    let incus = "mkdir image; mv golden image/rootfs; : >image/metadata.yaml; tar -C image -cf /run/image.tar .; rm -r image";
+    inject(&host, &format!("{TREE}\n    {incus}"), "web", "import /run/image.tar web");
+    let disk = "test -e /run/disk || { truncate -s 8M /run/disk; mkfs.ext4 -q /run/disk; }";
+    inject(&host, disk, "web.raw", "import /run/disk web");
+    host.stop();
+}
+
+#[test]
+fn a_killed_export_is_complete_or_absent() {
+    let host = host();
+    inject(&host, TREE, "golden out.tar", "export golden /var/lib/machines/out.tar");
+    inject(&host, TREE, "golden out.tar.gz", "export golden /var/lib/machines/out.tar.gz");
+    inject(&host, &format!("{TREE}\n{STACK}"), "golden out.tar", "export golden /var/lib/machines/out.tar");
+    host.stop();
+}
+
+#[test]
+fn a_killed_update_adds_a_version_or_none() {
+    let host = host();
+    let versions = "mkdir web.v; mv golden web.v/web_0; cp -a web.v/web_0 /run/next";
+    let verb = "update web /run/next --version=1";
+    inject(&host, &format!("rm -rf /run/next; {TREE}\n    {versions}"), "web.v", verb);
     host.stop();
 }
 

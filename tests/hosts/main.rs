@@ -89,4 +89,5 @@ mod terminal;
 mod timezone;
 mod traffic_policy;
 mod upgrade;
+mod versions;
 mod zones;

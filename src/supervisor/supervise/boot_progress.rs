@@ -150,6 +150,7 @@ impl Loop {
             self.state.record.is_late = false;
             self.state.record.waits_for = None;
             super::failure::clear(&self.state);
+            self.bless_version();
             self.enter(Phase::Running);
             self.service_manager.send(&[NotifyState::Ready]);
         }

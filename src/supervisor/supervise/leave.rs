@@ -47,6 +47,7 @@ impl Loop {
                 if self.state.record.registered && self.reboot_at.is_none() {
                     registration::unregister(&self.state.record);
                 }
+                self.record_failed_trial();
                 log::info!("machine '{}' reboots", self.state.record.name);
                 Ok(SupervisionResult::Reboot(Box::new(self.hand_on())))
             }

@@ -45,6 +45,9 @@ fn next(lived: &mut Vec<u64>, last: Duration) -> Next {
 impl Loop {
     /// Handles the end of PID 1. `None` if a reboot has to wait.
     pub(super) fn after_end(&mut self, exit: Exit) -> Option<LoopExit> {
+        if self.falls_back(exit) {
+            return Some(LoopExit::Ended(Exit::Reboot));
+        }
         // systemd-nspawn(1) has neither a pause nor a limit.
         if exit != Exit::Reboot || self.stop.is_some() || self.state.contract == Contract::Nspawn {
             return Some(LoopExit::Ended(exit));

@@ -19,6 +19,7 @@ impl Loop {
             self.watch_inboxes(),
             self.start_time_left(),
             self.reboot_pause(),
+            self.trial_time_left(),
             self.init.time_left(),
             self.firewall_watch.as_ref().and_then(FirewallWatch::time_left),
             self.address_watch.as_ref().and_then(AddressWatch::time_left),

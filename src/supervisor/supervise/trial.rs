@@ -1,0 +1,71 @@
+//! The boot of a version that is tried (systemd.v(7)): a guest that is up, or that runs for a while without a report,
+//! makes it permanent; one that ends before is followed by the next older version, in the same unit. Part of the loop.
+
+use super::Loop;
+use crate::image::trial;
+use crate::supervisor::exit::Exit;
+use crate::supervisor::failure;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The running time that counts as a boot of a guest that does not report it.
+const LONG_ENOUGH: Duration = Duration::from_secs(30);
+
+impl Loop {
+    /// Returns the time until the version counts as booted without a report. `None` if no version is tried, or the
+    /// guest will report.
+    pub(super) fn trial_time_left(&mut self) -> Option<Duration> {
+        if !self.state.record.is_trial || !self.ready || self.stop.is_some() || self.reboot_at.is_some() {
+            return None;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let left =
+            LONG_ENOUGH.saturating_sub(now.saturating_sub(Duration::from_micros(self.state.record.started)));
+        if left.is_zero() {
+            self.bless_version();
+            return None;
+        }
+        Some(left)
+    }
+
+    /// Makes the tried version permanent: its guest is up.
+    pub(super) fn bless_version(&mut self) {
+        let record = &mut self.state.record;
+        if !std::mem::take(&mut record.is_trial) {
+            return;
+        }
+        record.fallback = None;
+        match trial::bless(&record.root) {
+            Ok(blessed) => record.root = blessed,
+            Err(error) => log::warn!("{error}, ignoring"),
+        }
+        self.write_record();
+    }
+
+    /// Prepares the boot of an older version after the end of a tried one. Returns false if the end is that of the
+    /// machine.
+    pub(super) fn falls_back(&mut self, exit: Exit) -> bool {
+        let record = &self.state.record;
+        let is_requested = self.stop.is_some() || matches!(exit, Exit::PowerOff | Exit::Reboot);
+        if !record.is_trial || is_requested || !self.state.is_launched() || !trial::has_older(&record.root) {
+            return false;
+        }
+        let why = exit.failure().unwrap_or_else(|| "PID 1 exited".to_owned());
+        let record = &mut self.state.record;
+        let version = trial::shown(&record.root);
+        log::error!("version '{version}' of machine '{}' did not boot: {why}", record.name);
+        record.fallback = Some(format!("version '{version}' did not boot: {why}"));
+        record.failed_version = Some(record.root.clone());
+        record.is_trial = false;
+        self.failed_trial = Some(exit);
+        true
+    }
+
+    /// Records the failure of a version that an older one follows, when all of its output can be read.
+    pub(super) fn record_failed_trial(&mut self) {
+        let Some((exit, why)) = self.failed_trial.take().zip(self.state.record.fallback.clone()) else {
+            return;
+        };
+        self.console.drain();
+        failure::record_exit(&self.state, exit, &why, self.console.tail(failure::LINES));
+    }
+}
