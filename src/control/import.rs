@@ -33,7 +33,7 @@ pub(crate) struct ImportReport {
     /// The bytes of all files.
     bytes: u64,
     duration_ms: u64,
-    /// The stream that it comes from. `None` for a directory.
+    /// The stream that it comes from. `None` for a directory, and for a disk image that systemd-importd has converted.
     #[serde(flatten)]
     stream: Option<StreamReport>,
 }
@@ -105,6 +105,11 @@ impl ImportReport {
         let size = size::rounded(*bytes);
         let time = super::clone::duration_text(self.duration_ms);
         let Some(StreamReport { entries, left_out, root, .. }) = stream else {
+            if *kind == "disk" {
+                return format!(
+                    "{name}: disk image with {size} of data in {time}, converted by systemd-importd"
+                );
+            }
             return format!("{name}: {kind}, copied {size} in {time}");
         };
         let what = match entries {

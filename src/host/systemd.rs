@@ -2,6 +2,7 @@
 
 pub(crate) mod bus;
 pub(crate) mod guest_manager;
+pub(crate) mod importd;
 pub(crate) mod journal;
 pub(crate) mod machined;
 pub(crate) mod units;

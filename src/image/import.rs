@@ -8,6 +8,7 @@ mod decode;
 mod disk_file;
 mod extractor;
 mod pipeline;
+mod qcow2;
 mod root;
 mod source;
 
@@ -103,8 +104,12 @@ pub(crate) struct ImportedStream {
 pub(crate) fn import(mut request: ImportRequest<'_>, progress: &mut CopyProgress<'_>) -> Result<Imported> {
     let ImportRequest { paths, name, .. } = request;
     let shown = request.source.shown();
-    import_source(paths, name, &mut request, progress)
-        .map_err(|error| error.context(format!("cannot import {shown} as '{name}'")))
+    let options = (request.is_read_only, request.largest);
+    let imported = match request.source.qcow2() {
+        Some(file) => qcow2::import(paths, name, file, options, progress),
+        None => import_source(paths, name, &mut request, progress),
+    };
+    imported.map_err(|error| error.context(format!("cannot import {shown} as '{name}'")))
 }
 
 /// A request for a version of an image.

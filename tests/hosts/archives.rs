@@ -313,6 +313,57 @@ fn disk_images_are_imported_and_exported_as_they_are() {
     host.stop();
 }
 
+/// Returns a disk in the format qcow2, version 2, without clusters of zeros.
+fn qcow2(disk: &[u8]) -> Vec<u8> {
+    const CLUSTER: usize = 1 << 16;
+    let mut file = vec![0; 3 * CLUSTER];
+    let size = u64::try_from(disk.len()).unwrap();
+    let numbers = [(4, 2), (20, 16), (36, 1)];
+    let addresses = [(24, size), (40, CLUSTER as u64), (CLUSTER, 2 * CLUSTER as u64 | 1 << 63)];
+    file[..4].copy_from_slice(b"QFI\xfb");
+    for (at, number) in numbers {
+        file[at..at + 4].copy_from_slice(&u32::to_be_bytes(number));
+    }
+    for (at, address) in addresses {
+        file[at..at + 8].copy_from_slice(&u64::to_be_bytes(address));
+    }
+    for (at, cluster) in
+        disk.chunks(CLUSTER).enumerate().filter(|(_, cluster)| cluster.iter().any(|byte| *byte != 0))
+    {
+        let entry = 2 * CLUSTER + at * 8;
+        let address = file.len() as u64 | 1 << 63;
+        file[entry..entry + 8].copy_from_slice(&address.to_be_bytes());
+        file.extend_from_slice(cluster);
+    }
+    file
+}
+
+#[test]
+fn importd_converts_disk_images_of_another_format() {
+    let host = host("busybox");
+    host.sh_ok("mke2fs -q -t ext4 -d /var/lib/machines/.base /var/lib/machines/.disk 256M");
+    let disk = std::fs::read(host.machines().join(".disk")).unwrap();
+    std::fs::write(host.machines().join(".disk.qcow2"), qcow2(&disk)).unwrap();
+    host.sh_ok("mv /var/lib/machines/.disk.qcow2 /run/disk.qcow2");
+    let imported = host.coracle(&["import", "/run/disk.qcow2"]);
+    assert!(
+        imported.starts_with("disk: disk image with ") && imported.contains("systemd-importd"),
+        "{imported}"
+    );
+    host.sh_ok("cmp /var/lib/machines/.disk /var/lib/machines/disk.raw");
+    host.coracle(&["start", "--wait=running", "disk"]);
+    host.coracle(&["stop", "disk"]);
+    host.assert_clean_stop("disk");
+    refused(&host, "coracle import /run/disk.qcow2", "exists already");
+    refused(&host, "coracle import --max-size=1M /run/disk.qcow2 other", "larger than");
+    // Not a disk that can be started, and one that importd refuses.
+    host.sh_ok("head -c 100 /run/disk.qcow2 >/run/cut.qcow2");
+    refused(&host, "coracle import /run/cut.qcow2", "systemd-importd has not converted it");
+    host.sh_ok("! ls -d /var/lib/machines/cut* 2>/dev/null; systemctl mask --runtime --now systemd-importd.service dbus-org.freedesktop.import1.service");
+    refused(&host, "coracle import /run/disk.qcow2 other", "qemu-img convert -f qcow2");
+    host.stop();
+}
+
 #[test]
 fn the_root_may_be_in_a_directory_of_the_archive() {
     let host = host("busybox");

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 /// Import an archive, a disk image or a directory as an image
 ///
 /// The content of SOURCE decides how it is read, not its name: a tar archive or a disk image, plain or
-/// compressed by gzip, zstd, xz or bzip2; or a directory, which is copied. It need not be trusted: it is decoded
+/// compressed by gzip, zstd, xz or bzip2; a disk image in the format qcow2, which systemd-importd converts; or a
+/// directory, which is copied. It need not be trusted: it is decoded
 /// and extracted by processes without any rights on the host; only bzip2 is a program of the host, which runs as
 /// nobody. An archive with two meanings, or with paths that
 /// lead out of it, is refused as a whole. Devices, and attributes that are valid on one host only, are left out.

@@ -393,8 +393,8 @@ fn is_unsupported(error: &zbus::Error) -> bool {
         .any(|kind| is(error, &format!("org.freedesktop.DBus.Error.{kind}")))
 }
 
-/// Returns why there was no reply of machined. `None` if it replied.
-fn absence(error: &zbus::Error) -> Option<String> {
+/// Returns why there was no reply of machined, or of another service. `None` if it replied.
+pub(super) fn absence(error: &zbus::Error) -> Option<String> {
     let absent = match bus::error_name(error) {
         // The connection broke, or machined ended during the call.
         None => true,

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The endings that are not part of the name of an image.
-const ENDINGS: [&str; 17] = [
+const ENDINGS: [&str; 18] = [
     ".gz",
     ".zst",
     ".xz",
@@ -27,7 +27,11 @@ const ENDINGS: [&str; 17] = [
     ".erofs",
     ".disk",
     ".ext4",
+    ".qcow2",
 ];
+
+/// The begin of a disk image in the format qcow2.
+const QCOW2: &[u8] = b"QFI\xfb";
 
 /// The source of an import.
 pub(crate) enum ImportSource {
@@ -94,8 +98,16 @@ impl ImportSource {
                 }
                 Ok(())
             }
+            Self::Stream { .. } if self.qcow2().is_some() => Ok(()),
             Self::Stream { file, .. } => refuse_format(file),
         }
+    }
+
+    /// Returns a disk image in the format qcow2, which systemd-importd converts. `None` for any other source.
+    pub(super) fn qcow2(&self) -> Option<&File> {
+        let Self::Stream { file, .. } = self else { return None };
+        let mut head = [0; QCOW2.len()];
+        (file.read_exact_at(&mut head, 0).is_ok() && head == QCOW2).then_some(file)
     }
 
     /// Returns the source for a message.
@@ -145,8 +157,7 @@ fn size(file: &File) -> Option<u64> {
 /// # Errors
 /// Such a file.
 pub(super) fn refuse_format(file: &File) -> Result<()> {
-    let formats =
-        [(&b"QFI\xfb"[..], "qcow2"), (b"KDMV", "vmdk"), (b"vhdxfile", "vhdx"), (b"conectix", "vpc")];
+    let formats = [(QCOW2, "qcow2"), (b"KDMV", "vmdk"), (b"vhdxfile", "vhdx"), (b"conectix", "vpc")];
     let mut head = [0; 8];
     let length = file.read_at(&mut head, 0).unwrap_or_default();
     let head = head.get(..length).unwrap_or_default();
@@ -186,9 +197,17 @@ mod tests {
     #[test]
     fn other_formats_are_named() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, b"QFI\xfb\0\0\0\x03").unwrap();
+        std::io::Write::write_all(&mut file, b"vhdxfile").unwrap();
         let source = ImportSource::open(file.path()).unwrap();
         let error = source.check(Path::new("/var/lib/machines")).unwrap_err();
+        assert!(error.to_string().contains("vhdx") && error.hint().unwrap().contains("qemu-img"), "{error}");
+        assert!(source.qcow2().is_none());
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, b"QFI\xfb\0\0\0\x03").unwrap();
+        let source = ImportSource::open(file.path()).unwrap();
+        source.check(Path::new("/var/lib/machines")).unwrap();
+        assert!(source.qcow2().is_some());
+        let error = refuse_format(source.qcow2().unwrap()).unwrap_err();
         assert!(error.to_string().contains("qcow2") && error.hint().unwrap().contains("qemu-img"), "{error}");
     }
 
