@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 readonly rounds=$1
 shift
-[ $# -gt 0 ] || set -- toml nspawn bundle ini words notify store syslog lease channel control tree name partitions archive
+[ $# -gt 0 ] || set -- toml nspawn bundle ini words notify store syslog lease channel control tree name partitions archive layer oci
 host=$(rustc -vV | sed -n 's/^host: //p')
 flags='--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4'
 flags+=' -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table'
@@ -16,7 +16,7 @@ for target in "$@"; do
 	grown=$(mktemp -d)
 	log=$(mktemp)
 	longest=2048
-	[ "$target" != archive ] || longest=8192
+	[[ $target != @(archive|layer) ]] || longest=8192
 	limits=(-runs="$rounds" -max_len="$longest" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="artifacts/$target-")
 	mkdir -p artifacts "corpus/$target"
 	status=ok

@@ -27,6 +27,7 @@ pub(crate) mod migration;
 pub(crate) mod mounts;
 pub(crate) mod network;
 pub mod nspawn;
+mod oci;
 pub(crate) mod problem;
 mod profile;
 pub(crate) mod recipe;

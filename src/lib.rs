@@ -32,7 +32,7 @@
 //! | [`paths`] | all paths of the host, below one root; the replacement of files | `machine` (its name) |
 //! | [`sys`] | system calls that no library has; the only `unsafe` | – |
 //! | [`tree`] | walks, writes, archives and removes trees of files | `sys` |
-//! | [`config`] | text → layers → a machine; the only place with defaults | `machine`, `paths`, `image` (names) |
+//! | [`config`] | text → layers → a machine; the only place with defaults | `machine`, `paths`, `image` (names, inits of stacks) |
 //! | [`channel`] | the typed channel between parent and children | – |
 //! | [`plan`] | pure: a machine and facts → steps for three processes | `machine`, `channel` (its synchronisation points), `sys` (its plain data) |
 //! | [`payload`] | the children: a loop over steps each | `plan` (its steps), `channel`, `sys` |

@@ -14,6 +14,7 @@ pub mod egress;
 pub(crate) mod hash;
 pub mod id128;
 pub(crate) mod identity;
+pub mod image_config;
 pub mod image_policy;
 pub mod init;
 pub mod journal;

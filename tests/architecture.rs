@@ -23,7 +23,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ask", &["machine::name::Name"]),
     // The paths of a machine are derived from its name.
     ("paths", &["machine::name::Name"]),
-    ("config", &["machine", "paths", "image::find"]),
+    // The init of a stack decides whether the machine of an OCI image boots.
+    ("config", &["machine", "paths", "image::find", "image::layer_files"]),
     (
         "plan",
         &[

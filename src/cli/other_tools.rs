@@ -58,7 +58,11 @@ const RENAMED: &[(&[&str], &str)] = &[
 /// The words for a feature that Coracle does not have, and the hint.
 const MISSING: &[(&[&str], &str)] = &[
     (
-        &["pull", "pull-tar", "pull-raw", "pull-oci", "search", "rebuild", "farm"],
+        &["pull", "pull-oci"],
+        "fetch the image with 'skopeo copy docker://IMAGE oci:DIR', then 'coracle import oci:DIR NAME'",
+    ),
+    (
+        &["pull-tar", "pull-raw", "search", "rebuild", "farm"],
         "make a root file system in /var/lib/machines/NAME with mmdebstrap(1), then 'coracle start NAME'",
     ),
     (

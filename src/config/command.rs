@@ -41,6 +41,11 @@ impl CommandSettings {
         self.boot.fill(|| !profile.is_of_nspawn() && !is_command);
     }
 
+    /// Returns whether a source decides how the machine starts.
+    pub(super) fn has_command(&self) -> bool {
+        self.boot.value().is_some() || self.as_pid2.value().is_some() || !self.command.sourced().is_empty()
+    }
+
     /// Removes variables that a later one of the same name replaces.
     pub(super) fn deduplicate_environment(&mut self) {
         self.environment.keep_last(|variable| variable.name.clone());

@@ -1,10 +1,11 @@
-//! Merges all sources of one machine: options, definition files and the .nspawn file, which counts only
-//! without a definition. Called by `config` and `check`.
+//! Merges all sources of one machine: options, definition files, the .nspawn file, which counts only without a
+//! definition, and the configuration of an OCI image. Called by `config` and `check`.
 
 use super::definition_files::Files;
 use super::groups::{self, Precedence};
 use super::layer::Layer;
 use super::nspawn::{self, NspawnFile, SettingsMode, Trust};
+use super::oci;
 use super::problem::{Problem, ProblemSeverity};
 use super::profile::Profile;
 use super::root::RootSettings;
@@ -56,6 +57,10 @@ impl Sources<'_> {
         }
         let root = [&self.options.root, &definition.root].into_iter().find_map(|root| self.root(root));
         let found = nspawn::find(self.paths, self.name, root.as_deref(), self.settings);
+        // systemd-nspawn(1) reads none.
+        let reads_oci = self.profile != Profile::Nspawn && self.settings != SettingsMode::No;
+        let image = root.filter(|_| reads_oci).and_then(|root| oci::find(Some(&root), self.name));
+        let profile = self.profile;
         let main = self.files.main.clone();
         let mut merged =
             MergedSources { errors, main, files: self.files.all().count(), ..Default::default() };
@@ -64,7 +69,8 @@ impl Sources<'_> {
             (Ok(Some(file)), None) => {
                 merged.main = Some(file.path.clone());
                 merged.files += 1;
-                merged.layer = self.with_nspawn(definition, file, &mut merged);
+                merged.layer = self.with_nspawn(definition, file, image.is_some(), &mut merged);
+                merged.add_image(image, profile);
                 return Ok(merged);
             }
             (Err(error), None) => return Err(error),
@@ -72,11 +78,18 @@ impl Sources<'_> {
             (Err(_), Some(_)) | (Ok(None), _) => {}
         }
         merged.layer = self.options.over(definition);
+        merged.add_image(image, profile);
         Ok(merged)
     }
 
     /// Merges a .nspawn file by groups with the options, and by keys with the drop-ins of a definition.
-    fn with_nspawn(self, drop_ins: Layer, file: NspawnFile, merged: &mut MergedSources) -> Layer {
+    fn with_nspawn(
+        self,
+        drop_ins: Layer,
+        file: NspawnFile,
+        has_image_config: bool,
+        merged: &mut MergedSources,
+    ) -> Layer {
         let is_trusted = file.trust == Trust::Trusted;
         let (mut settings, problems) = nspawn::read(file);
         let (ignored, errors) =
@@ -84,7 +97,9 @@ impl Sources<'_> {
         merged.ignored = ignored;
         merged.errors.extend::<Vec<Problem>>(errors);
         let mut options = self.options;
-        if self.profile == Profile::Unit {
+        if self.profile == Profile::Unit && has_image_config && !settings.command.has_command() {
+            // The image decides.
+        } else if self.profile == Profile::Unit {
             nspawn::boot_by_default(&mut settings);
         } else {
             merged.ignored.extend(nspawn::drop_parameters(&mut settings));
@@ -106,6 +121,20 @@ impl Sources<'_> {
             Some(setting.origin().host_path(self.paths, setting.value()?.clone()))
         };
         root.sources().into_iter().find_map(path)
+    }
+}
+
+impl MergedSources {
+    /// Adds the configuration of an image below all other settings.
+    fn add_image(&mut self, image: Option<oci::OciSource>, profile: Profile) {
+        let Some(image) = image else { return };
+        let (layer, problems) = oci::below(std::mem::take(&mut self.layer), image, profile);
+        let (ignored, errors): (Vec<Problem>, _) =
+            problems.into_iter().partition(|problem| problem.severity == ProblemSeverity::Warning);
+        self.layer = layer;
+        self.ignored.extend(ignored);
+        self.errors.extend(errors);
+        self.files += 1;
     }
 }
 

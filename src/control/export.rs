@@ -1,4 +1,4 @@
-//! `export`: an image as an archive or a disk image. Called by `cli`. A running machine is exported from a
+//! `export`: an image as an archive, an OCI image or a disk image. Called by `cli`. A running machine is exported from a
 //! snapshot, for which it is paused for a moment.
 
 use super::clone::{CloneSource, duration_text};
@@ -6,11 +6,12 @@ use super::progress::Progress;
 use super::snapshots::Hold;
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
-use crate::image::export::{self, ExportDestination, ExportFormat};
+use crate::image::export::{self, ExportDestination, ExportFormat, OciExport};
 use crate::image::find;
 use crate::image::locks::{self, HeldLocks};
-use crate::image::recovery;
+use crate::image::oci::names::TransportName;
 use crate::image::snapshot::{self, Quiet, Snapshots, Tag};
+use crate::image::{oci_config, recovery};
 use crate::machine::root::RootSource;
 use crate::machine::size;
 use crate::paths::Paths;
@@ -29,6 +30,16 @@ pub(crate) struct ExportOptions {
     pub(crate) format: Option<ExportFormat>,
     /// The latest time of files, seconds (`SOURCE_DATE_EPOCH`).
     pub(crate) latest: Option<i64>,
+    /// Whether the layers of an OCI image are merged.
+    pub(crate) squash: bool,
+}
+
+/// The destination of an export.
+enum Destination {
+    /// A file or a stream in a format.
+    Plain(ExportDestination),
+    /// An OCI image.
+    Oci(TransportName),
 }
 
 /// A finished export.
@@ -40,6 +51,8 @@ pub(crate) struct ExportReport {
     path: Option<PathBuf>,
     /// The number of entries of an archive.
     entries: Option<u64>,
+    /// The number of layers of an OCI image.
+    layers: Option<usize>,
     /// The bytes of all files.
     bytes: u64,
     duration_ms: u64,
@@ -65,16 +78,24 @@ pub(crate) fn export(
         Some(tag) => snapshot::find(paths, source.name(), Some(tag))?.source(),
         None => find::existing(paths, source.name())?,
     };
-    let format = match (&to, options.format) {
-        (_, Some(format)) => format,
-        (ExportDestination::File(path), None) => ExportFormat::of_name(path)?,
-        (ExportDestination::Stdout, None) => ExportFormat::plain(&image),
-    };
+    let format = format_of(&to, &image, options)?;
+    let config = oci_config::of_name(paths, source.name());
     let since = Instant::now();
     let total = || usage::of(image.path()).ok();
     let mut bar = progress.bar(source.name().as_str(), &total)?;
     let mut advance = |bytes| bar.advance(bytes);
-    let mut write = |image: &RootSource| export::export(image, &to, format, options.latest, &mut advance);
+    let mut write = |image: &RootSource| match &to {
+        Destination::Plain(to) => export::export(image, to, format, options.latest, &mut advance),
+        Destination::Oci(to) => {
+            let ExportOptions { squash, latest, .. } = options;
+            let config = config.as_deref();
+            export::export_oci(
+                image,
+                OciExport { to, name: source.name(), config, squash, latest },
+                &mut advance,
+            )
+        }
+    };
     let (exported, paused_ms) = match source.tag() {
         Some(_) => {
             let _snapshots = Snapshots::lock(paths, source.name())?;
@@ -91,17 +112,36 @@ pub(crate) fn export(
     };
     let exported = exported.map_err(|error| error.context(doing()))?;
     let path = match to {
-        ExportDestination::File(path) => Some(path),
-        ExportDestination::Stdout => None,
+        Destination::Plain(ExportDestination::File(path)) => Some(path),
+        Destination::Oci(to) => Some(to.path),
+        Destination::Plain(ExportDestination::Stdout) => None,
     };
     Ok(ExportReport {
         source: source.to_string(),
         path,
         entries: exported.entries,
+        layers: exported.layers,
         bytes: exported.bytes,
         duration_ms: super::milliseconds(since.elapsed()),
         paused_ms,
     })
+}
+
+/// Returns the format of an export; an OCI image has none.
+fn format_of(to: &Destination, image: &RootSource, options: ExportOptions) -> Result<ExportFormat> {
+    match (to, options.format) {
+        (Destination::Oci(_), Some(_)) => {
+            Err(Error::usage("--format= is not for OCI images").with_hint("omit it"))
+        }
+        (Destination::Plain(_), _) if options.squash => {
+            Err(Error::usage("--squash is for OCI images").with_hint("any other export has one tree"))
+        }
+        (_, Some(format)) => Ok(format),
+        (Destination::Plain(ExportDestination::File(path)), None) => ExportFormat::of_name(path),
+        (Destination::Plain(ExportDestination::Stdout) | Destination::Oci(_), None) => {
+            Ok(ExportFormat::plain(image))
+        }
+    }
 }
 
 /// Exports a running machine from a snapshot, which is removed.
@@ -124,21 +164,30 @@ fn of_running(
     Ok((exported, Some(super::milliseconds(hold.paused))))
 }
 
-/// Returns the destination: a new file, or a stream that is not a terminal.
-fn open(destination: &Path) -> Result<ExportDestination> {
+/// Returns the destination: an OCI image, a new file, or a stream that is not a terminal.
+fn open(destination: &Path) -> Result<Destination> {
+    if let Some(mut named) = destination.to_str().and_then(TransportName::parse) {
+        named.path = new_file(&named.path)?;
+        return Ok(Destination::Oci(named));
+    }
     if destination == Path::new("-") {
         if rustix::termios::isatty(rustix::stdio::stdout()) {
             return Err(Error::usage("refusing to write an archive to a terminal")
                 .with_hint("redirect standard output to a file or a pipe, or name a file"));
         }
-        return Ok(ExportDestination::Stdout);
+        return Ok(Destination::Plain(ExportDestination::Stdout));
     }
+    new_file(destination).map(|path| Destination::Plain(ExportDestination::File(path)))
+}
+
+/// Returns the absolute path of a file that does not exist.
+fn new_file(destination: &Path) -> Result<PathBuf> {
     let path =
         std::path::absolute(destination).context(|| format!("cannot resolve '{}'", destination.display()))?;
     let error = match path.symlink_metadata() {
         Ok(found) if found.is_dir() => Error::new(format!("'{}' is a directory", path.display())),
         Ok(_) => Error::new(format!("'{}' exists already", path.display())),
-        Err(_) => return Ok(ExportDestination::File(path)),
+        Err(_) => return Ok(path),
     };
     Err(error.with_hint("choose another name for the file"))
 }
@@ -148,8 +197,13 @@ impl ExportReport {
     pub(crate) fn text(&self) -> Option<String> {
         let (path, size) = (self.path.as_ref()?, size::rounded(self.bytes));
         let entries = self.entries.map_or_else(String::new, |entries| format!("{entries} entries, "));
+        let layers = match self.layers {
+            None => String::new(),
+            Some(1) => "1 layer, ".to_owned(),
+            Some(layers) => format!("{layers} layers, "),
+        };
         let time = duration_text(self.duration_ms);
         let paused = self.paused_ms.map_or_else(String::new, |paused| format!(" (paused {paused} ms)"));
-        Some(format!("{}: {entries}{size} to '{}' in {time}{paused}", self.source, path.display()))
+        Some(format!("{}: {layers}{entries}{size} to '{}' in {time}{paused}", self.source, path.display()))
     }
 }

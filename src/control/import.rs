@@ -1,9 +1,10 @@
-//! `import`: a new image from an archive, a disk image or a directory. Called by `cli`.
+//! `import`: a new image from an archive, a disk image, an OCI image or a directory. Called by `cli`.
 
 use super::progress::Progress;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::systemd::journal;
-use crate::image::import::{self, ImportRequest, ImportSource, ImportedKind};
+use crate::image::import::{self, ImageSelection, ImportRequest, ImportSource, ImportedKind, ImportedOci};
+use crate::image::oci::names::{Transport, TransportName};
 use crate::image::recovery;
 use crate::machine::name::Name;
 use crate::machine::size;
@@ -13,13 +14,17 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+pub(crate) use crate::image::oci::platform::Platform;
+
 /// The options of an import.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ImportOptions {
     /// Whether no machine can change the image.
     pub(crate) is_read_only: bool,
     /// The limit of the bytes of all files.
     pub(crate) largest: Option<u64>,
+    /// The platform of an OCI image. `None` for that of this host.
+    pub(crate) platform: Option<Platform>,
 }
 
 /// A finished import.
@@ -28,7 +33,7 @@ pub(crate) struct ImportOptions {
 pub(crate) struct ImportReport {
     name: Name,
     path: PathBuf,
-    /// `directory`, `subvolume` or `disk`.
+    /// `directory`, `subvolume`, `disk` or `stack`.
     kind: &'static str,
     /// The bytes of all files.
     bytes: u64,
@@ -36,6 +41,33 @@ pub(crate) struct ImportReport {
     /// The stream that it comes from. `None` for a directory, and for a disk image that systemd-importd has converted.
     #[serde(flatten)]
     stream: Option<StreamReport>,
+    /// The OCI image that it comes from.
+    #[serde(flatten)]
+    oci: Option<OciReport>,
+}
+
+/// An imported OCI image.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct OciReport {
+    /// The number of layers.
+    layers: usize,
+    /// The number of those that other images have, too.
+    shared_layers: usize,
+    /// The number of entries of the other ones.
+    new_entries: u64,
+    /// The line about what a machine runs.
+    runs: String,
+    /// The ports that its services listen at.
+    exposed_ports: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl From<ImportedOci> for OciReport {
+    fn from(image: ImportedOci) -> Self {
+        let ImportedOci { layers, shared, entries, runs, ports, warnings } = image;
+        Self { layers, shared_layers: shared, new_entries: entries, runs, exposed_ports: ports, warnings }
+    }
 }
 
 /// An imported stream.
@@ -64,7 +96,11 @@ pub(crate) fn import(
     options: ImportOptions,
     progress: &mut Progress<'_>,
 ) -> Result<ImportReport> {
-    let source = ImportSource::open(source)?;
+    let ImportOptions { is_read_only, largest, platform } = options;
+    let named = source.to_str().and_then(TransportName::parse);
+    let source = open(source, named.as_ref())?;
+    let (transport, tag) = named.map_or((None, None), |named| (Some(named.transport), named.tag));
+    let selection = ImageSelection { transport, tag, platform };
     let name = name.map_or_else(|| source.name(), |name| Ok(name.clone()))?;
     source
         .check(&paths.images())
@@ -79,13 +115,13 @@ pub(crate) fn import(
     let total = || directory.as_ref().map_or(size, |path| usage::of(path).ok());
     let mut bar = progress.bar(name.as_str(), &total)?;
     let mut advance = |bytes| bar.advance(bytes);
-    let ImportOptions { is_read_only, largest } = options;
-    let request = ImportRequest { paths, source, name: &name, is_read_only, largest };
+    let request = ImportRequest { paths, source, selection: &selection, name: &name, is_read_only, largest };
     let imported = import::import(request, &mut advance)?;
     let kind = match imported.kind {
         ImportedKind::Directory => "directory",
         ImportedKind::Subvolume => "subvolume",
         ImportedKind::Disk => "disk",
+        ImportedKind::Stack => "stack",
     };
     let stream = imported.stream.map(|stream| StreamReport {
         compression: stream.compression,
@@ -95,7 +131,26 @@ pub(crate) fn import(
         root: stream.root.map(|root| journal::printable_line(root.as_encoded_bytes())),
     });
     let duration_ms = super::milliseconds(since.elapsed());
-    Ok(ImportReport { name, path: imported.path, kind, bytes: imported.bytes, duration_ms, stream })
+    let oci = imported.oci.map(OciReport::from);
+    Ok(ImportReport { name, path: imported.path, kind, bytes: imported.bytes, duration_ms, stream, oci })
+}
+
+/// Opens the source of a path, or of a name of an OCI image.
+fn open(source: &Path, named: Option<&TransportName>) -> Result<ImportSource> {
+    let Some(named) = named else { return ImportSource::open(source) };
+    let opened = ImportSource::open(&named.path)?;
+    let is_directory = matches!(opened, ImportSource::Directory { .. });
+    match (named.transport, is_directory) {
+        (Transport::OciDirectory, false) => {
+            Err(Error::usage(format!("{} is not a directory", opened.shown()))
+                .with_hint(format!("an archive is named 'oci-archive:{}'", named.path.display())))
+        }
+        (Transport::OciArchive | Transport::DockerArchive, true) => {
+            Err(Error::usage(format!("{} is a directory", opened.shown()))
+                .with_hint(format!("a directory is named 'oci:{}'", named.path.display())))
+        }
+        _ => Ok(opened),
+    }
 }
 
 impl ImportReport {
@@ -104,6 +159,9 @@ impl ImportReport {
         let Self { name, kind, bytes, stream, .. } = self;
         let size = size::rounded(*bytes);
         let time = super::clone::duration_text(self.duration_ms);
+        if let Some(oci) = &self.oci {
+            return oci.text(name, &size, &time);
+        }
         let Some(StreamReport { entries, left_out, root, .. }) = stream else {
             if *kind == "disk" {
                 return format!(
@@ -119,5 +177,23 @@ impl ImportReport {
         let root = root.as_ref().map_or_else(String::new, |root| format!(", from '{root}' in the archive"));
         let left_out = left_out.as_ref().map_or_else(String::new, |line| format!("\nwarning: {line}"));
         format!("{name}: {what} in {time}{root}{left_out}")
+    }
+}
+
+impl OciReport {
+    /// Returns the lines for a person.
+    fn text(&self, name: &Name, size: &str, time: &str) -> String {
+        let Self { layers, shared_layers, new_entries, runs, exposed_ports, warnings } = self;
+        let layers = if *layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") };
+        let new = match (*shared_layers, *new_entries) {
+            (0, entries) => format!("{entries} entries, {size}"),
+            (shared, entries) => format!("{shared} of them shared, {entries} new entries, {size}"),
+        };
+        let mut text = format!("{name}: stack on {layers}, {new} in {time}\n{name}: {runs}");
+        if !exposed_ports.is_empty() {
+            text += &format!("\n{name}: its services listen at {}", exposed_ports.join(", "));
+        }
+        warnings.iter().for_each(|warning| text += &format!("\nwarning: {warning}"));
+        text
     }
 }

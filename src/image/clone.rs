@@ -13,7 +13,7 @@ use super::stack::{Stack, StackPart};
 use super::store::Store;
 use super::store::draft::{self, Draft, DraftContent};
 use super::store::layer::LayerInfo;
-use super::{base_check, find, freeze, refuse};
+use super::{base_check, find, freeze, oci_config, refuse};
 use crate::error::{Context, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
@@ -370,7 +370,7 @@ impl Cloner<'_> {
             CloneIdentity::New if is_stack => self.renew_stack(&draft.path())?,
             _ => self.renew(&GuestRoot::of_tree(&draft.path())?)?,
         };
-        draft.publish(&path, DraftContent::Data)?;
+        self.publish_as(draft, &path, DraftContent::Data)?;
         self.forbid_changes(&path)?;
         Ok(Cloned { path, method: CloneMethod::Copy(copied), kept_identity, marked: None })
     }
@@ -427,7 +427,16 @@ impl Cloner<'_> {
         method: CloneMethod,
         kept_identity: Option<String>,
     ) -> Result<Cloned> {
-        draft.publish(&path, DraftContent::Entries)?;
+        self.publish_as(draft, &path, DraftContent::Entries)?;
         Ok(Cloned { path, method, kept_identity, marked: None })
+    }
+
+    /// Publishes the clone, a stack with the configuration of the source if that has one.
+    fn publish_as(&self, draft: Draft, path: &Path, content: DraftContent) -> Result<()> {
+        let is_stack = path.extension().is_some_and(|suffix| suffix == "mstack");
+        let config = oci_config::of_name(self.request.paths, self.request.source).filter(|_| is_stack);
+        let Some(config) = config else { return draft.publish(path, content) };
+        let text = std::fs::read(&config).context(|| format!("cannot read '{}'", config.display()))?;
+        oci_config::publish(&self.store, draft, path, &text, content)
     }
 }

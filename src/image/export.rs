@@ -1,12 +1,14 @@
-//! Exports an image to a file or a stream: a tree as a tar archive, a disk image as it is. Archives are sorted and
-//! depend on the tree alone. A file has a hidden name until it is complete. Called by `control`, which holds the
+//! Exports an image to a file or a stream: a tree as a tar archive or an OCI image, a disk image as it is. Archives are
+//! sorted and depend on the tree alone. A file has a hidden name until it is complete. Called by `control`, which holds the
 //! locks of the image.
 
 mod disk;
 mod encode;
 mod format;
+mod oci;
 
 pub(crate) use format::ExportFormat;
+pub(crate) use oci::OciExport;
 
 use super::layers::Layers;
 use super::stack::{Stack, StackBind};
@@ -45,6 +47,20 @@ pub(crate) struct Exported {
     pub(crate) entries: Option<u64>,
     /// The bytes of all files.
     pub(crate) bytes: u64,
+    /// The number of layers of an OCI image.
+    pub(crate) layers: Option<usize>,
+}
+
+/// Exports an image as an OCI image. Its locks are held.
+///
+/// # Errors
+/// As for [`export`].
+pub(crate) fn export_oci(
+    image: &RootSource,
+    request: OciExport<'_>,
+    progress: &mut CopyProgress<'_>,
+) -> Result<Exported> {
+    oci::export(image, request, progress)
 }
 
 /// Exports an image, whose locks are held. No file in an archive is younger than `latest` seconds. `progress` is
@@ -92,7 +108,7 @@ fn write(
 ) -> Result<Exported> {
     if let RootSource::Image(path) = image {
         let bytes = disk::write(path, to, format.compression, progress)?;
-        return Ok(Exported { entries: None, bytes });
+        return Ok(Exported { entries: None, bytes, layers: None });
     }
     let encoder = BufWriter::with_capacity(256 << 10, Encoder::new(to, format.compression)?);
     let mut writer = Writer::new(encoder, Path::new("."), latest);
@@ -104,7 +120,7 @@ fn write(
     }
     let encoder = writer.finish()?.into_inner();
     encoder.map_err(|error| Error::from(error.into_error())).and_then(Encoder::finish)?;
-    Ok(Exported { entries: Some(count.entries), bytes: count.bytes })
+    Ok(Exported { entries: Some(count.entries), bytes: count.bytes, layers: None })
 }
 
 /// Writes the merged tree of a stack, then its volumes. What they cover is not in the archive.

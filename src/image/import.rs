@@ -1,18 +1,21 @@
-//! Imports a tree or a disk image from a file, a stream or a directory as a new image. What is read is not
-//! trusted: it is decoded and extracted by confined processes. Until it is complete the image has a hidden name.
+//! Imports a tree, a disk image or an OCI image from a file, a stream or a directory as a new image. What is read is
+//! not trusted: it is decoded and extracted by confined processes. Until it is complete the image has a hidden name.
 //! Called by `control`.
 
 mod bzip2;
 mod compression;
 mod decode;
+mod digester;
 mod disk_file;
 mod extractor;
+mod oci;
 mod pipeline;
 mod qcow2;
 mod root;
 mod source;
 
 pub(crate) use compression::Compression;
+pub(crate) use oci::{ImageSelection, ImportedOci};
 pub(crate) use source::ImportSource;
 
 use super::disk::bytes::OpenDisk;
@@ -31,7 +34,8 @@ use crate::sys::{btrfs, read_only as flags};
 use crate::tree;
 use crate::tree::copy::CopyProgress;
 use crate::tree::tar::policy::{self, Limits};
-use extractor::StreamContent;
+use extractor::{StreamContent, StreamUse};
+use oci::Layout;
 use pipeline::{Destination, ExtractedStream};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, RenameFlags};
@@ -49,6 +53,8 @@ pub(crate) struct ImportRequest<'a> {
     pub(crate) paths: &'a Paths,
     /// The source.
     pub(crate) source: ImportSource,
+    /// The choice among its OCI images.
+    pub(crate) selection: &'a ImageSelection,
     /// The name of the new image.
     pub(crate) name: &'a Name,
     /// Whether no machine can change the image.
@@ -66,6 +72,8 @@ pub(crate) enum ImportedKind {
     Subvolume,
     /// A disk image.
     Disk,
+    /// A stack.
+    Stack,
 }
 
 /// A finished import.
@@ -79,6 +87,8 @@ pub(crate) struct Imported {
     pub(crate) bytes: u64,
     /// The stream that it comes from. `None` for a directory.
     pub(crate) stream: Option<ImportedStream>,
+    /// The OCI image that it comes from, if it is one.
+    pub(crate) oci: Option<ImportedOci>,
 }
 
 /// An imported stream.
@@ -140,7 +150,8 @@ pub(crate) fn import_version(
     let shown = source.shown();
     path.parent().into_iter().for_each(draft::sweep_images);
     draft::sweep_store(&Store::of(paths));
-    let mut request = ImportRequest { paths, source, name, is_read_only: false, largest };
+    let selection = &ImageSelection { transport: None, tag: None, platform: None };
+    let mut request = ImportRequest { paths, source, selection, name, is_read_only: false, largest };
     write_image(&mut request, path, Some(is_disk), progress)
         .map_err(|error| error.context(format!("cannot import {shown}")))
 }
@@ -176,6 +187,10 @@ fn write_image(
     match &mut request.source {
         ImportSource::Directory { .. } if is_disk == Some(true) => Err(other_kind(true)),
         ImportSource::Directory { directory: from, .. } => {
+            if let Some(layout) = find_layout(from.as_fd(), request.selection)? {
+                drop(draft);
+                return import_layout(request, is_disk, &layout, None, progress);
+            }
             let mut limited = |bytes| match largest {
                 Some(largest) if bytes > largest => Err(policy::larger_than(largest)),
                 _ => progress(bytes),
@@ -184,7 +199,7 @@ fn write_image(
             // Also files that share all of their blocks.
             limited(copied.bytes)?;
             publish(draft, &path, is_read_only)?;
-            Ok(Imported { path, kind, bytes: copied.bytes, stream: None })
+            Ok(Imported { path, kind, bytes: copied.bytes, stream: None, oci: None })
         }
         ImportSource::Stream { file, .. } => {
             let limits = Limits::of_bytes(largest.map_or_else(|| free(directory.as_fd()), Ok)?);
@@ -194,7 +209,13 @@ fn write_image(
             if is_disk.is_some_and(|is_disk| is_disk != found) {
                 return Err(other_kind(!found));
             }
-            complete((draft, directory, kind), path, stream, is_read_only, progress)
+            drop(to.ids);
+            let is_tree = stream.extracted.content == StreamContent::Tree;
+            let layout = if is_tree { find_layout(directory.as_fd(), request.selection)? } else { None };
+            match layout {
+                Some(layout) => import_layout(request, is_disk, &layout, Some(stream), progress),
+                None => complete((draft, directory, kind), path, stream, is_read_only, progress),
+            }
         }
     }
 }
@@ -209,6 +230,41 @@ fn other_kind(is_disk_required: bool) -> Error {
         .with_hint("a version has the kind of its image: import it as another image")
 }
 
+/// Recognises a directory with OCI images.
+fn find_layout(directory: BorrowedFd<'_>, selection: &ImageSelection) -> Result<Option<Layout>> {
+    let layout = Layout::find(directory)?;
+    if layout.is_none() && (selection.transport.is_some() || selection.tag.is_some()) {
+        return Err(Error::new("it is neither a layout of OCI images nor an archive of Docker")
+            .with_hint("it has no file 'oci-layout' or 'manifest.json'"));
+    }
+    Ok(layout)
+}
+
+/// Imports an image of a layout, which may be extracted from a stream. A required kind is not that of a stack.
+fn import_layout(
+    request: &ImportRequest<'_>,
+    required_disk: Option<bool>,
+    layout: &Layout,
+    stream: Option<ExtractedStream>,
+    progress: &mut CopyProgress<'_>,
+) -> Result<Imported> {
+    let ImportRequest { paths, name, selection, is_read_only, largest, .. } = *request;
+    if required_disk.is_some() {
+        return Err(Error::new("it has OCI images, which become stacks")
+            .with_hint("a version is a directory or a disk image: import it as another image"));
+    }
+    let imported = oci::import(paths, name, layout, (selection, is_read_only, largest), progress)?;
+    let stream = stream.map(|stream| ImportedStream {
+        compression: stream.compression.name(),
+        digest: stream.digest,
+        entries: None,
+        left_out: None,
+        root: None,
+    });
+    let oci::StackImport { path, bytes, image } = imported;
+    Ok(Imported { path, kind: ImportedKind::Stack, bytes, stream, oci: Some(image) })
+}
+
 /// Publishes what the extractor has written: the tree, a directory in it, or a disk image.
 fn complete(
     (draft, directory, kind): (Draft, OwnedFd, ImportedKind),
@@ -217,7 +273,7 @@ fn complete(
     is_read_only: bool,
     progress: &mut CopyProgress<'_>,
 ) -> Result<Imported> {
-    let ExtractedStream { extracted, compression, digest } = stream;
+    let ExtractedStream { extracted, compression, digest, .. } = stream;
     let is_tree = extracted.content == StreamContent::Tree;
     let root = if is_tree { root::find(directory.as_fd())? } else { None };
     // Its total is that of the source.
@@ -242,7 +298,7 @@ fn complete(
         left_out: extracted.left_out.summary(),
         root,
     };
-    Ok(Imported { path, kind, bytes: extracted.bytes, stream: Some(stream) })
+    Ok(Imported { path, kind, bytes: extracted.bytes, stream: Some(stream), oci: None })
 }
 
 /// Creates the draft: a subvolume on Btrfs.
@@ -263,7 +319,15 @@ fn free(directory: BorrowedFd<'_>) -> Result<u64> {
 struct LockedDestination {
     destination: Destination,
     /// Dropped after the extraction.
-    _ids: crate::host::lock::Held,
+    ids: crate::host::lock::Held,
+}
+
+impl LockedDestination {
+    /// Sets the use of the stream.
+    fn with_use(mut self, stream_use: StreamUse) -> Self {
+        self.destination.stream_use = stream_use;
+        self
+    }
 }
 
 /// Prepares the draft for the extractor: a mount that maps its throw-away ids to those on the disk.
@@ -291,7 +355,8 @@ fn destination(
         users = idmap::namespace(&mapping, &mapping)?;
         mount::separate(draft.as_fd(), None, attributes).context(cloning)?;
     }
-    Ok(LockedDestination { destination: Destination { draft, users, limits, limits_ratio }, _ids: ids })
+    let stream_use = StreamUse::Image;
+    Ok(LockedDestination { destination: Destination { draft, users, limits, limits_ratio, stream_use }, ids })
 }
 
 /// Publishes a tree.

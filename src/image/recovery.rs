@@ -4,7 +4,7 @@
 use super::locks::{self, HeldLocks};
 use super::store::Store;
 use super::store::redo::{Operation, RedoFile};
-use super::{changes, convert, find};
+use super::{changes, convert, find, oci_config};
 use crate::error::Result;
 use crate::host::lock::LockMode;
 use crate::paths::Paths;
@@ -57,5 +57,6 @@ fn complete(store: &Store, operation: &Operation) -> Result<()> {
         Operation::ConvertToDirectory { directory, stack, inode } => {
             convert::complete_directory(directory, stack, *inode)
         }
+        Operation::CreateStack { stack } => oci_config::complete(stack),
     }
 }

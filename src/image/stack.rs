@@ -230,6 +230,23 @@ fn unknown(name: &str) -> Error {
     )
 }
 
+/// Encodes the path of an entry (systemd-escape(1), `--path`). The path is absolute, and not that of the root.
+pub(crate) fn escaped(path: &Path) -> String {
+    let text = path.as_os_str().as_encoded_bytes();
+    let text = text.strip_prefix(b"/").unwrap_or(text);
+    let mut escaped = String::new();
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'/' => escaped.push('-'),
+            b'.' if at == 0 => escaped.push_str("\\x2e"),
+            b'_' | b':' | b'.' => escaped.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => escaped.push(char::from(*byte)),
+            byte => escaped.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    escaped
+}
+
 /// Decodes the path of an entry (systemd-escape(1), `--path`). `None` for an invalid one.
 fn unescaped(text: &str) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStringExt;
@@ -293,6 +310,18 @@ mod tests {
 
     fn directory(source: &str, target: &str, read_only: bool) -> StackPart {
         StackPart::Directory(bind(source.into(), target, read_only))
+    }
+
+    #[test]
+    fn paths_are_encoded_as_they_are_decoded() {
+        for (path, entry) in [
+            ("/var/lib/my-sql", r"var-lib-my\x2dsql"),
+            ("/.a", r"\x2ea"),
+            ("/a b/ö.x_y", r"a\x20b-\xc3\xb6.x_y"),
+        ] {
+            assert_eq!(escaped(Path::new(path)), entry);
+            assert_eq!(unescaped(entry).unwrap(), Path::new(path));
+        }
     }
 
     #[test]

@@ -157,6 +157,14 @@ pub(crate) trait Sink {
         Err(Error::new(format!("{} is there twice", shown(path, "the root"))))
     }
 
+    /// Gives a directory that the sink has an attribute for overlays.
+    ///
+    /// # Errors
+    /// A sink without such attributes.
+    fn mark(&mut self, path: &Path, (name, _): (&str, &[u8])) -> Result<()> {
+        Err(Error::new(format!("{} cannot have the attribute '{name}'", shown(path, "the root"))))
+    }
+
     /// Receives an entry. The path is relative to the source, empty for the source itself.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ pub(crate) mod extract;
 mod flat;
 mod header;
 mod holes;
+pub(crate) mod layer;
 mod pax;
 pub mod policy;
 pub mod reader;

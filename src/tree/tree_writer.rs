@@ -9,7 +9,7 @@ use super::xattr::XattrPlace;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -332,6 +332,12 @@ impl Sink for TreeWriter {
     fn remove(&mut self, path: &Path) -> Result<()> {
         self.directories.remove(path);
         self.remove_entry(path)
+    }
+
+    fn mark(&mut self, path: &Path, (name, value): (&str, &[u8])) -> Result<()> {
+        let directory = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        rustix::fs::fsetxattr(&directory, name, value, XattrFlags::empty())
+            .context(|| format!("cannot mark {} for overlays", shown(path, "the root")))
     }
 
     fn take(

@@ -1,7 +1,7 @@
 //! Images from archives, directories and disk images, and archives of images: what goes out and comes in again is
 //! the same, what is hostile is refused, and nothing half-made has a name.
 
-use crate::support::{Host, LONG};
+use crate::support::{Builder, Host, LONG};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -11,8 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Starts a host with the tree `.base`, and with the store on its disk: the host's own root is an overlay.
-fn host(tree: &str) -> Host {
-    let host = Host::builder().guest_as(tree, ".base").on_disk().start();
+pub(crate) fn host(tree: &str) -> Host {
+    with_store(Host::builder().guest_as(tree, ".base"))
+}
+
+/// Starts a host with the store on its disk.
+pub(crate) fn with_store(builder: Builder) -> Host {
+    let host = builder.on_disk().start();
     host.sh_ok(
         "mkdir -m 700 /var/lib/machines/.storage; mkdir -p /var/lib/coracle
          ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
@@ -71,11 +76,15 @@ fn create_tree(host: &Host) {
 
 /// Returns everything of the entries of an image: a line each.
 fn list(host: &Host, image: &str) -> String {
-    let top = host.machines().join(image);
-    let (mut lines, mut firsts, mut left) = (Vec::new(), HashMap::new(), vec![top.clone()]);
+    list_of(&host.machines().join(image))
+}
+
+/// Returns everything of the entries of a tree: a line each.
+pub(crate) fn list_of(top: &Path) -> String {
+    let (mut lines, mut firsts, mut left) = (Vec::new(), HashMap::new(), vec![top.to_owned()]);
     while let Some(path) = left.pop() {
         let found = path.symlink_metadata().unwrap();
-        let name = path.strip_prefix(&top).unwrap().to_owned();
+        let name = path.strip_prefix(top).unwrap().to_owned();
         let first = firsts.entry(found.ino()).or_insert_with(|| name.clone()).clone();
         let content = match found.file_type() {
             kind if kind.is_symlink() => path.read_link().unwrap().into_os_string().into_encoded_bytes(),
@@ -112,7 +121,7 @@ fn attributes(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 #[track_caller]
-fn has_no_drafts(host: &Host) {
+pub(crate) fn has_no_drafts(host: &Host) {
     host.sh_ok(
         "! ls -d /run/systemd/nspawn/locks/* /run/systemd/nspawn-uid/* /var/lib/machines/.#* /run/.#* \
          /var/lib/coracle/storage/tmp/* /var/lib/coracle/storage/trash/* 2>/dev/null",
@@ -120,7 +129,7 @@ fn has_no_drafts(host: &Host) {
 }
 
 #[track_caller]
-fn refused(host: &Host, command: &str, cause: &str) {
+pub(crate) fn refused(host: &Host, command: &str, cause: &str) {
     let failed = host.sh(command);
     assert!(failed.status != 0 && failed.stderr.contains(cause), "{failed}");
     has_no_drafts(host);

@@ -64,6 +64,7 @@ mod nesting;
 mod network;
 mod nspawn_files;
 mod nspawn_links;
+mod oci;
 mod overlays;
 mod ownership;
 mod ports;

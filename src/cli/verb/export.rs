@@ -9,26 +9,35 @@ use crate::paths::Paths;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Export an image as an archive, a disk image as it is
+/// Export an image as an archive or an OCI image, a disk image as it is
 ///
 /// The ending of DEST is the format: tar, tar.gz, tar.zst or tar.xz for a directory or a stack, raw, raw.gz, raw.zst
 /// or raw.xz for a disk image. An archive contains the whole tree, with owners as inside the machine, hard links,
 /// holes, extended attributes and access lists. It is sorted, and equal trees have equal archives; with the
 /// environment variable SOURCE_DATE_EPOCH, no file in it is younger. A running machine is exported from a snapshot,
 /// for which it is paused for a moment.
+///
+/// 'oci:DIR:TAG', 'oci-archive:FILE:TAG' and 'docker-archive:FILE:NAME' are OCI images: a directory in the OCI layout,
+/// an archive of one, and an archive for 'docker load' and 'podman load'; the tag can be omitted. Each layer of a stack is a layer,
+/// with whiteouts for deleted files; a stack with volumes has one layer. The configuration is that of the file
+/// NAME.oci-config beside the stack; without one, the image boots if it has an init.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// The image, also of a running machine; or one of its snapshots
     #[arg(value_name = "NAME[@TAG]", value_parser = CloneSource::parse)]
     source: CloneSource,
 
-    /// The new file; '-' for standard output
+    /// The new file or OCI image; '-' for standard output
     #[arg(value_name = "DEST")]
     destination: PathBuf,
 
     /// The format; by default that of the ending of DEST, and for standard output tar or raw
     #[arg(long, value_name = "FORMAT", value_parser = Format::parse)]
     format: Option<Format>,
+
+    /// Merge the layers of an OCI image into one
+    #[arg(long)]
+    squash: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -37,7 +46,7 @@ pub struct ExportArgs {
 
 impl ExportArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let options = ExportOptions { format: self.format, latest: latest()? };
+        let options = ExportOptions { format: self.format, latest: latest()?, squash: self.squash };
         let report = with_progress(|progress| {
             export::export(paths, &self.source, &self.destination, options, progress)
         })?;

@@ -3,14 +3,14 @@
 use super::VerbResult;
 use crate::cli::output::{self, with_progress};
 use crate::config::values::{RawValue, Size, Value};
-use crate::control::import::{self, ImportOptions};
+use crate::control::import::{self, ImportOptions, Platform};
 use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Import an archive, a disk image or a directory as an image
+/// Import an archive, a disk image, an OCI image or a directory as an image
 ///
 /// The content of SOURCE decides how it is read, not its name: a tar archive or a disk image, plain or
 /// compressed by gzip, zstd, xz or bzip2; a disk image in the format qcow2, which systemd-importd converts; or a
@@ -18,6 +18,13 @@ use std::path::PathBuf;
 /// and extracted by processes without any rights on the host; only bzip2 is a program of the host, which runs as
 /// nobody. An archive with two meanings, or with paths that
 /// lead out of it, is refused as a whole. Devices, and attributes that are valid on one host only, are left out.
+///
+/// A directory in the OCI layout, an archive of one, or an archive of 'docker save' has OCI images. One of several
+/// is chosen by its tag: 'oci:DIR:TAG', 'oci-archive:FILE:TAG' or 'docker-archive:FILE:NAME'. Every document and
+/// layer must have its digest. The image becomes a stack NAME.mstack: images share equal layers, and each volume of
+/// the image is a directory of its own in the stack. Its configuration is the file NAME.oci-config beside it, the
+/// lowest source of settings: command, environment, working directory, user and stop signal. If the command is an
+/// init, or a shell while there is an init, the machine boots; any other command is run beside a stub init.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The file or directory; '-' for standard input
@@ -37,6 +44,10 @@ pub struct ImportArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_size: Option<u64>,
 
+    /// The platform of an OCI image, for example linux/arm64; by default that of the host
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parse_platform)]
+    platform: Option<Platform>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -46,9 +57,14 @@ fn parse_size(text: &str) -> Result<u64> {
     Size::read(&RawValue::Text(text)).map(|size| size.0)
 }
 
+fn parse_platform(text: &str) -> Result<Platform> {
+    text.parse()
+}
+
 impl ImportArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let options = ImportOptions { is_read_only: self.read_only, largest: self.max_size };
+        let options =
+            ImportOptions { is_read_only: self.read_only, largest: self.max_size, platform: self.platform };
         let report = with_progress(|progress| {
             import::import(paths, &self.source, self.name.as_ref(), options, progress)
         })?;

@@ -8,7 +8,8 @@ use crate::sys::mount::{self, open_directory};
 use crate::sys::{confine, process};
 use crate::tree::entry::Monitor;
 use crate::tree::tar::extract::extract;
-use crate::tree::tar::policy::{LeftOut, Limits};
+use crate::tree::tar::layer::extract_layer;
+use crate::tree::tar::policy::{LeftOut, Limits, Marks};
 use crate::tree::tar::reader::is_archive;
 use crate::tree::tree_writer::TreeWriter;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -16,14 +17,18 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 /// The memory of the extractor, bytes: it remembers the names of all entries.
 const MEMORY: u64 = 4 << 30;
-/// The longest message, bytes.
-pub(super) const LONGEST_MESSAGE: usize = 64 << 10;
+/// The longest message, bytes: that of a layer has paths.
+pub(super) const LONGEST_MESSAGE: usize = 16 << 20;
+/// The bytes of all paths in the message of a layer.
+const MOST_PATHS: usize = 2 << 20;
 /// The longest text of an error, characters: a path may be longer.
 const LONGEST_TEXT: usize = 4096;
 
@@ -43,8 +48,30 @@ pub(crate) enum StreamContent {
     Disk,
 }
 
+/// The use of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamUse {
+    /// An archive, else a disk image.
+    Image,
+    /// A layer of an OCI image.
+    Layer,
+}
+
+/// The references of a layer to those below it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerMarks {
+    /// The paths of its whiteouts.
+    whiteouts: Vec<Vec<u8>>,
+    /// The paths of directories that it does not describe.
+    implied: Vec<Vec<u8>>,
+    /// Whether it hides all layers below.
+    pub(crate) is_opaque: bool,
+    /// Whether it describes the root.
+    pub(crate) has_root: bool,
+}
+
 /// The output of the extractor.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Extracted {
     /// The content of the stream.
     pub(crate) content: StreamContent,
@@ -54,6 +81,40 @@ pub(crate) struct Extracted {
     pub(crate) bytes: u64,
     /// The entries and attributes left out.
     pub(crate) left_out: LeftOut,
+    /// The references to layers below.
+    pub(crate) marks: LayerMarks,
+}
+
+impl LayerMarks {
+    fn of(marks: &Marks) -> Result<Self> {
+        let is_root = |path: &&PathBuf| path.as_os_str().is_empty();
+        let bytes = |paths: &mut dyn Iterator<Item = &PathBuf>| -> Vec<Vec<u8>> {
+            paths.map(|path| path.as_os_str().as_bytes().to_vec()).collect()
+        };
+        let (whiteouts, implied) = (bytes(&mut marks.whiteouts.iter()), bytes(&mut marks.implied.iter()));
+        if whiteouts.iter().chain(&implied).map(Vec::len).sum::<usize>() > MOST_PATHS {
+            return Err(Error::new(
+                "the layer has too many whiteouts, and directories that it does not describe",
+            ));
+        }
+        let is_opaque = marks.opaque.iter().any(|path| is_root(&path));
+        Ok(Self { whiteouts, implied, is_opaque, has_root: marks.has_root })
+    }
+
+    /// Returns whether the layer depends on those below it.
+    pub(super) fn has_references(&self) -> bool {
+        !self.whiteouts.is_empty() || !self.implied.is_empty()
+    }
+
+    /// Returns the paths of its whiteouts.
+    pub(super) fn whiteouts(&self) -> impl Iterator<Item = PathBuf> {
+        self.whiteouts.iter().map(|path| PathBuf::from(OsString::from_vec(path.clone())))
+    }
+
+    /// Returns the paths of directories that it does not describe, those above first.
+    pub(super) fn implied(&self) -> impl Iterator<Item = PathBuf> {
+        self.implied.iter().map(|path| PathBuf::from(OsString::from_vec(path.clone())))
+    }
 }
 
 /// The message: what was written, or the error and its hint.
@@ -69,6 +130,8 @@ pub(super) struct ExtractorInput {
     pub(super) users: OwnedFd,
     /// The limits of the tree.
     pub(super) limits: Limits,
+    /// The use of the stream.
+    pub(super) stream_use: StreamUse,
 }
 
 /// Writes the stream to the draft, as the extractor, reports to `messages`, and ends the process.
@@ -85,7 +148,7 @@ pub(super) fn run(input: ExtractorInput, messages: OwnedFd) -> ! {
 }
 
 fn write(input: ExtractorInput, messages: BorrowedFd<'_>) -> Result<Extracted> {
-    let ExtractorInput { stream, draft, users, limits } = input;
+    let ExtractorInput { stream, draft, users, limits, stream_use } = input;
     enter(&draft, users).map_err(|error| error.context("cannot confine the extractor"))?;
     let directory = open(Path::new("/"))?;
     close_others(&[stream.as_fd(), messages, directory.as_fd()]);
@@ -96,22 +159,25 @@ fn write(input: ExtractorInput, messages: BorrowedFd<'_>) -> Result<Extracted> {
     let mut head = vec![0; 512];
     let length = read_head(&mut stream, &mut head)?;
     head.truncate(length);
-    let is_archive = is_archive(&head);
+    let is_disk = stream_use == StreamUse::Image && !is_archive(&head);
     let stream = std::io::Cursor::new(head).chain(stream);
-    let mut count = Count { entries: 0, bytes: 0 };
-    if !is_archive {
+    if is_disk {
         let bytes = disk_file::write(stream, directory.as_fd(), limits.bytes)?;
-        return Ok(Extracted {
-            content: StreamContent::Disk,
-            entries: 1,
-            bytes,
-            left_out: LeftOut::default(),
-        });
+        let (left_out, marks) = Default::default();
+        return Ok(Extracted { content: StreamContent::Disk, entries: 1, bytes, left_out, marks });
     }
+    let mut count = Count { entries: 0, bytes: 0 };
     let mut writer = TreeWriter::into_existing(directory);
-    let left_out = extract(stream, limits, &mut writer, &mut count)?;
+    let (left_out, marks) = match stream_use {
+        StreamUse::Image => (extract(stream, limits, &mut writer, &mut count)?, LayerMarks::default()),
+        StreamUse::Layer => {
+            let (left_out, marks) = extract_layer(stream, limits, &mut writer, &mut count)?;
+            (left_out, LayerMarks::of(&marks)?)
+        }
+    };
     writer.finish_in_place()?;
-    Ok(Extracted { content: StreamContent::Tree, entries: count.entries, bytes: count.bytes, left_out })
+    let Count { entries, bytes } = count;
+    Ok(Extracted { content: StreamContent::Tree, entries, bytes, left_out, marks })
 }
 
 /// Enters the user namespace, and a mount namespace with the draft as its only mount.

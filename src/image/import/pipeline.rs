@@ -1,11 +1,12 @@
 //! Extracts a stream by three processes: this one reads the source and computes its digest, the decoder has two
-//! pipes and nothing else, the extractor writes the draft. The digest is taken before both parsers. Called by
-//! `import`.
+//! pipes and nothing else, the extractor writes the draft. The digest is taken before both parsers; of a layer, a
+//! fourth process takes that of the decoded stream between them. Called by `import`.
 
 use super::bzip2;
 use super::compression::{self, Compression};
 use super::decode::{self, DecoderExit};
-use super::extractor::{self, Extracted, ExtractorInput, LONGEST_MESSAGE, Message};
+use super::digester::{self, Digester};
+use super::extractor::{self, Extracted, ExtractorInput, LONGEST_MESSAGE, Message, StreamUse};
 use crate::error::{Context, Error, Result};
 use crate::sys::descriptor;
 use crate::sys::process::{self, Child, Ended, Side};
@@ -37,6 +38,8 @@ pub(super) struct Destination {
     pub(super) limits: Limits,
     /// Whether the ratio of output and input is limited.
     pub(super) limits_ratio: bool,
+    /// The use of the stream.
+    pub(super) stream_use: StreamUse,
 }
 
 /// An extracted stream.
@@ -48,17 +51,19 @@ pub(super) struct ExtractedStream {
     pub(super) compression: Compression,
     /// The SHA-256 digest of the source, hexadecimal.
     pub(super) digest: String,
+    /// That of the decoded stream of a layer, or of a stream that is not compressed.
+    pub(super) decoded_digest: Option<String>,
 }
 
 /// A child that is killed when it is dropped.
-struct Killed(Option<OwnedFd>);
+pub(super) struct Killed(Option<OwnedFd>);
 
 impl Killed {
-    fn of(child: Child) -> Self {
+    pub(super) fn of(child: Child) -> Self {
         Self(Some(child.pidfd))
     }
 
-    fn wait(mut self) -> Result<Ended> {
+    pub(super) fn wait(mut self) -> Result<Ended> {
         let child = self.0.take().ok_or_else(|| Error::new("the child has ended"))?;
         process::wait(child.as_fd())
     }
@@ -83,36 +88,54 @@ pub(super) fn extract(
     let mut feed = Feed { source, digest: Sha256::new(), bytes: 0, progress };
     let head = feed.read_head(&mut head)?;
     let compression = Compression::of(head);
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).context(|| "cannot create a pipe");
     let ((first, input), (messages, report)) = (pipe()?, pipe()?);
-    let (decoder, stream) = match compression {
-        Compression::Plain => (None, first),
-        _ => {
-            let (stream, decoded) = pipe()?;
-            let decoder = start_decoder(compression, first, decoded, to.limits_ratio)?;
-            (Some(decoder), stream)
-        }
-    };
-    let Destination { draft, users, limits, .. } = to;
+    let (decoder, digester, stream) = start_readers(compression, first, &to)?;
+    let Destination { draft, users, limits, stream_use, .. } = to;
     let extractor = match process::clone(u64::from(NAMESPACES.cast_unsigned()), None)? {
         Side::Parent(child) => Killed::of(child),
         Side::Child => {
             process::die_with_parent();
             descriptor::close_copy(input.as_fd());
             std::mem::forget(input);
-            extractor::run(ExtractorInput { stream, draft, users, limits }, report)
+            extractor::run(ExtractorInput { stream, draft, users, limits, stream_use }, report)
         }
     };
     drop((stream, draft, users, report));
     let (end, message) = feed.run(head, input, messages)?;
-    let digest = feed.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digester::hex(&feed.digest.finalize());
     let decoded = match end {
         // The decoder may wait for the source: it is killed.
         FeedEnd::Reported => decoder.map(drop).and(None),
         FeedEnd::Source | FeedEnd::Closed => decoder.map(Killed::wait).transpose()?,
     };
     let extracted = result(message, extractor.wait()?, decoded, compression)?;
-    Ok(ExtractedStream { extracted, compression, digest })
+    let decoded_digest = match digester {
+        Some(digester) => Some(digester.finish()?),
+        None => (compression == Compression::Plain).then(|| digest.clone()),
+    };
+    Ok(ExtractedStream { extracted, compression, digest, decoded_digest })
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).context(|| "cannot create a pipe")
+}
+
+/// Starts the processes before the extractor. Returns them with the decoded stream.
+fn start_readers(
+    compression: Compression,
+    first: OwnedFd,
+    to: &Destination,
+) -> Result<(Option<Killed>, Option<Digester>, OwnedFd)> {
+    if compression == Compression::Plain {
+        return Ok((None, None, first));
+    }
+    let (stream, decoded) = pipe()?;
+    let decoder = Some(start_decoder(compression, first, decoded, to.limits_ratio)?);
+    if to.stream_use == StreamUse::Image {
+        return Ok((decoder, None, stream));
+    }
+    let (digester, stream) = Digester::start(stream)?;
+    Ok((decoder, Some(digester), stream))
 }
 
 fn start_decoder(compression: Compression, from: OwnedFd, to: OwnedFd, limits_ratio: bool) -> Result<Killed> {
@@ -353,6 +376,7 @@ mod tests {
             entries: 1,
             bytes: 1,
             left_out: crate::tree::tar::policy::LeftOut::default(),
+            marks: extractor::LayerMarks::default(),
         });
         let error = cause(&extracted, Ended::Exited(bzip2::CANNOT_WRITE), Compression::Bzip2);
         assert_eq!(error, "the bzip2 stream is corrupt");

@@ -61,5 +61,11 @@ pub(super) fn import(
     })?;
     let found = converted.metadata().context(|| "cannot look at the disk image")?;
     partitions::read(&OpenDisk::new(converted, found.len())).inspect_err(|_| clone::remove(&path))?;
-    Ok(Imported { path, kind: ImportedKind::Disk, bytes: found.blocks().saturating_mul(512), stream: None })
+    Ok(Imported {
+        path,
+        kind: ImportedKind::Disk,
+        bytes: found.blocks().saturating_mul(512),
+        stream: None,
+        oci: None,
+    })
 }

@@ -5,6 +5,7 @@ use super::draft::{Draft, DraftContent};
 use super::{Store, StorePart};
 use crate::error::{Context, Error, Result};
 use crate::host::probe;
+use crate::image::oci::digest::Digest;
 use crate::machine::name::Name;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -26,13 +27,31 @@ pub(crate) struct LayerInfo {
     pub(crate) image: Name,
     /// The time, seconds since the epoch.
     pub(crate) created: u64,
+    /// Whether it hides all layers below.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) is_opaque: bool,
+    /// Whether it describes the root: without that, the root has the defaults of archives.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) has_root: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl LayerInfo {
+    /// Reads the description of a layer. `None` if the store does not have it.
+    pub(crate) fn read(store: &Store, id: &LayerId) -> Option<Self> {
+        let text = std::fs::read(id.path(store).join(INFO)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
     /// Describes a layer that is created now, from the files of an image.
     pub(crate) fn of(image: &Name) -> Self {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Self { image: image.clone(), created: since.map_or(0, |since| since.as_secs()) }
+        let created = since.map_or(0, |since| since.as_secs());
+        Self { image: image.clone(), created, is_opaque: false, has_root: false }
     }
 }
 
@@ -45,6 +64,16 @@ impl LayerId {
     /// Returns a new name.
     pub(crate) fn random() -> Self {
         Self(probe::random_id().to_string())
+    }
+
+    /// Returns the name of a layer of an OCI image, by the digest of its plain archive.
+    pub(crate) fn of_diff(digest: &Digest) -> Self {
+        Self(format!("sha256-{}", digest.digits()))
+    }
+
+    /// Returns the name of a layer of an OCI image that depends on those below it, by the digest of all of them.
+    pub(crate) fn of_chain(digest: &Digest) -> Self {
+        Self(format!("chain-{}", digest.digits()))
     }
 
     /// Returns the path of the layer.
@@ -73,13 +102,22 @@ impl LayerDraft {
     pub(crate) fn create(store: &Store, info: &LayerInfo) -> Result<Self> {
         let draft = Draft::in_store(store)?;
         let directory = draft.create_directory(0o700)?;
-        let writing = || format!("cannot write '{}'", draft.path().join(INFO).display());
+        let layer = Self { draft, directory };
+        layer.describe(info)?;
+        Ok(layer)
+    }
+
+    /// Writes the description again.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(crate) fn describe(&self, info: &LayerInfo) -> Result<()> {
+        let writing = || format!("cannot write '{}'", self.draft.path().join(INFO).display());
         let text =
             serde_json::to_vec(info).map_err(|error| Error::new(error.to_string()).context(writing()))?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&directory, INFO, flags, Mode::RUSR | Mode::WUSR).context(writing)?;
-        File::from(file).write_all(&text).context(writing)?;
-        Ok(Self { draft, directory })
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, INFO, flags, Mode::RUSR | Mode::WUSR);
+        File::from(file.context(writing)?).write_all(&text).context(writing)
     }
 
     /// Returns the directory in which the files get the name [`Self::tree_name`].

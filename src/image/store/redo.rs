@@ -32,6 +32,11 @@ pub(crate) enum Operation {
         /// The inode of the directory.
         inode: u64,
     },
+    /// A stack is created, whose configuration is written first.
+    CreateStack {
+        /// The stack.
+        stack: PathBuf,
+    },
 }
 
 impl Operation {
@@ -42,6 +47,7 @@ impl Operation {
             | Self::ConvertToDirectory { directory, stack, .. } => {
                 vec![directory, stack]
             }
+            Self::CreateStack { stack } => vec![stack],
         }
     }
 }

@@ -35,13 +35,13 @@ pub(crate) fn extract(
 }
 
 /// Passes an admitted entry to a sink.
-fn place<R: Read>(
+pub(super) fn place<R: Read>(
     admitted: Admitted,
     content: &mut EntryContent<'_, R>,
     sink: &mut impl Sink,
     monitor: &mut dyn Monitor,
 ) -> Result<()> {
-    let Admitted { path, kind, former, parents, meta } = admitted;
+    let Admitted { path, kind, former, parents, meta, .. } = admitted;
     for parent in &parents {
         sink.take(parent, &policy::default_meta(), EntryKind::Directory, monitor)?;
     }

@@ -2,6 +2,10 @@
 //! confined or left out, and the limits. Pure: it knows the names that it has admitted, and touches no file.
 //! Called by `extract` and by the fuzz target.
 
+mod marks;
+
+pub use marks::{Mark, Marks};
+
 use super::reader::{Entry, Kind};
 use super::shown;
 use crate::error::{Error, Result};
@@ -52,6 +56,8 @@ enum Node {
     Directory(u64),
     /// Anything else.
     Other,
+    /// A mark in a layer: it hides an entry of the layers below.
+    Whiteout,
 }
 
 /// The files that were left out, or changed.
@@ -102,6 +108,8 @@ pub struct Admitted {
     pub kind: AdmittedKind,
     /// The effect on an earlier entry.
     pub former: Former,
+    /// The whiteouts that give way to a directory above it.
+    pub uncovered: Vec<PathBuf>,
     /// The missing directories above it, from the top.
     pub parents: Vec<PathBuf>,
     /// Its metadata.
@@ -117,13 +125,15 @@ pub struct Policy {
     bytes: u64,
     memory: u64,
     left_out: LeftOut,
+    marks: Marks,
 }
 
 impl Policy {
     /// Creates the policy for a new tree.
     pub fn new(limits: Limits) -> Self {
         let nodes = HashMap::from([(Vec::new(), Node::Directory(0))]);
-        Self { limits, nodes, entries: 0, bytes: 0, memory: 0, left_out: LeftOut::default() }
+        let (left_out, marks) = (LeftOut::default(), Marks::default());
+        Self { limits, nodes, entries: 0, bytes: 0, memory: 0, left_out, marks }
     }
 
     /// Returns what was left out.
@@ -151,13 +161,14 @@ impl Policy {
             Kind::Symlink => AdmittedKind::Symlink(target(&entry.link)?),
             Kind::Hard => AdmittedKind::Hard(self.first(&entry.link, &path)?),
         };
-        let parents = self.enter_parents(&names)?;
+        let (parents, uncovered) = self.enter_parents(&names)?;
         let former = self.enter(&path, &kind)?;
+        self.marks.use_all(&names);
         let meta = self.meta(entry, &kind);
         if kind == AdmittedKind::Directory {
             self.remember(meta.attributes.iter().map(|(name, value)| name.len() + value.len()).sum())?;
         }
-        Ok(Some(Admitted { path: to_path(path), kind, former, parents, meta }))
+        Ok(Some(Admitted { path: to_path(path), kind, former, uncovered, parents, meta }))
     }
 
     fn count(&mut self, entry: &Entry) -> Result<()> {
@@ -190,24 +201,33 @@ impl Policy {
         Ok(())
     }
 
-    /// Enters the directories above an entry. Returns those that are new.
-    fn enter_parents(&mut self, names: &[&[u8]]) -> Result<Vec<PathBuf>> {
-        let mut new = Vec::new();
+    /// Enters the directories above an entry. Returns those that are new, and the whiteouts among them.
+    fn enter_parents(&mut self, names: &[&[u8]]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let (mut new, mut uncovered) = (Vec::new(), Vec::new());
         for depth in 1..names.len() {
             let above = names.get(..depth).unwrap_or_default().join(&b'/');
             match self.nodes.get(&above) {
                 Some(Node::Directory(_)) => {}
+                Some(Node::Whiteout) => {
+                    self.uncover(&above);
+                    self.nodes.insert(above.clone(), Node::Directory(0));
+                    let path = to_path(above);
+                    uncovered.push(path.clone());
+                    new.push(path);
+                }
                 Some(Node::Other) => {
                     return Err(Error::new(format!("{} above it is not a directory", shown(&above))));
                 }
                 None => {
                     self.count_entry()?;
                     self.add(&above, Node::Directory(0))?;
-                    new.push(to_path(above));
+                    let path = to_path(above);
+                    self.marks.implied.insert(path.clone());
+                    new.push(path);
                 }
             }
         }
-        Ok(new)
+        Ok((new, uncovered))
     }
 
     /// Enters an entry itself.
@@ -219,9 +239,22 @@ impl Policy {
                 self.add(path, node)?;
                 Ok(Former::None)
             }
-            Some(Node::Directory(_)) if is_directory => Ok(Former::Updated),
+            Some(Node::Directory(_)) if is_directory => {
+                self.describe(path);
+                Ok(Former::Updated)
+            }
+            Some(Node::Whiteout) => {
+                if is_directory {
+                    self.uncover(path);
+                } else {
+                    self.marks.forget_whiteout(path);
+                }
+                self.nodes.insert(path.to_vec(), node);
+                Ok(Former::Replaced)
+            }
             Some(Node::Directory(1..)) => Err(Error::new("it replaces a directory that is not empty")),
             Some(_) => {
+                self.marks.forget_directory(path);
                 self.nodes.insert(path.to_vec(), node);
                 Ok(Former::Replaced)
             }
@@ -249,7 +282,9 @@ impl Policy {
             Some(Node::Directory(_)) => {
                 Err(Error::new(format!("it is a hard link to the directory {}", shown(link))))
             }
-            None => Err(Error::new(format!("it is a hard link to {}, which is not there", shown(link)))),
+            Some(Node::Whiteout) | None => {
+                Err(Error::new(format!("it is a hard link to {}, which is not there", shown(link))))
+            }
         }
     }
 
@@ -261,7 +296,10 @@ impl Policy {
                     || KEPT.contains(&name.as_slice()) && is_possible(name, kind))
         };
         let attributes: Vec<_> = entry.attributes.iter().filter(is_kept).cloned().collect();
-        self.left_out.attributes += (entry.attributes.len() - attributes.len()) as u64;
+        // Those of a hard link are the ones of its first name.
+        if !matches!(kind, AdmittedKind::Hard(_)) {
+            self.left_out.attributes += (entry.attributes.len() - attributes.len()) as u64;
+        }
         self.left_out.lists += u64::from(entry.lost_lists);
         if entry.uid > GREATEST_ID || entry.gid > GREATEST_ID {
             self.left_out.owners += 1;
@@ -335,6 +373,14 @@ pub(super) fn default_meta() -> Meta {
 }
 
 impl LeftOut {
+    /// Adds that of another archive.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.devices += other.devices;
+        self.attributes += other.attributes;
+        self.lists += other.lists;
+        self.owners += other.owners;
+    }
+
     /// Returns one line about everything left out. `None` if nothing was.
     pub(crate) fn summary(&self) -> Option<String> {
         let part = |count: u64, one: &str, many: &str| match count {

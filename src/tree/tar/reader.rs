@@ -73,6 +73,8 @@ pub struct Reader<R> {
     /// The padding after it.
     padding: u64,
     has_ended: bool,
+    /// Whether an archive without entries is valid.
+    may_be_empty: bool,
 }
 
 /// Returns the padding after data of a size.
@@ -94,7 +96,12 @@ fn truncated() -> Error {
 impl<R: Read> Reader<R> {
     /// Creates a reader.
     pub fn new(from: R) -> Self {
-        Self { from, number: 0, rest: 0, padding: 0, has_ended: false }
+        Self { from, number: 0, rest: 0, padding: 0, has_ended: false, may_be_empty: false }
+    }
+
+    /// Creates a reader of a layer of an image, which need not have entries.
+    pub fn of_layer(from: R) -> Self {
+        Self { may_be_empty: true, ..Self::new(from) }
     }
 
     /// Reads the next entry. `None` at the end of the archive.
@@ -248,7 +255,7 @@ impl<R: Read> Reader<R> {
             }
             next = self.block()?;
         }
-        if self.number == 1 {
+        if self.number == 1 && !self.may_be_empty {
             return Err(Error::new("the archive is empty"));
         }
         self.has_ended = true;

@@ -8,6 +8,8 @@ use super::{BLOCK, acl, extensions, holes, pax, shown};
 use crate::error::{Context, Error, Result};
 use crate::tree::entry::{Content, EntryKind, Meta, Monitor, Sink};
 use rustix::fs::FileType;
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,8 @@ pub(crate) struct Writer<W: Write> {
     latest: Option<i64>,
     /// The paths in the archive of entries that are left out where they come from a directory above them.
     hidden: Vec<PathBuf>,
+    /// The whiteouts so far. `None` if the archive is not a layer.
+    whiteouts: Option<HashSet<PathBuf>>,
 }
 
 /// The parts of a header.
@@ -45,7 +49,12 @@ struct Member<'a> {
 impl<W: Write> Writer<W> {
     /// Creates an archive with all entries below `name`. No file in it is younger than `latest`.
     pub(crate) fn new(to: W, name: &Path, latest: Option<i64>) -> Self {
-        Self { to, name: name.to_owned(), latest, hidden: Vec::new() }
+        Self { to, name: name.to_owned(), latest, hidden: Vec::new(), whiteouts: None }
+    }
+
+    /// Creates an archive that is a layer of an OCI image: marks of overlays become those of layers.
+    pub(crate) fn of_layer(to: W, name: &Path, latest: Option<i64>) -> Self {
+        Self { whiteouts: Some(HashSet::new()), ..Self::new(to, name, latest) }
     }
 
     /// Writes all further entries below another name.
@@ -159,6 +168,38 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Writes a mark of a layer: an empty file.
+    fn mark(&mut self, path: &Path) -> Result<()> {
+        let plain = Meta { mode: 0, uid: 0, gid: 0, modified: (0, 0), attributes: Vec::new() };
+        self.headers(Member::of(b'0', self.below(path), &plain))
+    }
+
+    /// Writes the mark of a hidden entry, if an entry is a whiteout. The kernel creates them as hard links.
+    fn whiteout(&mut self, path: &Path, kind: &EntryKind<'_>) -> Result<bool> {
+        let Some(whiteouts) = &mut self.whiteouts else { return Ok(false) };
+        let is_whiteout = match kind {
+            EntryKind::Node(FileType::CharacterDevice, 0) => true,
+            EntryKind::Hard(first) => whiteouts.contains(first),
+            _ => false,
+        };
+        if is_whiteout {
+            whiteouts.insert(path.to_owned());
+            let name = [b".wh.", path.file_name().unwrap_or_default().as_bytes()].concat();
+            self.mark(&path.with_file_name(OsStr::from_bytes(&name)))?;
+        }
+        Ok(is_whiteout)
+    }
+
+    /// Writes the mark of an opaque directory, if a directory is one.
+    fn opaque(&mut self, path: &Path, meta: &Meta) -> Result<()> {
+        let (name, value) = super::layer::OPAQUE;
+        let is_mark = |(of, is): &(Vec<u8>, Vec<u8>)| of == name.as_bytes() && is == value;
+        if self.whiteouts.is_some() && meta.attributes.iter().any(is_mark) {
+            return self.mark(&path.join(".wh..wh..opq"));
+        }
+        Ok(())
+    }
+
     /// Writes data of a known length.
     fn data(&mut self, data: &mut impl Read, length: u64) -> Result<()> {
         std::io::copy(data, &mut self.to).context(|| "cannot write the archive")?;
@@ -204,10 +245,15 @@ impl<W: Write> Sink for Writer<W> {
         kind: EntryKind<'_>,
         monitor: &mut dyn Monitor,
     ) -> Result<()> {
+        if self.whiteout(path, &kind)? {
+            return Ok(());
+        }
         let below = self.below(path);
         let written = match kind {
             EntryKind::File(content) => self.file(below, meta, content, monitor),
-            EntryKind::Directory => self.headers(Member::of(b'5', [&below[..], b"/"].concat(), meta)),
+            EntryKind::Directory => self
+                .headers(Member::of(b'5', [&below[..], b"/"].concat(), meta))
+                .and_then(|()| self.opaque(path, meta)),
             EntryKind::Fifo => self.headers(Member::of(b'6', below, meta)),
             EntryKind::Link(target) => {
                 let link = target.into_os_string().as_bytes().to_vec();

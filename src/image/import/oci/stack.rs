@@ -1,0 +1,163 @@
+//! Creates the stack of an image: links to its layers, a writable layer, and a directory for each volume. Its
+//! configuration lies beside it, as importctl(1) has it. Called by `oci`, which holds the lock of the store.
+
+use super::LayoutImage;
+use super::layers::StoredLayer;
+use crate::error::{Context, Error, Result};
+use crate::image::layers::Layers;
+use crate::image::stack::{self, Stack};
+use crate::image::store::Store;
+use crate::image::store::draft::{Draft, DraftContent};
+use crate::image::{freeze, oci_config};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::sys::mount;
+use crate::sys::overlay::DATA;
+use crate::tree;
+use crate::tree::copy::CopyProgress;
+use crate::tree::entry::quoted;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+/// The directories of API file systems: a volume there would hide them.
+const API: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
+/// The maximum number of volumes.
+const MOST_VOLUMES: usize = 100;
+
+/// Creates the stack of an image and its configuration. Returns its path, and warnings.
+///
+/// # Errors
+/// An existing file, or one that cannot be created. Nothing is left then.
+pub(super) fn create(
+    paths: &Paths,
+    name: &Name,
+    layers: &[StoredLayer],
+    image: &LayoutImage,
+    is_read_only: bool,
+    progress: &mut CopyProgress<'_>,
+) -> Result<(PathBuf, Vec<String>)> {
+    let path = paths.images().join(format!("{name}.mstack"));
+    let draft = Draft::of_image(&path)?;
+    let entries = draft.create_directory(0o755)?;
+    let used = used(layers);
+    for (number, layer) in used.iter().enumerate() {
+        freeze::link(&layer.tree, &draft.path().join(format!("layer@{number}")))?;
+    }
+    let (volumes, warnings) = volumes(image.config.config.volumes.keys());
+    if !volumes.is_empty() {
+        let root = Layers::of_host().read_only(&Stack::read(&draft.path())?.root)?;
+        for volume in &volumes {
+            create_volume(&root, volume, entries.as_fd(), progress)
+                .map_err(|error| error.context(format!("cannot create the volume '{}'", volume.display())))?;
+        }
+    }
+    if !is_read_only {
+        create_writable(entries.as_fd(), &used)?;
+    }
+    oci_config::publish(&Store::of(paths), draft, &path, &image.config_text, DraftContent::Data)?;
+    Ok((path, warnings))
+}
+
+/// Returns the layers that the root shows, the lowest first. An overlay cannot have a directory twice: of equal
+/// layers the uppermost one hides all that the other ones have.
+fn used(layers: &[StoredLayer]) -> Vec<&StoredLayer> {
+    let from = layers.iter().rposition(|layer| layer.info.is_opaque).unwrap_or(0);
+    let mut seen = BTreeSet::new();
+    let mut used: Vec<&StoredLayer> =
+        layers.iter().skip(from).rev().filter(|layer| seen.insert(&layer.tree)).collect();
+    used.reverse();
+    used
+}
+
+/// Creates the writable layer. Its root is that of the uppermost layer that describes one.
+fn create_writable(entries: BorrowedFd<'_>, layers: &[&StoredLayer]) -> Result<()> {
+    let creating = || "cannot create the writable layer";
+    rustix::fs::mkdirat(entries, "rw", Mode::from_raw_mode(0o755)).context(creating)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let writable = rustix::fs::openat(entries, "rw", flags, Mode::empty()).context(creating)?;
+    let described = layers.iter().rev().find(|layer| layer.info.has_root).or(layers.last());
+    let Some(layer) = described else { return Ok(()) };
+    let root = mount::open_directory(&layer.tree)?;
+    freeze::create_like(writable.as_fd(), DATA, root.as_fd())?;
+    let found = rustix::fs::fstat(&root).context(creating)?;
+    let tv_nsec = i64::try_from(found.st_mtime_nsec).unwrap_or_default();
+    let last_modification = Timespec { tv_sec: found.st_mtime, tv_nsec };
+    let times = Timestamps { last_access: last_modification, last_modification };
+    rustix::fs::utimensat(&writable, DATA, &times, AtFlags::SYMLINK_NOFOLLOW).context(creating)
+}
+
+/// Returns the volumes that the machine gets, and warnings about the other ones.
+fn volumes<'a>(paths: impl Iterator<Item = &'a String>) -> (Vec<PathBuf>, Vec<String>) {
+    let (mut found, mut warnings) = (Vec::new(), Vec::new());
+    for text in paths {
+        let path = Path::new(text);
+        let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::RootDir);
+        let is_valid = path.is_absolute()
+            && path.components().all(is_plain)
+            && path.parent().is_some()
+            && !text.contains('\0')
+            && text.len() < 200
+            && !API.iter().any(|api| path.starts_with(api));
+        if is_valid && found.len() < MOST_VOLUMES {
+            found.push(path.components().collect());
+        } else {
+            warnings.push(format!("ignoring the volume {}", quoted(text.as_bytes())));
+        }
+    }
+    (found, warnings)
+}
+
+/// Creates a volume with the files that the image has there.
+fn create_volume(
+    root: &OwnedFd,
+    volume: &Path,
+    entries: BorrowedFd<'_>,
+    progress: &mut CopyProgress<'_>,
+) -> Result<()> {
+    let entry = format!("bind@{}", stack::escaped(volume));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(root, volume, flags, Mode::empty(), resolve) {
+        Ok(found) => tree::copy::copy(found.as_fd(), entries, entry.as_ref(), progress).map(drop),
+        Err(rustix::io::Errno::NOENT) => {
+            rustix::fs::mkdirat(entries, entry, Mode::from_raw_mode(0o755)).map_err(Error::from)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::store::layer::LayerInfo;
+
+    fn layer(tree: &str, is_opaque: bool) -> StoredLayer {
+        let info = LayerInfo { is_opaque, ..LayerInfo::of(&Name::new("web").unwrap()) };
+        StoredLayer { tree: tree.into(), info }
+    }
+
+    #[test]
+    fn hidden_and_repeated_layers_are_left_out() {
+        let layers = |of: &[(&str, bool)]| {
+            let layers: Vec<StoredLayer> = of.iter().map(|(tree, opaque)| layer(tree, *opaque)).collect();
+            used(&layers).iter().map(|layer| layer.tree.display().to_string()).collect::<String>()
+        };
+        assert_eq!(layers(&[("a", false), ("b", false), ("c", false)]), "abc");
+        assert_eq!(layers(&[("a", false), ("b", false), ("a", false)]), "ba");
+        assert_eq!(layers(&[("a", false), ("b", true), ("c", false)]), "bc");
+        assert_eq!(layers(&[("a", true), ("b", true)]), "b");
+    }
+
+    #[test]
+    fn volumes_are_below_the_root() {
+        let paths: Vec<String> =
+            ["/data", "/var/lib/my-sql/", "/", "", "data", "/a/../b", "/proc/x", "/run", "/x\0"]
+                .map(str::to_owned)
+                .into();
+        let (found, warnings) = volumes(paths.iter());
+        assert_eq!(found, [Path::new("/data"), Path::new("/var/lib/my-sql")]);
+        assert_eq!(warnings.len(), 7);
+    }
+}

@@ -1,0 +1,102 @@
+//! The configuration of an OCI image beside its stack, `NAME.oci-config`, as importctl(1) has it. Called by `import`,
+//! `clone` and `control`. A stack gets its configuration before it has its name.
+
+use super::find;
+use super::store::Store;
+use super::store::draft::{Draft, DraftContent};
+use super::store::redo::{Operation, RedoFile};
+use crate::error::{Context, Result};
+use crate::machine::name::Name;
+use crate::machine::root::RootSource;
+use crate::paths::Paths;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// Returns the configuration of the stack of a name. `None` if it has none.
+pub(crate) fn of_name(paths: &Paths, name: &Name) -> Option<PathBuf> {
+    match find::by_name(paths, name)? {
+        RootSource::Stack(path) => Some(path.with_file_name(format!("{name}.oci-config"))),
+        RootSource::Directory(_) | RootSource::Image(_) => None,
+    }
+    .filter(|config| config.is_file())
+}
+
+/// Publishes a new stack with its configuration. Interrupted in between, the next verb removes the configuration.
+///
+/// # Errors
+/// An existing stack, or a file that cannot be written. Nothing is left then.
+pub(super) fn publish(
+    store: &Store,
+    draft: Draft,
+    stack: &Path,
+    config: &[u8],
+    content: DraftContent,
+) -> Result<()> {
+    let redo = RedoFile::write(store, Operation::CreateStack { stack: stack.to_owned() })?;
+    let published = write(&beside(stack), config).and_then(|()| draft.publish(stack, content));
+    complete(stack)?;
+    redo.finish()?;
+    published
+}
+
+/// Returns the path of the configuration of a stack.
+fn beside(stack: &Path) -> PathBuf {
+    stack.with_extension("oci-config")
+}
+
+/// Writes a configuration, in place of one that another image has left.
+fn write(path: &Path, config: &[u8]) -> Result<()> {
+    let writing = || format!("cannot write '{}'", path.display());
+    let draft = Draft::of_image(path)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(draft.directory(), draft.name(), flags, Mode::from_raw_mode(0o644));
+    let mut file = File::from(file.context(writing)?);
+    file.write_all(config).and_then(|()| file.sync_all()).context(writing)?;
+    if path.symlink_metadata().is_ok() {
+        return draft.exchange(path, DraftContent::Entries);
+    }
+    draft.publish(path, DraftContent::Entries)
+}
+
+/// Removes the configuration of a stack that was not published.
+///
+/// # Errors
+/// A file that cannot be removed.
+pub(super) fn complete(stack: &Path) -> Result<()> {
+    if stack.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let beside = beside(stack);
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.context(|| format!("cannot delete '{}'", beside.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_not_without_its_stack() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir_all(paths.images()).unwrap();
+        let (store, name) = (Store::of(&paths), Name::new("web").unwrap());
+        let stack = paths.images().join("web.mstack");
+        std::fs::write(paths.images().join("web.oci-config"), "old").unwrap();
+        let draft = Draft::of_image(&stack).unwrap();
+        draft.create_directory(0o755).unwrap();
+        publish(&store, draft, &stack, b"new", DraftContent::Entries).unwrap();
+        let config = of_name(&paths, &name).unwrap();
+        assert_eq!(std::fs::read_to_string(&config).unwrap(), "new");
+        assert_eq!(paths.images().read_dir().unwrap().count(), 2);
+        // Interrupted before the stack has its name.
+        std::fs::remove_dir(&stack).unwrap();
+        RedoFile::write(&store, Operation::CreateStack { stack }).unwrap();
+        crate::image::recovery::recover(&paths);
+        assert!(!config.exists() && RedoFile::all(&store).unwrap().is_empty());
+    }
+}
