@@ -71,6 +71,7 @@ mod ports;
 mod probe;
 mod process_settings;
 mod prolonged;
+mod readme;
 mod resolv_conf;
 mod resolver;
 mod resources;
