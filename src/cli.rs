@@ -10,6 +10,7 @@ pub mod manual;
 pub mod nspawn;
 mod other_tools;
 pub(crate) mod output;
+mod pager;
 mod route;
 mod usage;
 pub(crate) mod verb;

@@ -19,6 +19,7 @@ pub(crate) mod dependencies;
 pub(crate) mod drop_in;
 pub(crate) mod explain;
 mod groups;
+pub(crate) mod health;
 pub(crate) mod identity;
 pub mod ini;
 pub(crate) mod journal;
@@ -89,6 +90,9 @@ pub(crate) fn exists(paths: &Paths, name: &Name) -> bool {
 
 /// Returns the error for a machine that does not exist.
 pub(crate) fn missing(paths: &Paths, name: &Name) -> Error {
+    if let Err(error) = has_image(paths, name) {
+        return error;
+    }
     let error = Error::new(format!("machine '{name}' does not exist")).named(ErrorName::NoSuchMachine);
     error.with_hint(format!(
         "create '{}' or a root file system in '{}', or list the machines with 'coracle list -a'",
@@ -153,6 +157,7 @@ pub fn run(paths: &Paths, options: Options, kept: Option<&Name>) -> Result<Resol
         settings = SettingsMode::No;
     }
     if options.identity.name.value().is_none() && !options.root.has_source() {
+        refuse_reference(&options)?;
         let here = std::env::current_dir()
             .map_err(|error| Error::from(error).context("cannot determine the current directory"))?;
         options.root.directory.set(here, Origin::Flag("current directory"));
@@ -234,6 +239,20 @@ fn resolve(sources: Sources<'_>, name: &Name, context: &str) -> Result<Resolved>
         }
     }
     Err(problem::combined(context, &problems))
+}
+
+/// Refuses the name of an OCI image in the place of a command: without a directory, the root would be the
+/// current directory.
+fn refuse_reference(options: &Layer) -> Result<()> {
+    let Some(word) = options.command.first_word() else { return Ok(()) };
+    let Some((registry, rest)) = word.split_once('/') else { return Ok(()) };
+    let is_host = registry.contains('.') && !registry.starts_with('.') || registry.contains(':');
+    if !is_host || rest.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!("'{word}' is an image of a registry: coracle runs root directories"))
+        .with_hint("unpack the image, and name its root file system with -D")
+        .with_kind(Kind::Launch))
 }
 
 /// Returns the names of all machines with a definition or an image.

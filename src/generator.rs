@@ -1,8 +1,9 @@
 //! `coracle-generator` (systemd.generator(7)): writes the limits, dependencies and restarts of definitions as
-//! properties of units, and `network.on-demand` ports as socket units. Run by systemd under this name at boot and at every reload.
-//! `start` calls [`is_current`]. Must not fail: the boot of the host waits for it.
+//! properties of units, `network.on-demand` ports as socket units, health and idle checks as timer units. Run by
+//! systemd under this name at boot and at every reload. `start` calls [`is_current`]. Must not fail: the boot of the host waits for it.
 
 mod activation;
+mod timers;
 
 use crate::config;
 use crate::error::{Context, Result};
@@ -95,10 +96,7 @@ fn drop_in(machine: &Machine, template_of: &TemplateOf<'_>) -> String {
         line("[Unit]\nWants", &DEVICE_MODULES);
         line("After", &DEVICE_MODULES);
     }
-    if !machine.network.on_demand.is_empty() {
-        // Started again together with the machine, so that its ports activate it after a stop.
-        line("[Unit]\nWants", &unit_name::on_demand_socket(&machine.name));
-    }
+    companions(machine, &mut line);
     dependencies(&machine.dependencies, template_of, &mut line);
     line("\n[Service]\nTimeoutStopSec", &seconds(machine.boot.stop_timeout.saturating_add(CLEANUP_TIME)));
     restarts(&machine.dependencies, &mut line);
@@ -136,6 +134,19 @@ fn drop_in(machine: &Machine, template_of: &TemplateOf<'_>) -> String {
 
 /// Writes a line `KEY=VALUE` of a unit.
 type Line<'a> = dyn FnMut(&str, &dyn std::fmt::Display) + 'a;
+
+/// Writes the units that are started together with a machine.
+fn companions(machine: &Machine, line: &mut Line<'_>) {
+    if !machine.network.on_demand.is_empty() {
+        // So that its ports activate it after a stop.
+        line("[Unit]\nWants", &unit_name::on_demand_socket(&machine.name));
+    }
+    for timer in timers::of(machine) {
+        line("[Unit]\nWants", &timer.unit);
+        // A comment: the drop-in alone shows whether the timer is up to date too.
+        line("# OnUnitInactiveSec", &seconds(timer.interval));
+    }
+}
 
 /// Writes the dependencies of a unit.
 fn dependencies(dependencies: &Dependencies, template_of: &TemplateOf<'_>, line: &mut Line<'_>) {
@@ -177,9 +188,12 @@ fn write_all(
     }
 }
 
-/// Writes the drop-in and the socket unit of a machine. The socket unit starts at boot.
+/// Writes the drop-in, the timer units and the socket unit of a machine. The socket unit starts at boot.
 fn write(directory: &Path, machine: &Machine, template_of: &TemplateOf<'_>) -> Result<()> {
     write_file(&drop_in_file(directory, machine), &drop_in(machine, template_of))?;
+    for timer in timers::of(machine) {
+        write_file(&directory.join(&timer.unit), &timer.text(machine))?;
+    }
     let Some(socket) = activation::socket(machine) else { return Ok(()) };
     let file = unit_name::on_demand_socket(&machine.name);
     write_file(&directory.join(&file), &socket)?;
@@ -313,6 +327,7 @@ mod tests {
             identity: machine::identity::Identity::default(),
             journal: machine::journal::Journal::default(),
             dependencies: machine::dependencies::Dependencies::default(),
+            health: None,
             resources: Resources {
                 memory_max: Some(512 << 20),
                 cpu_quota: Some(150),

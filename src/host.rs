@@ -10,6 +10,7 @@ pub(crate) mod executable;
 pub mod idmap;
 pub(crate) mod lock;
 pub(crate) mod lsm;
+pub(crate) mod lxcfs;
 pub(crate) mod manager;
 pub(crate) mod polkit;
 pub mod probe;

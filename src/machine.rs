@@ -12,6 +12,7 @@ pub mod dependencies;
 pub(crate) mod descriptor_name;
 pub mod egress;
 pub(crate) mod hash;
+pub mod health;
 pub mod id128;
 pub(crate) mod identity;
 pub mod image_config;
@@ -74,6 +75,8 @@ pub struct Parts {
     pub(crate) journal: journal::Journal,
     /// The dependencies of its unit.
     pub(crate) dependencies: dependencies::Dependencies,
+    /// Its health checks.
+    pub(crate) health: Option<health::Health>,
     /// Its resource limits.
     pub(crate) resources: resources::Resources,
     /// Its console.

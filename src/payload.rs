@@ -8,6 +8,7 @@ pub(crate) mod bind;
 mod builder;
 mod credentials;
 mod host_mounts;
+pub(crate) mod hotplug;
 mod init_process;
 mod journal;
 mod mounts;

@@ -308,15 +308,21 @@ fn guest_files(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<Bu
         let ids = maps.of_journal(journal.groups, facts, machine.id_count());
         steps.push(BuildStep::Journal(JournalDirectory { ids, ..journal.clone() }));
     }
-    if let Some(file) = &facts.hosts_file {
-        steps.push(BuildStep::Bind {
-            source: BindSource::Host(file.clone()),
-            target: "/etc/hosts".into(),
-            attributes: MountAttributes::INERT.read_only(),
-            depth: Depth::One,
-            ids: None,
-            missing: IfMissing::Skip,
-        });
+    let bind = |source: BindSource, target: &str| BuildStep::Bind {
+        source,
+        target: target.into(),
+        attributes: MountAttributes::INERT.read_only(),
+        depth: Depth::One,
+        ids: None,
+        missing: IfMissing::Skip,
+    };
+    let files = facts.limit_files.iter();
+    steps.extend(
+        files.map(|(source, target)| bind(BindSource::Host(source.clone()), &target.to_string_lossy())),
+    );
+    steps.extend(facts.hosts_file.iter().map(|file| bind(BindSource::Host(file.clone()), "/etc/hosts")));
+    if identity::hostname_file(machine, facts).is_some() {
+        steps.push(bind(BindSource::Inside("/run/host/hostname".into()), "/etc/hostname"));
     }
     steps
 }

@@ -88,6 +88,7 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
     recovery::recover(paths);
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
     let mut resolved = config::machine(paths, name).map_err(of_launch)?;
+    resolved.refuse_open_secrets().map_err(of_launch)?;
     // Before the first message: it may execute the program again.
     prepare_process(RunMode::Run, &resolved.machine, kept.as_ref()).map_err(of_launch)?;
     warn(&resolved);
@@ -305,7 +306,7 @@ fn start(
         }
         let plan = plan::make(machine, &found.facts)?;
         placement::check_input(plan.console)?;
-        let credentials = credentials::load(&machine.credentials)?;
+        let credentials = credentials::load(&machine.credentials, machine.contract)?;
         // Last: a scope is created on the host.
         let placement = place.enter(machine)?;
         Ok((attached, found, plan, credentials, placement))

@@ -103,6 +103,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "payload::user_lookup",
             // `bind` mounts with a child process, like the builder.
             "payload::bind",
+            // `device` creates nodes like the builder.
+            "payload::hotplug",
         ],
     ),
     (
@@ -339,6 +341,7 @@ const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("payload/", "the children: the builder works below roots of its own, the others inside the machine"),
     ("control/copy/", "the guest's side is a child inside the machine; the host's side is no machine's root"),
     ("sys/overlay.rs", "directories of a writable layer: a link of the guest is refused"),
+    ("control/provision.rs", "entries of the tree of a stopped machine, whose locks are held"),
     ("image/", "entries of open directories; no link of a guest is followed"),
     ("tree/", "entries of open directories; no link is followed"),
     ("host/cgroup.rs", "cgroups"),

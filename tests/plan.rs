@@ -149,6 +149,7 @@ fn facts(machine: &Machine, words: &str) -> Facts {
         journal: None,
         journal_socket: machine.receives_journal().then(|| "/run/coracle/web/journal".into()),
         hosts_file: None,
+        limit_files: Vec::new(),
         attach_at: "/run/coracle/web/root".into(),
         label: None,
         on_terminal: false,

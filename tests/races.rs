@@ -313,6 +313,7 @@ fn steps(base: &Path) -> Vec<BuildStep> {
         resolved_drop_in: None,
         resolv_conf: Some(ResolvConfAction::Write("nameserver 192.0.2.53\n".into())),
         hosts_file: None,
+        limit_files: Vec::new(),
         label: None,
         attach_at: base.join("at"),
         on_terminal: false,

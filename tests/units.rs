@@ -4,9 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// The units of the project.
-const UNITS: [&str; 8] = [
+const UNITS: [&str; 11] = [
     "coracle@.service",
     "coracle-on-demand@.service",
+    "coracle-health@.service",
+    "coracle-idle@.service",
+    "coracle-devices@.service",
     "coracle-network-reload@.service",
     "coracle-resolver.path",
     "coracle-resolver.service",

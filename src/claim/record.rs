@@ -35,6 +35,7 @@ pub(super) fn of(
     let mut record = before.cloned().unwrap_or_else(|| Record::new(machine.name.clone()));
     record.phase = Phase::Starting;
     record.is_late = false;
+    record.has_environment = !machine.command.environment.is_empty();
     record.waits_for = None;
     record.supervisor = pid;
     record.supervisor_start = start_time(pid).unwrap_or_default();

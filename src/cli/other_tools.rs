@@ -23,7 +23,7 @@ const RENAMED: &[(&[&str], &str)] = &[
     (&["cat", "checkconfig"], "show the settings with 'coracle config NAME --explain'"),
     (&["diff"], "show changed settings with 'coracle apply --dry-run NAME'"),
     (
-        &["profile", "update-config", "set-limit", "cgroup", "device"],
+        &["profile", "update-config", "set-limit", "cgroup"],
         "change a setting with 'coracle set NAME KEY=VALUE', or edit the definition with 'coracle edit NAME'",
     ),
     (
@@ -44,7 +44,7 @@ const RENAMED: &[(&[&str], &str)] = &[
         &["volume"],
         "mount a directory of the host with 'coracle bind NAME SRC DST', or [[mount]] in the definition",
     ),
-    (&["events", "warning"], "show entries of a machine with 'coracle logs NAME'"),
+    (&["warning"], "show entries of a machine with 'coracle logs NAME'"),
     (&["completion"], "print completions with 'coracle completions SHELL'"),
     (&["system", "admin"], "check the host with 'coracle doctor'"),
     (&["generate", "quadlet"], "machines are units already: start one at boot with 'coracle enable NAME'"),

@@ -43,6 +43,20 @@ pub(crate) fn is_unicode() -> bool {
     locale.is_some_and(|locale| locale.contains("utf-8") || locale.contains("utf8"))
 }
 
+/// Returns a state of a machine, in colour on a terminal: `failed` red, `degraded` yellow. The variable
+/// `NO_COLOR` disables colours (no-color.org).
+pub(crate) fn colored_state(state: &str) -> String {
+    let is_disabled = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    match state {
+        "failed" | "dead" if is_terminal() && !is_disabled && !is_dumb => format!("\x1b[31m{state}\x1b[0m"),
+        "degraded" | "maintenance" if is_terminal() && !is_disabled && !is_dumb => {
+            format!("\x1b[33m{state}\x1b[0m")
+        }
+        _ => state.to_owned(),
+    }
+}
+
 /// Returns the columns of standard output. `None` if it is not a terminal.
 pub(crate) fn columns() -> Option<usize> {
     let out = rustix::stdio::stdout();

@@ -108,9 +108,12 @@ impl Verb {
             Self::Top(_) | Self::Check(_) | Self::Config(_) | Self::Completions(_) | Self::Names(_) => {
                 return Ok(Route::Direct);
             }
-            Self::Doctor(_) | Self::Images(_) => return Ok(Route::Direct),
+            Self::Doctor(_) | Self::Images(_) | Self::Events(_) => return Ok(Route::Direct),
             // They need root, and say so.
             Self::Run(_) | Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => {
+                return Ok(Route::Direct);
+            }
+            Self::Health(_) | Self::Idle(_) | Self::Device(_) | Self::Provision(_) | Self::Create(_) => {
                 return Ok(Route::Direct);
             }
             Self::Import(_) | Self::Export(_) | Self::Clone(_) | Self::Convert(_) | Self::Migrate(_) => {
@@ -122,7 +125,12 @@ impl Verb {
             Self::Rename(_) | Self::Remove(_) | Self::CopyTo(_) | Self::CopyFrom(_) | Self::Bind(_) => {
                 return Ok(Route::Direct);
             }
-            Self::Unbind(_) | Self::Build(_) | Self::Set(_) | Self::Apply(_) | Self::Edit(_) => {
+            Self::Unbind(_)
+            | Self::Build(_)
+            | Self::Set(_)
+            | Self::Apply(_)
+            | Self::Edit(_)
+            | Self::Update(_) => {
                 return Ok(Route::Direct);
             }
         }))

@@ -15,14 +15,18 @@ mod convert;
 mod copy_from;
 mod copy_to;
 mod create;
+mod device;
 mod disable;
 mod dns_update;
 mod doctor;
 mod edit;
 mod enable;
+mod events;
 mod exec;
 mod export;
 mod freeze;
+mod health;
+mod idle;
 mod images;
 mod import;
 mod inspect;
@@ -35,6 +39,7 @@ mod migrate;
 mod names;
 mod network;
 mod poweroff;
+mod provision;
 mod prune;
 mod read_only;
 mod reboot;
@@ -125,6 +130,7 @@ impl Verb {
     fn changes_machines(&self) -> bool {
         match self {
             Self::Bind(bind) => bind.is_request(),
+            Self::Device(device) => device.is_request(),
             Self::Build(build) => build.is_request(),
             Self::Network(network) => network.is_request(),
             Self::Snapshot(snapshot) => snapshot.is_request(),
@@ -134,10 +140,17 @@ impl Verb {
                 true
             }
             Self::Thaw(_) | Self::CopyTo(_) | Self::CopyFrom(_) | Self::Unbind(_) | Self::Attach(_) => true,
-            Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => true,
+            Self::Launch(_)
+            | Self::Activate(_)
+            | Self::Cleanup(_)
+            | Self::DnsUpdate(_)
+            | Self::Health(_)
+            | Self::Idle(_) => true,
             Self::Set(_) | Self::Edit(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
             Self::Import(_) | Self::Export(_) | Self::Convert(_) | Self::Prune(_) | Self::Verify(_) => true,
-            Self::Rename(_) | Self::Remove(_) | Self::Create(_) | Self::Update(_) => true,
+            Self::Rename(_) | Self::Remove(_) | Self::Create(_) | Self::Update(_) | Self::Provision(_) => {
+                true
+            }
             _ => false,
         }
     }
@@ -160,6 +173,7 @@ verbs! {
     Status(status::StatusArgs),
     Show(show::ShowArgs),
     Logs(logs::LogsArgs),
+    Events(events::EventsArgs),
     Doctor(doctor::DoctorArgs),
     Stats(stats::StatsArgs),
     Network(network::NetworkArgs),
@@ -171,6 +185,7 @@ verbs! {
     Update(update::UpdateArgs),
     Export(export::ExportArgs),
     Clone(clone::CloneArgs),
+    Provision(provision::ProvisionArgs),
     Convert(convert::ConvertArgs),
     Migrate(migrate::MigrateArgs),
     ReadOnly(read_only::ReadOnlyArgs),
@@ -186,6 +201,7 @@ verbs! {
     CopyFrom(copy_from::CopyFromArgs),
     Bind(bind::BindArgs),
     Unbind(unbind::UnbindArgs),
+    Device(device::DeviceArgs),
     Attach(attach::AttachArgs),
     Login(login::LoginArgs),
     Build(build::BuildArgs),
@@ -199,5 +215,7 @@ verbs! {
     Launch(launch::LaunchArgs),
     Activate(activate::ActivateArgs),
     Cleanup(cleanup::CleanupArgs),
+    Health(health::HealthArgs),
+    Idle(idle::IdleArgs),
     DnsUpdate(dns_update::DnsUpdateArgs),
 }

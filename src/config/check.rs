@@ -148,6 +148,8 @@ fn resolved(
     match resolve(paths, name, layer, Profile::Unit) {
         Ok(resolved) => {
             checked.problems.extend(resolved.warnings.iter().cloned());
+            let open_secrets = resolved.refuse_open_secrets().err();
+            checked.problems.extend(open_secrets.map(|error| Problem::new(file, &error)));
             checked.problems.extend(
                 hidden_images(paths, name, &resolved).map(|error| Problem::new(file, &error).into_warning()),
             );

@@ -46,6 +46,11 @@ impl CommandSettings {
         self.boot.value().is_some() || self.as_pid2.value().is_some() || !self.command.sourced().is_empty()
     }
 
+    /// Returns the first word of the command.
+    pub(super) fn first_word(&self) -> Option<&str> {
+        self.command.values().next().and_then(|argument| argument.0.to_str())
+    }
+
     /// Removes variables that a later one of the same name replaces.
     pub(super) fn deduplicate_environment(&mut self) {
         self.environment.keep_last(|variable| variable.name.clone());

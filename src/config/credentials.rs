@@ -1,10 +1,11 @@
 //! `[credentials]`: credentials of the guest.
 
-use super::setting::{List, settings};
+use super::setting::{List, Origin, settings};
 use super::values::{RawValue, Value, quoted, unescape};
 use crate::error::{Error, Result};
 use crate::machine::credentials::{Credential, CredentialSource, Secret, is_name};
 use crate::paths::Paths;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 settings! {
@@ -22,6 +23,21 @@ impl CredentialsSettings {
     pub(super) fn deduplicate(&mut self) {
         self.set.keep_last(|credential| credential.name.clone());
         self.load.keep_last(|credential| credential.name.clone());
+    }
+
+    /// Refuses contents in a file that other users of the host can read.
+    ///
+    /// # Errors
+    /// The file, with its mode as the hint.
+    pub(super) fn refuse_open_files(&self) -> Result<()> {
+        for credential in self.set.sourced() {
+            let Origin::File { path, .. } = &credential.origin else { continue };
+            if path.metadata().is_ok_and(|file| file.mode() & 0o077 != 0) {
+                let message = format!("other users can read the credentials in '{}'", path.display());
+                return Err(Error::new(message).with_hint(format!("chmod 600 '{}'", path.display())));
+            }
+        }
+        Ok(())
     }
 
     /// Builds the credentials of the machine.
@@ -147,6 +163,20 @@ mod tests {
         assert_eq!(LoadedCredential::read(&RawValue::Text("a:b/c")).unwrap().path, Path::new("b/c"));
         for bad in ["", "a", ":x", "a/b:/x", "..:/x", "a:", "a:../x", "a:./x", "a:/../x"] {
             assert!(LoadedCredential::read(&RawValue::Text(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn contents_in_a_file_of_all_users_are_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut settings = CredentialsSettings::default();
+        let given = GivenCredential::read(&RawValue::Text("a:b")).unwrap();
+        settings.set.push(given, Origin::File { path: file.path().to_owned(), line: 1 });
+        assert_eq!(settings.refuse_open_files(), Ok(()));
+        for mode in [0o644, 0o640, 0o604] {
+            std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .unwrap();
+            assert!(settings.refuse_open_files().unwrap_err().hint().unwrap().starts_with("chmod 600 "));
         }
     }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// The longest delay of a start: systemd limits each part of it to two minutes.
 const LONGEST_DELAY: Duration = Duration::from_secs(90);
+/// The shortest idle time: each check executes the program.
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 /// The default delay of a restart. Restarts are not limited in number, and a start may fail at once.
 const RESTART_DELAY: Duration = Duration::from_secs(2);
 
@@ -28,6 +30,8 @@ settings! {
         restart_delay: Single<Duration> = Single "unit.restart-delay";
         /// The time before each start.
         start_delay: Single<Duration> = Single "unit.start-delay";
+        /// The time without activity after which it is stopped.
+        idle_stop: Single<Duration> = Single "unit.idle-stop";
     }
 }
 
@@ -35,13 +39,19 @@ impl DependencySettings {
     /// Builds the dependencies of the machine.
     ///
     /// # Errors
-    /// A start delay that systemd does not wait for.
+    /// A start delay that systemd does not wait for, or a short idle time.
     pub(super) fn build(&self) -> Result<Dependencies> {
         let all = |list: &List<Dependency>| list.values().cloned().collect();
         let start_delay = self.start_delay.value().copied();
         if start_delay.is_some_and(|delay| delay > LONGEST_DELAY) {
             return Err(Error::new(format!("unit.start-delay exceeds {} s", LONGEST_DELAY.as_secs()))
                 .with_hint("order the start by unit.after, or start the machine by a timer"));
+        }
+        let idle_stop = self.idle_stop.value().copied();
+        if idle_stop.is_some_and(|idle| idle < SHORTEST_IDLE) {
+            return Err(
+                Error::new("unit.idle-stop is shorter than 1 s").with_hint("write 1 or more, in seconds")
+            );
         }
         let restart = self.restart.value().copied();
         let default_delay = restart.filter(|restart| *restart != Restart::No).map(|_| RESTART_DELAY);
@@ -53,6 +63,7 @@ impl DependencySettings {
             restart,
             restart_delay: self.restart_delay.value().copied().or(default_delay),
             start_delay,
+            idle_stop,
         })
     }
 }

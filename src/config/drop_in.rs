@@ -293,6 +293,12 @@ fn read(file: &Path) -> Result<toml::Table> {
     }
 }
 
+/// Returns the mode of a file with this text: contents of credentials are readable for root only.
+fn mode_of(text: &str) -> u32 {
+    let table: toml::Table = text.parse().unwrap_or_default();
+    if table.get("credentials").is_some_and(|section| section.get("set").is_some()) { 0o600 } else { 0o666 }
+}
+
 /// Writes a file atomically; deletes it if `text` is empty.
 fn write(file: &Path, text: &str) -> Result<()> {
     let writing = || format!("cannot write '{}'", file.display());
@@ -307,7 +313,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
     }
     let directory = file.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(directory)
-        .and_then(|()| store::replace(file, text.as_bytes(), 0o666))
+        .and_then(|()| store::replace(file, text.as_bytes(), mode_of(text)))
         .context(writing)
 }
 

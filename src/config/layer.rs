@@ -8,6 +8,7 @@ use super::command::CommandSettings;
 use super::console::ConsoleSettings;
 use super::credentials::CredentialsSettings;
 use super::dependencies::DependencySettings;
+use super::health::HealthSettings;
 use super::identity::IdentitySettings;
 use super::journal::JournalSettings;
 use super::mounts::MountsSettings;
@@ -95,6 +96,8 @@ features! {
     journal: JournalSettings;
     /// `[unit]`.
     dependencies: DependencySettings;
+    /// `[health]`.
+    health: HealthSettings;
     /// The console.
     console: ConsoleSettings;
     /// The unit and machined.

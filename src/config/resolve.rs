@@ -25,6 +25,14 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// Refuses contents of credentials in a file that other users of the host can read.
+    ///
+    /// # Errors
+    /// The file, with its mode as the hint.
+    pub(crate) fn refuse_open_secrets(&self) -> Result<()> {
+        self.settings.credentials.refuse_open_files()
+    }
+
     /// Returns whether a definition names the root: by default it is the image of the machine's name.
     pub(crate) fn names_root(&self) -> bool {
         self.settings.root.sources().into_iter().any(|source| source.origin() != Origin::Default)
@@ -107,6 +115,7 @@ fn build(paths: &Paths, name: &Name, settings: &Layer, profile: Profile) -> Resu
         identity: settings.identity.build(),
         journal: settings.journal.build(paths)?,
         dependencies: settings.dependencies.build()?,
+        health: settings.health.build()?,
         resources: settings.resources.build(),
         console: settings.console.build()?,
         register: settings.unit.register.required("register")?,

@@ -36,6 +36,8 @@ settings! {
         ptys_max: Single<CountLimit> = Single "resources.ptys-max", |_| CountLimit(1024);
         /// The maximum disk space of the files that the machine changes.
         disk_max: Single<Size> = Single "resources.disk-max";
+        /// Whether the guest sees its limits in `/proc`.
+        visible: Single<bool> = Single "resources.visible", |_| false;
         /// The processors of its processes.
         cpu_affinity: List<Processors> = List "resources.cpu-affinity";
         /// The adjustment of the out-of-memory score.
@@ -74,6 +76,7 @@ impl ResourcesSettings {
             cgroup_depth_max: limit(&self.cgroup_depth_max),
             ptys_max: limit(&self.ptys_max),
             disk_max: size(&self.disk_max),
+            visible: self.visible.value().copied().unwrap_or_default(),
             cpu_affinity: self.processors(),
             oom_score_adjust: self.oom_score_adjust.value().map(|score| score.0),
             rlimits: self.rlimits.values().cloned().collect(),

@@ -1,22 +1,22 @@
-//! `copy-to` and `copy-from`: copies files and trees between the host and a running machine by two processes:
-//! this one on the host, and a child inside the machine with the capabilities of the guest's root. No program
+//! `copy-to` and `copy-from`: copies files and trees between the host and a machine by two processes: this one
+//! on the host, and a child inside the running machine, or in the tree of a stopped one, with the capabilities
+//! of the guest's root over files. No program
 //! of the guest is executed, and no symbolic link leads out of either tree. Files from a guest lose their
 //! set-user-ID and set-group-ID bits.
 
 mod copy_state;
 mod interrupted;
+mod peer;
 mod transfer;
 
 pub(crate) use crate::tree::tree_writer::Replace;
 
-use super::guest_child::{self, GuestChild};
+use super::guest_child::GuestChild;
 use super::interrupts::Interrupts;
 use super::progress::Progress;
-use super::{running, signal};
 use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::state::record::Record;
 use crate::sys::guest_files::GuestRoot;
 use crate::sys::process::{self, Side};
 use crate::tree::entry::TreeSide;
@@ -28,7 +28,8 @@ use crate::tree::tree_writer::TreeWriter;
 use crate::tree::walk::Walk;
 use copy_state::CopyState;
 use interrupted::RecordFile;
-use rustix::fd::{AsFd, OwnedFd};
+use peer::CopyPeer;
+use rustix::fd::OwnedFd;
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
@@ -193,40 +194,6 @@ pub(crate) fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Prog
     let mut tree = TreeWriter::new(directory, record_file.name(), IdMapping::HOST);
     ours.receive_all(&mut tree, HARMLESS_BITS, &mut state)?;
     tree.finish(&name, request.replace)
-}
-
-/// A running machine.
-struct CopyPeer {
-    record: Record,
-    leader: OwnedFd,
-    ids: IdMapping,
-}
-
-impl CopyPeer {
-    fn find(paths: &Paths, name: &Name) -> Result<Self> {
-        let record = running(paths, name)?;
-        // The open pidfd keeps the process id from being reused while procfs is read.
-        let leader = signal::leader(&record)?;
-        let pid = record.leader.unwrap_or_default();
-        let ids = if record.id_base.is_some() { IdMapping::of_machine(pid)? } else { IdMapping::HOST };
-        process::send_signal(leader.as_fd(), 0).context(|| format!("machine '{name}' ended"))?;
-        Ok(Self { record, leader, ids })
-    }
-
-    /// Runs in the child: enters the machine, calls `work`, and reports the result.
-    fn work(
-        &self,
-        transfer: &Transfer,
-        work: impl FnOnce(&GuestRoot, &mut CopyState<'_>) -> Result<()>,
-    ) -> ! {
-        let (machine, progress) = (self.record.name.to_string(), Progress::silent());
-        let mut state = CopyState::new(machine, progress, None);
-        let done = guest_child::enter(&self.record, &self.leader)
-            .and_then(|()| work(&GuestRoot::of_caller()?, &mut state));
-        // Fails if the parent is gone.
-        let _ = transfer.finish(done, &mut state);
-        process::exit_now(0)
-    }
 }
 
 fn new_state<'a>(name: &Name, progress: Progress<'a>) -> Result<CopyState<'a>> {

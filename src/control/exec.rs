@@ -12,7 +12,7 @@ mod user_lookup;
 pub(crate) use apart::Apart;
 
 use super::disconnect::DisconnectKey;
-use super::{freezer, require_root, running, signal};
+use super::{defined, freezer, require_root, running, signal};
 use crate::error::{Error, Kind, Result};
 use crate::host::lsm;
 use crate::host::probe;
@@ -32,6 +32,7 @@ use rustix::process::Resource;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use stdio::RedirectedStdio;
+pub(super) use time_limit::TIMEOUT_STATUS;
 use time_limit::TimeLimit;
 
 /// Whether the command gets a terminal.
@@ -107,7 +108,7 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
         process::run_from_read_only()?;
     }
     let leader = signal::leader(&record)?;
-    let exec = resolve(request, &record)?;
+    let exec = resolve(paths, request, &record)?;
     if !exec.user_namespace {
         // Root inside may read the memory of this process.
         process::forget_environment();
@@ -156,14 +157,14 @@ fn ready(paths: &Paths, mut record: Record, name: &Name) -> Result<Record> {
 }
 
 /// Resolves a request for a machine, except for the user.
-fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
+fn resolve(paths: &Paths, request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
     let own_end =
         rustix::termios::isatty(rustix::stdio::stdin()) && rustix::termios::isatty(rustix::stdio::stdout());
     let status = probe::OwnStatus::read();
     Ok(Exec {
         argv: request.argv.clone(),
         directory: request.directory.clone(),
-        environment: request.environment.clone(),
+        environment: environment(paths, request, record),
         terminal: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
         on_terminal: match request.terminal {
             TerminalMode::Auto => own_end,
@@ -190,6 +191,16 @@ fn resolve(request: &ExecRequest<'_>, record: &Record) -> Result<Exec> {
         personality: record.personality,
         is_offline: request.apart.is_offline,
     })
+}
+
+/// Returns the variables of the definition and, with precedence, of the request. A machine in the foreground
+/// may have no definition.
+fn environment(paths: &Paths, request: &ExecRequest<'_>, record: &Record) -> Vec<(String, String)> {
+    let machine = record.has_environment.then(|| defined(paths, request.name).ok()).flatten();
+    let mut variables = machine.map(|machine| machine.command.environment.clone()).unwrap_or_default();
+    variables.retain(|(name, _)| request.environment.iter().all(|(given, _)| given != name));
+    variables.extend(request.environment.iter().cloned());
+    variables
 }
 
 /// Returns whether PID 1 is in another time namespace than this process (time_namespaces(7)).

@@ -135,8 +135,22 @@ pub(super) fn enter(record: &Record, leader: &OwnedFd) -> Result<()> {
     if own_users {
         process::become_user(0, 0, &[])?;
     }
+    keep_capabilities(over_files(record.capabilities))
+}
+
+/// Prepares a child for the tree of a stopped machine: it keeps root's capabilities over files.
+///
+/// # Errors
+/// Any error of prctl(2) or capset(2).
+pub(super) fn restrict() -> Result<()> {
+    process::set_dumpable(false);
+    guest_files::keep_descriptors()?;
+    keep_capabilities(OVER_FILES)
+}
+
+fn keep_capabilities(kept: CapabilitySet) -> Result<()> {
     let mut sets = rustix::thread::capabilities(None).context(|| "cannot read capabilities")?;
-    sets.permitted &= over_files(record.capabilities);
+    sets.permitted &= kept;
     sets.effective = sets.permitted;
     sets.inheritable = CapabilitySet::empty();
     rustix::thread::set_capabilities(None, sets).context(|| "cannot drop capabilities")

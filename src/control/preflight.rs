@@ -4,7 +4,7 @@
 use crate::config::check::{self, Checked};
 use crate::config::{Problem, Resolved};
 use crate::error::{Error, Result};
-use crate::host::probe;
+use crate::host::{lxcfs, probe};
 use crate::machine::Machine;
 use crate::machine::mounts::{BindPath, LayerPath, Mount, MountKind};
 use crate::machine::network::{InterfaceKind, Port};
@@ -65,7 +65,8 @@ fn missing(paths: &Paths, machine: &Machine) -> Vec<Error> {
     });
     let interfaces =
         interfaces.filter_map(|interface| refuse_interface(paths, interface.names.host.as_str()).err());
-    let others = [refuse_root(paths, machine), probe::named_devices(&machine.security).map(drop)];
+    let limits = if machine.resources.visible { lxcfs::files().map(drop) } else { Ok(()) };
+    let others = [refuse_root(paths, machine), probe::named_devices(&machine.security).map(drop), limits];
     let ports = [refuse_ports(paths, machine), refuse_addresses(paths, machine)];
     let host = others.into_iter().filter_map(Result::err);
     let ports = ports.into_iter().filter_map(Result::err);

@@ -159,6 +159,14 @@ pub(super) fn leader(record: &Record) -> Result<OwnedFd> {
     if parent(leader) == Some(record.supervisor) { Ok(pidfd) } else { Err(gone()) }
 }
 
+/// Kills PID 1 of a machine, which counts as a failure.
+///
+/// # Errors
+/// It has no PID 1 now, or cannot be signalled.
+pub(super) fn kill_leader(record: &Record) -> Result<()> {
+    send(leader(record)?.as_fd(), libc::SIGKILL, &record.name)
+}
+
 /// Signals every process of a machine: those in its cgroup, or without a cgroup those in the pid namespace of
 /// PID 1. Returns their number.
 ///

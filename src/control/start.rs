@@ -240,6 +240,7 @@ fn report_shared_ids(paths: &Paths, names: &[Name]) {
 fn startable(action: JobAction, paths: &Paths, name: &Name) -> Result<Resolved> {
     let is_stopped_first = action == JobAction::Restart && running_unit(paths, name).is_some();
     let resolved = config::machine(paths, name).and_then(|resolved| {
+        resolved.refuse_open_secrets()?;
         if is_stopped_first {
             preflight::refuse_missing(paths, &resolved.machine)?;
         }
@@ -313,8 +314,10 @@ fn run(
         .into_iter()
         .filter_map(|one| {
             let name = machine_of(&one.unit).to_owned();
-            one.result.err().map(|error| {
-                error.with_hint(format!("see 'coracle status {name}' and 'coracle logs {name}'"))
+            one.result.err().map(|error| match error.hint() {
+                // Of a refused request.
+                Some(_) if !rustix::process::geteuid().is_root() => error,
+                _ => error.with_hint(format!("see 'coracle status {name}' and 'coracle logs {name}'")),
             })
         })
         .collect();

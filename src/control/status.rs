@@ -7,7 +7,7 @@ mod waiting_for;
 pub(super) use waiting_for::{has_unread_signals, populated_units, waiting_for};
 
 use super::list::{MachineSummary, span};
-use super::{block_on, defined, logs, service, when};
+use super::{block_on, defined, logs, resources, service, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
@@ -19,6 +19,7 @@ use crate::machine::name::Name;
 use crate::machine::{size, unit_name};
 use crate::paths::Paths;
 use crate::state::failure::Failure;
+use crate::state::health::HealthState;
 use crate::state::record::Record;
 use serde::Serialize;
 use std::io::Write;
@@ -61,10 +62,24 @@ pub(crate) struct Status {
     pub(crate) failure: Option<Failure>,
     /// The newer version of its image that did not boot, and why.
     pub(crate) fallback: Option<String>,
+    /// The result of its health checks, if it has any.
+    pub(crate) health: Option<HealthState>,
+    /// The limit of its memory. `None` if it is not running, or its definition has none.
+    pub(crate) memory_limit: Option<MemoryLimit>,
     /// Processes killed by the out-of-memory killer since the start.
     pub(crate) out_of_memory_kills: u64,
     /// The last lines of the log.
     pub(crate) log: Vec<String>,
+}
+
+/// A limit of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct MemoryLimit {
+    /// `resources.memory-max`, bytes.
+    pub(crate) bytes: u64,
+    /// Whether the host has the controller for it.
+    pub(crate) enforced: bool,
 }
 
 /// The status of a machine's unit.
@@ -129,6 +144,8 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Status> {
         machine,
         fallback: alive.and_then(|record| record.fallback.clone()),
         waiting_for: record.as_ref().and_then(waiting_for),
+        memory_limit: alive.and(defined.as_ref()).and_then(memory_limit),
+        health: alive.and_then(|record| health_of(paths, record)),
         failure: Failure::read(paths, name).unwrap_or_else(|error| {
             log::warn!("{error}, ignoring");
             None
@@ -195,6 +212,8 @@ impl Status {
             ("message", message),
             ("fallback", self.fallback.clone()),
             ("guest", machine.guest_trouble()),
+            ("health", self.health.as_ref().and_then(HealthState::describe)),
+            ("near limit", self.health.as_ref().and_then(|health| words(health.near.clone()))),
             ("stopping", self.waiting_for.as_ref().map(|names| format!("waiting for {names}"))),
             ("since", since),
             ("machined", self.unregistered.clone()),
@@ -213,7 +232,7 @@ impl Status {
                     .map(|it| format!("{} in, {} out", size::rounded(it.received), size::rounded(it.sent))),
             ),
             ("dropped", self.traffic.and_then(|it| it.dropped())),
-            ("memory", machine.memory.map(size::rounded)),
+            ("memory", self.memory()),
             ("killed", self.killed()),
             ("tasks", machine.tasks.map(|tasks| tasks.to_string())),
             ("unit", unit),
@@ -223,6 +242,15 @@ impl Status {
         ];
         // The guest controls some of the texts.
         lines.into_iter().filter_map(|(key, value)| Some((key, printable(value?.as_bytes())))).collect()
+    }
+
+    /// Describes the used memory and its limit.
+    fn memory(&self) -> Option<String> {
+        let used = self.machine.memory.map(size::rounded);
+        let Some(limit) = self.memory_limit else { return used };
+        let missing = if limit.enforced { "" } else { ", not enforced" };
+        let used = used.map(|used| format!("{used} ")).unwrap_or_default();
+        Some(format!("{used}of {}{missing}", size::exact(limit.bytes)))
     }
 }
 
@@ -237,6 +265,19 @@ impl From<&UnitStatus> for Unit {
             failure: (status.active_state == "failed").then(|| status.describe_failure()),
         }
     }
+}
+
+/// Returns the limit of the memory of a definition.
+fn memory_limit(machine: &Machine) -> Option<MemoryLimit> {
+    let bytes = machine.resources.memory_max.filter(|bytes| *bytes != u64::MAX)?;
+    let is_missing = |(key, _): &(&str, String)| *key == "resources.memory-max";
+    Some(MemoryLimit { bytes, enforced: !resources::unenforced(&machine.resources).iter().any(is_missing) })
+}
+
+/// Returns the result of the health checks of a running machine.
+pub(super) fn health_of(paths: &Paths, record: &Record) -> Option<HealthState> {
+    let state = HealthState::read(paths, &record.name, record.leader?);
+    (state.describe().is_some() || !state.near.is_empty()).then_some(state)
 }
 
 /// Describes why machined does not know a running machine, and the effect.
@@ -306,6 +347,8 @@ mod tests {
             traffic: None,
             unit: Some(Unit::from(&unit)),
             waiting_for: None,
+            memory_limit: None,
+            health: None,
             failure: None,
             log: vec!["a line".into()],
         };

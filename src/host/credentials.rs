@@ -2,6 +2,7 @@
 //! before a launch.
 
 use crate::error::{Context, Error, Result};
+use crate::machine::contract::Contract;
 use crate::machine::credentials::{Credential, CredentialSource, SIZE_MAX, Secret};
 use std::io::Read;
 use std::net::Shutdown;
@@ -21,15 +22,20 @@ pub(crate) struct LoadedCredential {
     pub(crate) content: Secret,
 }
 
+/// The stores in which systemd looks for credentials of units (systemd.exec(5)). systemd-nspawn(1) does not.
+const STORES: [&str; 4] =
+    ["/etc/credstore", "/run/credstore", "/usr/local/lib/credstore", "/usr/lib/credstore"];
+
 /// Reads the contents of credentials.
 ///
 /// # Errors
 /// A content that cannot be read, or contents that are larger together than systemd accepts.
-pub(crate) fn load(credentials: &[Credential]) -> Result<Vec<LoadedCredential>> {
+pub(crate) fn load(credentials: &[Credential], contract: Contract) -> Result<Vec<LoadedCredential>> {
     let mut left = SIZE_MAX;
     let mut loaded = Vec::with_capacity(credentials.len());
     for Credential { name, source } in credentials {
-        let content = content(source, left).map_err(|error| error.context(format!("credential '{name}'")))?;
+        let content =
+            content(source, left, contract).map_err(|error| error.context(format!("credential '{name}'")))?;
         left = left.checked_sub(content.bytes().len() + name.len()).ok_or_else(too_large)?;
         loaded.push(LoadedCredential { name: name.clone(), content });
     }
@@ -41,22 +47,36 @@ fn too_large() -> Error {
         .with_hint("pass a key as a credential, and large data in a bind mount")
 }
 
-fn content(source: &CredentialSource, limit: usize) -> Result<Secret> {
+fn content(source: &CredentialSource, limit: usize, contract: Contract) -> Result<Secret> {
     match source {
         CredentialSource::Given(secret) => Ok(secret.clone()),
         CredentialSource::File(path) => read(path, limit),
         CredentialSource::Passed(path) => {
             let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-            let directory = directory.filter(|directory| directory.is_absolute()).ok_or_else(|| {
+            let directory = directory.filter(|directory| directory.is_absolute());
+            if contract == Contract::Coracle
+                && let Some(file) = found(path, directory.as_deref(), &STORES)
+            {
+                return read(&file, limit);
+            }
+            let directory = directory.ok_or_else(|| {
                 Error::new(format!(
                     "'{}' is not an absolute path, and no credentials were passed",
                     path.display()
                 ))
-                .with_hint("write an absolute path, or pass it to the unit by LoadCredential=")
+                .with_hint(
+                    "write an absolute path, store it in /etc/credstore, or pass it to the unit by LoadCredential=",
+                )
             })?;
             read(&directory.join(path), limit)
         }
     }
+}
+
+/// Returns the first existing file of a credential: that of the unit, else that of a store.
+fn found(path: &Path, directory: Option<&Path>, stores: &[&str]) -> Option<PathBuf> {
+    let directories = directory.into_iter().chain(stores.iter().map(Path::new));
+    directories.map(|directory| directory.join(path)).find(|file| file.exists())
 }
 
 /// Reads a file up to its end, or what a service sends at a stream socket.
@@ -91,7 +111,7 @@ mod tests {
     use std::io::Write;
 
     fn one(source: CredentialSource) -> Result<Vec<LoadedCredential>> {
-        load(&[Credential { name: "x".into(), source }])
+        load(&[Credential { name: "x".into(), source }], Contract::Nspawn)
     }
 
     #[test]
@@ -110,6 +130,18 @@ mod tests {
         assert_eq!(read_all(stream, 100).unwrap().bytes(), b"from a service");
         assert!(one(CredentialSource::File(directory.path().join("missing"))).is_err());
         assert!(one(CredentialSource::File(directory.path().to_owned())).is_err());
+    }
+
+    #[test]
+    fn stores_are_searched_after_the_unit() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stores = [one.path().to_str().unwrap(), other.path().to_str().unwrap()];
+        assert_eq!(found(Path::new("key"), None, &stores), None);
+        std::fs::write(other.path().join("key"), b"x").unwrap();
+        assert_eq!(found(Path::new("key"), None, &stores), Some(other.path().join("key")));
+        std::fs::write(one.path().join("key"), b"x").unwrap();
+        assert_eq!(found(Path::new("key"), None, &stores), Some(one.path().join("key")));
+        assert_eq!(found(Path::new("key"), Some(other.path()), &stores), Some(other.path().join("key")));
     }
 
     #[test]

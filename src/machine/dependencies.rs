@@ -28,6 +28,8 @@ pub struct Dependencies {
     pub(crate) restart_delay: Option<Duration>,
     /// The time before each start.
     pub(crate) start_delay: Option<Duration>,
+    /// The time without activity after which it is stopped.
+    pub(crate) idle_stop: Option<Duration>,
 }
 
 /// A machine of Coracle, or another unit.

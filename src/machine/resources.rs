@@ -75,6 +75,8 @@ pub(crate) struct Resources {
     pub(crate) ptys_max: Option<u64>,
     /// The maximum disk space of the files that the machine changes, bytes; [`u64::MAX`] for no limit.
     pub(crate) disk_max: Option<u64>,
+    /// Whether files of `/proc` show the guest its own limits and usage, by lxcfs.
+    pub(crate) visible: bool,
     /// The processors for its processes, in order, each below [`PROCESSORS_MAX`]; empty for all.
     pub(crate) cpu_affinity: Vec<u16>,
     /// The adjustment of the out-of-memory score of its processes (proc(5), `oom_score_adj`).

@@ -71,6 +71,11 @@ pub(crate) const DROP_IN_OF_NSPAWN: &str = "zz-coracle.conf";
 
 const SUFFIX: &str = ".service";
 
+/// Returns the timer of the health checks of a machine.
+pub(crate) fn health_timer(name: &Name) -> String {
+    format!("coracle-health@{name}.timer")
+}
+
 /// Returns the scope of a machine in the foreground.
 pub(crate) fn scope(name: &Name) -> String {
     format!("coracle-{name}.scope")
@@ -94,6 +99,21 @@ pub(crate) fn scopes(name: &Name) -> [String; 3] {
 /// Returns the name of the machine of a service, or the unit itself if it is not the service of a machine.
 pub(crate) fn machine_of(unit: &str) -> &str {
     ServiceTemplate::ALL.into_iter().find_map(|template| template.instance(unit)).unwrap_or(unit)
+}
+
+/// Returns the timer of the idle checks of a machine.
+pub(crate) fn idle_timer(name: &Name) -> String {
+    format!("coracle-idle@{name}.timer")
+}
+
+/// Returns the service that stops with a machine to which devices were added.
+pub(crate) fn devices_service(name: &Name) -> String {
+    format!("coracle-devices@{name}.service")
+}
+
+/// Returns the machine in the foreground of a scope. `None` for any other unit.
+pub(crate) fn machine_of_scope(unit: &str) -> Option<Name> {
+    Name::new(unit.strip_prefix("coracle-")?.strip_suffix(".scope")?).ok()
 }
 
 /// Returns whether a unit is a service. systemd restarts services; a scope ends with its processes.

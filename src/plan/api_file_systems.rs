@@ -262,6 +262,9 @@ fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildSte
         node("/run/host/inaccessible/blk".into(), Device { block: true, major: 0, minor: 0 }, 0o000),
         BuildStep::NotifySocket { path: "/run/host/notify".into() },
     ];
+    steps.extend(
+        super::identity::hostname_file(machine, facts).map(|content| file("hostname", 0o444, content)),
+    );
     if let Some(content) = &facts.guest_network_file {
         steps.extend(["/run/systemd", "/run/systemd/network"].map(directory));
         let path = PathBuf::from("/run/systemd/network/70-host0.network");

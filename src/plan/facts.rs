@@ -125,6 +125,8 @@ pub struct Facts {
     pub journal_socket: Option<PathBuf>,
     /// A file of the host to bind over the guest's hosts(5), if that cannot be written.
     pub hosts_file: Option<PathBuf>,
+    /// Files of the host that show the limits of the machine, each with the path inside that it covers.
+    pub limit_files: Vec<(PathBuf, PathBuf)>,
     /// An empty directory of the host to attach the tree at until it becomes the root.
     pub attach_at: PathBuf,
     /// The label of PID 1 in the security module.

@@ -96,10 +96,7 @@ fn os_release_field(text: &str, field: &str) -> Option<String> {
 pub(super) fn systemd_arguments(machine: &Machine, facts: &Facts, given: &[OsString]) -> Vec<OsString> {
     const FIRST_BOOT: &str = "systemd.firstboot";
     const HOSTNAME: &str = "systemd.hostname";
-    let kind = match (&machine.boot.init, &facts.init) {
-        (InitChoice::Kind(kind), _) | (_, Some((_, kind))) => *kind,
-        _ => Init::Unknown,
-    };
+    let kind = init_kind(machine, facts);
     let is_asked = console(machine, facts) == Console::Interactive;
     if machine.contract != Contract::Coracle || kind != Init::Systemd {
         return Vec::new();
@@ -109,6 +106,22 @@ pub(super) fn systemd_arguments(machine: &Machine, facts: &Facts, given: &[OsStr
     let is_named = machine.identity.hostname.is_some() || facts.has_hosts_name;
     let hostname = (is_named && is_free(HOSTNAME)).then(|| format!("{HOSTNAME}={}", hostname(machine)));
     first_boot.into_iter().chain(hostname).map(OsString::from).collect()
+}
+
+/// Returns the kind of the init.
+fn init_kind(machine: &Machine, facts: &Facts) -> Init {
+    match (&machine.boot.init, &facts.init) {
+        (InitChoice::Kind(kind), _) | (_, Some((_, kind))) => *kind,
+        _ => Init::Unknown,
+    }
+}
+
+/// Returns the content of a file over the `/etc/hostname` of the tree: other inits than systemd set the name
+/// in it. `None` if the definition has no host name.
+pub(super) fn hostname_file(machine: &Machine, facts: &Facts) -> Option<String> {
+    let is_boot = matches!(machine.command.payload, Payload::Boot { .. });
+    let is_read = machine.contract == Contract::Coracle && init_kind(machine, facts) != Init::Systemd;
+    machine.identity.hostname.as_ref().filter(|_| is_boot && is_read).map(|name| format!("{name}\n"))
 }
 
 #[cfg(test)]

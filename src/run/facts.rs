@@ -4,6 +4,7 @@ use super::{bound_users, build, journal, placement, resolv_conf as nspawn, timez
 use crate::claim::{Choice, ClaimedIds};
 use crate::error::{Context, Result};
 use crate::host::lsm;
+use crate::host::lxcfs;
 use crate::host::probe::{self, Tree};
 use crate::host::systemd::units;
 use crate::image::attach::AttachedRoot;
@@ -98,6 +99,7 @@ pub(super) fn find(
         guest_network_file: guest_network_file(paths, machine, choice),
         resolved_drop_in: resolver.as_ref().map(resolv_conf::Resolver::drop_in),
         hosts_file: hosts.as_ref().filter(|hosts| hosts.bound.is_some()).map(|hosts| hosts.file.path()),
+        limit_files: if machine.resources.visible { lxcfs::files()? } else { Vec::new() },
         attach_at: paths.machine(&machine.name).join("root"),
         label: lsm::of_machine(&machine.security)?,
         on_terminal: machine.console == Console::Auto && on_terminal(),

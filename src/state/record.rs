@@ -131,6 +131,9 @@ pub(crate) struct Record {
     /// Whether the guest exceeded its start timeout and is still not up.
     #[serde(default)]
     pub(crate) is_late: bool,
+    /// Whether its definition has variables of the environment, which commands inside get too.
+    #[serde(default)]
+    pub(crate) has_environment: bool,
     /// The cause reported by a late guest.
     pub(crate) waits_for: Option<String>,
     /// Its member of the firewall's tables.
@@ -229,6 +232,7 @@ impl Record {
             addresses: Vec::new(),
             host_addresses: Vec::new(),
             is_late: false,
+            has_environment: false,
             waits_for: None,
             firewall: None,
             extras: Vec::new(),

@@ -149,7 +149,7 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
 /// Removes the state directory last, with the record as its last file: after a kill, the next cleanup begins
 /// again.
 fn remove_state(directory: &Path) {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 18] = [
         "root",
         "journal",
         "hosts",
@@ -157,6 +157,12 @@ fn remove_state(directory: &Path) {
         "definition.json",
         "control",
         "history",
+        ".idle.json",
+        "idle.json",
+        ".health.json",
+        ".devices.json",
+        "devices.json",
+        "health.json",
         ".binds.json",
         "binds.json",
         ".state.json",

@@ -58,7 +58,7 @@ fn credentials_are_loaded_from_sockets_and_units() {
     let run = format!("coracle run -q --pipe -D {TREE} --load-credential=x:key -- sh -c '{show}'");
     assert_eq!(host.sh_ok(&format!("CREDENTIALS_DIRECTORY=/root/passed {run}")), "passed\n");
     for (option, hint) in [
-        ("--load-credential=x:key", "hint: write an absolute path, or pass it to the unit"),
+        ("--load-credential=x:key", "hint: write an absolute path, store it in /etc/credstore, or pass it"),
         ("--load-credential=x:/nothere", "credential 'x': cannot read '/nothere'"),
     ] {
         let refused = coracle(&host, &[option], show);
@@ -86,6 +86,11 @@ fn credentials_are_loaded_from_sockets_and_units() {
     host.coracle(&["reboot", "busybox"]);
     host.wait_for_reboot("busybox", leader);
     assert_eq!(host.coracle(&read), "renewed\n");
+    // The stores of the host, for a name that the unit does not have.
+    host.write("/etc/credstore/stored", "stored\n");
+    host.define("busybox", "[credentials.load]\nx = 'stored'\n");
+    host.coracle(&["restart", "busybox"]);
+    assert_eq!(host.coracle(&read), "stored\n");
     host.stop();
 }
 
@@ -95,6 +100,15 @@ fn systemd_uses_credentials_that_the_host_does_not_record() {
     let text =
         "[credentials.set]\n'my.secret' = 'hunter2'\n'tmpfiles.extra' = 'f /hello 0644 - - - hunter2'\n";
     host.define("trixie", text);
+    let open = host.exec(&["coracle", "start", "trixie"]);
+    assert!(
+        open.status == 1 && open.stderr.contains("other users can read the credentials in '/etc/coracle"),
+        "{open}"
+    );
+    // Also without the client.
+    host.exec(&["systemctl", "start", "coracle@trixie"]);
+    host.wait_for_unit("trixie", "failed");
+    host.sh_ok("chmod 600 /etc/coracle/machines.d/trixie.toml");
     host.coracle(&["start", "--wait=ready", "trixie"]);
     let listed = host.coracle(&["exec", "trixie", "systemd-creds", "--system", "list"]);
     assert!(listed.contains("my.secret") && listed.contains("tmpfiles.extra"), "{listed}");

@@ -40,6 +40,11 @@ const ROWS: &[Row] = &[
     ("the addresses of a guest at a bridge are shown, and missing ones reported", guest::addresses),
     ("a bind mount of the definition maps a user", inside::maps_of_definitions),
     ("a port of a zone that does not answer at ::1 is reported", guest::loopback_ports),
+    ("states of machines are in colour on a terminal", life::colors),
+    ("other users are told about sudo", life::other_users),
+    ("an image of a registry is not a root directory", life::images_of_registries),
+    ("logs are shown by a pager", logs::pager),
+    ("variables of the definition reach commands", inside::variables_of_definitions),
     ("list tells of machines that it does not show", life::lists_on_a_terminal),
 ];
 

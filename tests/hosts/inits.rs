@@ -71,13 +71,17 @@ fn runit() {
 fn lives(guest: &Guest) {
     let name = guest.tree;
     let host = Host::start(&[name]);
-    host.define(name, "");
+    host.define(name, "[identity]\nhostname = \"www\"\n");
+    host.sh_ok(&format!("echo of-the-tree >/var/lib/machines/{name}/etc/hostname"));
     host.activate_machined();
     let before = Snapshot::take(&host);
 
     host.coracle(&["start", name]);
     host.wait_for_console(name, guest.up);
     assert_eq!(host.property(name, "init"), guest.init);
+    // The init has set a name from a file, if it does.
+    assert_eq!(host.ok(&["coracle", "exec", name, "--", "hostname"]), "www\n");
+    assert_eq!(host.read(&format!("/var/lib/machines/{name}/etc/hostname")), "of-the-tree\n");
     is_reached(&host, name);
     host.assert_registered(name, true);
     reboots(&host, guest);

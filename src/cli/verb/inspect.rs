@@ -5,6 +5,7 @@ use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::arguments::GraphOption;
 use crate::cli::output;
 use crate::control::inspect::{self, Inspection};
+use crate::control::require_root;
 use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -36,6 +37,10 @@ impl InspectArgs {
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        if self.security {
+            // A score without all facts would be wrong.
+            require_root()?;
+        }
         self.print(&inspect::collect(paths, &self.name)?)
     }
 
@@ -44,13 +49,11 @@ impl InspectArgs {
     /// # Errors
     /// Standard output cannot be written.
     pub(in crate::cli) fn print(&self, found: &Inspection) -> VerbResult {
-        let exposure = inspect::score(found);
-        let found = inspect::collect(paths, &self.name)?;
         if let Some(format) = self.graph.graph {
             output::text(&found.graph().format(format))?;
             return Ok(0);
         }
-        let exposure = inspect::score(&found);
+        let exposure = inspect::score(found);
         let mut text = Vec::new();
         match (self.security, self.json) {
             (true, true) => output::json(&exposure)?,

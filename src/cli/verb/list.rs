@@ -77,7 +77,7 @@ impl ListArgs {
         } else {
             let legend = if self.no_legend { Legend::Hidden } else { Legend::Shown };
             if !rows.is_empty() || !is_shown {
-                output::text(&fitted(&rows, legend, output::columns()))?;
+                output::text(&colored(&rows, &fitted(&rows, legend, output::columns()), legend))?;
             }
             if is_shown && !self.all {
                 output::line(&others(&rows, &list::rows(paths, Include::Defined)?))?;
@@ -85,6 +85,21 @@ impl ListArgs {
         }
         Ok(0)
     }
+}
+
+/// Returns a table with states in colour. The first column is that of names, and the second that of states.
+fn colored(rows: &[MachineSummary], table: &str, legend: Legend) -> String {
+    let headers = usize::from(legend == Legend::Shown);
+    let color = |(number, line): (usize, &str)| {
+        let row = number.checked_sub(headers).and_then(|number| rows.get(number));
+        let parts = row.and_then(|row| {
+            let (name, rest) = line.split_at_checked(row.name.len())?;
+            let state = row.shown_state();
+            Some(format!("{name}{}\n", rest.replacen(state, &output::colored_state(state), 1)))
+        });
+        parts.unwrap_or_else(|| format!("{line}\n"))
+    };
+    table.lines().enumerate().map(color).collect()
 }
 
 /// Returns the last line on a terminal: the number of machines that the table does not list. An empty table

@@ -3,6 +3,7 @@
 use super::VerbResult;
 use crate::ask::{Ask, AskVerb, OptionValue, Options};
 use crate::cli::output;
+use crate::cli::pager::Pager;
 use crate::control::logs;
 use crate::error::Result;
 use crate::machine::name::Name;
@@ -43,7 +44,7 @@ pub struct LogsArgs {
     #[arg(long)]
     list_boots: bool,
 
-    /// Accepted without effect: entries are written to standard output
+    /// Show no pager on a terminal
     #[arg(long)]
     no_pager: bool,
 
@@ -135,12 +136,15 @@ impl LogsArgs {
                 LogFormat::Json => logs::Format::Json,
             },
         };
-        if self.list_boots {
-            logs::list_boots(paths, &query, &mut output::Stream)?;
-        } else {
-            logs::show(paths, &query, &mut output::Stream)?;
-        }
-        output::finish()?;
+        let pager = (!self.no_pager && !self.follow).then(Pager::start).flatten();
+        let shown = match self.list_boots {
+            true => logs::list_boots(paths, &query, &mut output::Stream),
+            false => logs::show(paths, &query, &mut output::Stream),
+        };
+        let finished = output::finish();
+        // Before an error is printed.
+        drop(pager);
+        shown.and(finished)?;
         Ok(0)
     }
 }

@@ -18,6 +18,15 @@ pub struct StatusArgs {
     json: bool,
 }
 
+/// Returns the text with the states in the first lines in colour.
+fn colored(all: &[status::Status], text: &str) -> String {
+    all.iter().fold(text.to_owned(), |text, status| {
+        let (name, state) = (&status.machine.name, &status.machine.state);
+        let head = format!("{name}: {state}\n");
+        text.replacen(&head, &format!("{name}: {}\n", output::colored_state(state)), 1)
+    })
+}
+
 impl StatusArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let (mut all, mut failures) = (Vec::new(), Vec::new());
@@ -37,7 +46,7 @@ impl StatusArgs {
                 }
                 status.write(&mut text)
             });
-            blocks.and_then(|()| output::folded(&String::from_utf8_lossy(&text)))
+            blocks.and_then(|()| output::folded(&colored(&all, &String::from_utf8_lossy(&text))))
         };
         failures.extend(written.err());
         if failures.is_empty() { Ok(0) } else { Err(Failures(failures)) }

@@ -1,7 +1,7 @@
 //! Findings about one machine: its definition, its failure record, its unit and its tree.
 
 use super::{Finding, FindingSeverity, guest, network, programs, trees};
-use crate::control::{block_on, defined, machine_ids, resources, service, when};
+use crate::control::{block_on, defined, machine_ids, resources, service, status, when};
 use crate::error::{Context, Result};
 use crate::host::cgroup;
 use crate::host::systemd::journal::printable;
@@ -56,6 +56,7 @@ pub(crate) fn diagnose(paths: &Paths, name: &Name) -> Result<Diagnosis> {
                 machine_ids::shared_by(paths, name).map(|shared| Finding::risk(shared.message, shared.hint)),
             );
             findings.extend(guest::findings(record));
+            findings.extend(health(paths, record));
             findings.extend(programs::of(record));
             findings.extend(record.owned_trees.iter().filter_map(|tree| trees::open(tree)));
             findings.extend(network::findings(paths, record));
@@ -126,6 +127,20 @@ fn unconfined(paths: &Paths, record: &Record) -> Vec<Finding> {
     let words = record.unconfined_now(paths);
     let found = UNCONFINED.iter().filter(|(word, ..)| words.iter().any(|is| is == word));
     found.map(|(_, message, hint)| Finding::note(*message, *hint)).collect()
+}
+
+/// Returns the findings of the health checks.
+fn health(paths: &Paths, record: &Record) -> Vec<Finding> {
+    let Some(health) = status::health_of(paths, record) else { return Vec::new() };
+    let unhealthy = health
+        .describe()
+        .filter(|_| health.healthy == Some(false))
+        .map(|text| Finding::risk(format!("it is {text}"), format!("see 'coracle logs {}'", record.name)));
+    let near = health.near.iter().map(|key| {
+        let hint = format!("see 'coracle top {}', or set a higher limit", record.name);
+        Finding::risk(format!("{key} is nearly reached"), hint)
+    });
+    unhealthy.into_iter().chain(near).collect()
 }
 
 /// Returns the finding for a running machine.

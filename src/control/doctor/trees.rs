@@ -56,6 +56,9 @@ fn exposed_store(paths: &Paths) -> Option<Finding> {
 /// Returns the findings about the root of one machine.
 pub(super) fn findings_of(paths: &Paths, machine: &Machine) -> Vec<Finding> {
     let root = machine.root.path();
+    if is_hidden(root) {
+        return vec![hidden()];
+    }
     if let RootSource::Image(image) = &machine.root.source {
         return if root.exists() { of_disk(machine, image) } else { vec![missing(paths, machine)] };
     }
@@ -73,6 +76,16 @@ pub(super) fn findings_of(paths: &Paths, machine: &Machine) -> Vec<Finding> {
     let trees = machine.owned_trees();
     findings.extend(trees.into_iter().filter_map(open));
     findings
+}
+
+/// Returns whether this user may not look at a path.
+fn is_hidden(path: &Path) -> bool {
+    path.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
+/// Returns the finding for trees that this user may not look at. It is the same for all of them.
+fn hidden() -> Finding {
+    Finding::note("trees of machines are not visible without root", "run it with sudo(8)")
 }
 
 /// Returns the findings about a disk image.

@@ -2,6 +2,7 @@
 //! properties. Called by the control verbs and by the supervisor, inside one `block_on`. Must not know
 //! machines, only units.
 
+pub(crate) mod devices;
 mod jobs;
 pub(crate) mod properties;
 pub(crate) mod resources;

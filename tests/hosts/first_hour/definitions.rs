@@ -133,6 +133,7 @@ pub(super) fn unenforced_limits(host: &Host) {
     assert!(set.lines().any(|line| line.starts_with("not enforced  resources.memory-max")), "{set}");
     expect(host, "coracle doctor web", 0, &["risk: ", message]);
     expect(host, "coracle restart web", 0, &[message]);
+    expect(host, "coracle status web", 0, &["memory: of 64M, not enforced\n"]);
     let unset = expect(host, "coracle set web memory-max=", 0, &[]);
     assert!(!unset.contains("not enforced"), "{unset}");
 }

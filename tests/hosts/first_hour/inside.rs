@@ -51,7 +51,21 @@ pub(super) fn copies(host: &Host) {
             &[order, "the machine is the first argument\nhint: write 'coracle copy-to NAME SRC DST'"],
         );
     }
-    host.sh_ok("rm -r /root/copies");
+    // A stopped machine, whose tree nobody else uses meanwhile.
+    let file = "/var/lib/machines/db/root/copied";
+    host.sh_ok("cd /root/copies && coracle copy-to db /etc/os-release /root/copied && coracle copy-from db /root/copied z && cmp z /etc/os-release");
+    assert_eq!(host.ok(&["stat", "-c", "%u:%g", file]), "0:0\n");
+    // Links of the tree lead to its own files.
+    host.sh_ok(&format!(
+        "ln -sf /etc/hostname {file}; rm /root/copies/z; echo in-the-tree >/var/lib/machines/db/etc/hostname"
+    ));
+    expect(host, "cd /root/copies && coracle copy-from db /root/copied z && cat z", 0, &["in-the-tree\n"]);
+    host.sh_ok(&format!("rm {file} /var/lib/machines/db/etc/hostname"));
+    host.sh_ok("cp -a /var/lib/machines/bb /var/lib/machines/gone");
+    host.define("gone", "[root]\nephemeral = true\n");
+    let stopped = ["machine 'gone' is not running", "coracle start gone"];
+    expect(host, "coracle copy-to gone /etc/os-release /root/x", 1, &stopped);
+    host.sh_ok("rm -r /etc/coracle/machines.d/gone.toml /var/lib/machines/gone; rm -r /root/copies");
 }
 
 pub(super) fn terminals_are_left(host: &Host) {
@@ -116,4 +130,17 @@ pub(super) fn maps_of_definitions(host: &Host) {
     );
     expect(host, "coracle bind --json bb", 0, &["\"from\": \"bind\""]);
     host.sh_ok("coracle unbind bb /mnt; umount /srv/sam; rmdir /srv/sam; chmod 755 /srv; userdel sam");
+}
+
+pub(super) fn variables_of_definitions(host: &Host) {
+    host.define("bb", "[environment]\nGREETING = \"hello\"\n");
+    host.coracle(&["restart", "bb"]);
+    expect(host, "coracle exec bb -- sh -c 'echo $GREETING'", 0, &["hello\n"]);
+    expect(host, "coracle exec -E GREETING=other bb -- sh -c 'echo $GREETING'", 0, &["other\n"]);
+    assert!(
+        host.exec_on_tty(LONG, "echo 'echo $GREETING; exit' | coracle shell bb").stdout.contains("hello")
+    );
+    host.sh_ok("rm /etc/coracle/machines.d/bb.toml && coracle restart bb");
+    let without = host.ok(&["coracle", "exec", "bb", "--", "env"]);
+    assert!(!without.contains("GREETING"), "{without}");
 }

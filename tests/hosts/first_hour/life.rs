@@ -168,3 +168,51 @@ pub(super) fn lists_on_a_terminal(host: &Host) {
     assert_eq!(list("coracle list"), "no running machines, 3 stopped: coracle list -a\r\n");
     host.coracle(&["start", "web", "bb"]);
 }
+
+pub(super) fn colors(host: &Host) {
+    host.define("db", "[[mount]]\nsource = \"/srv/missing\"\n");
+    host.exec(&["coracle", "start", "db"]);
+    for command in ["coracle list -a", "coracle status db"] {
+        let red = "\x1b[31mfailed\x1b[0m";
+        assert!(host.exec_on_tty(LONG, command).stdout.contains(red), "{command}");
+        for plain in
+            [format!("NO_COLOR=1 {command}"), format!("TERM=dumb {command}"), format!("{command} | cat")]
+        {
+            let shown = host.exec_on_tty(LONG, &plain).stdout;
+            assert!(shown.contains("failed") && !shown.contains("\x1b["), "{plain}: {shown}");
+        }
+    }
+    host.sh_ok("rm /etc/coracle/machines.d/db.toml; systemctl reset-failed coracle@db");
+}
+
+pub(super) fn other_users(host: &Host) {
+    host.sh_ok("id joe || useradd joe");
+    let as_joe = |command: &str| host.exec(&["runuser", "-u", "joe", "--", "sh", "-c", command]);
+    let sudo = "hint: run it with sudo(8)";
+    for command in
+        ["coracle start db", "coracle stop web", "coracle exec web -- id", "coracle inspect --security web"]
+    {
+        let refused = as_joe(command);
+        assert!(refused.status != 0 && refused.stderr.contains(sudo), "{command}: {refused}");
+        assert!(
+            !refused.stderr.contains("/proc/") && !refused.stderr.contains("coracle logs"),
+            "{command}: {refused}"
+        );
+    }
+    let host_findings = as_joe("coracle doctor").stdout;
+    assert!(!host_findings.contains("has no root"), "{host_findings}");
+    let inspected = as_joe("coracle inspect web");
+    assert!(inspected.status == 0 && inspected.stdout.contains("not readable without root: "), "{inspected}");
+    assert!(!inspected.stdout.contains("\nnamespaces\n"), "{inspected}");
+    // The definition is readable, the tree is not.
+    host.define("web", "");
+    let of_machine = as_joe("coracle doctor web").stdout;
+    assert!(of_machine.contains("note: trees of machines are not visible without root"), "{of_machine}");
+    host.sh_ok("rm /etc/coracle/machines.d/web.toml");
+}
+
+pub(super) fn images_of_registries(host: &Host) {
+    let message = "'docker.io/library/debian' is an image of a registry: coracle runs root directories";
+    expect(host, "coracle run docker.io/library/debian bash", 125, &[message, "hint: unpack the image"]);
+    expect(host, "cd / && coracle run /usr/bin/x", 125, &["the root directory is '/'"]);
+}

@@ -47,3 +47,21 @@ pub(super) fn console_of_systemd(host: &Host) {
     // A guest without a journal.
     expect(host, "coracle logs bb", 0, &[" console: "]);
 }
+
+pub(super) fn pager(host: &Host) {
+    let shown = |line: &str| host.exec_on_tty(LONG, line).stdout;
+    let pager = "SYSTEMD_PAGER='sed s/^/PAGED:/'";
+    let paged = shown(&format!("{pager} coracle logs bb -n 2"));
+    assert!(paged.lines().count() == 2 && paged.lines().all(|line| line.starts_with("PAGED:")), "{paged}");
+    for plain in [
+        format!("{pager} coracle logs bb -n 2 --no-pager"),
+        format!("{pager} coracle logs bb -n 2 | cat"),
+        "SYSTEMD_PAGER= coracle logs bb -n 2".to_owned(),
+    ] {
+        assert!(!shown(&plain).contains("PAGED"), "{plain}");
+    }
+    // An error is printed after the pager has ended, and a pager may end before the log.
+    let failed = shown(&format!("{pager} coracle logs bb --since garbage"));
+    assert!(failed.contains("coracle: journalctl: ") && !failed.contains("PAGED"), "{failed}");
+    assert_eq!(host.exec_on_tty(LONG, "SYSTEMD_PAGER='head -n 1' coracle logs web").status, 0);
+}

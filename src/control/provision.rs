@@ -1,0 +1,250 @@
+//! `provision`: the first settings in the tree of a stopped machine: host name, locale, time zone and the
+//! password of root by systemd-firstboot(1) of the host, and keys for ssh(1). Called by `cli`. Files of the tree
+//! are found inside it: its links do not lead to files of the host.
+
+use super::copy::{self, CopyRequest, LinkMode, Replace};
+use super::progress::Progress;
+use super::{defined, running};
+use crate::error::{Context, Error, Result};
+use crate::image::locks::{self, HeldLocks};
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use crate::sys::guest_files::GuestRoot;
+use rustix::fd::OwnedFd;
+use rustix::fs::AtFlags;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The program that writes the settings.
+const PROGRAM: &str = "systemd-firstboot";
+/// The keys of root inside.
+const KEYS: &str = "/root/.ssh/authorized_keys";
+/// The greatest size of a file with keys, bytes.
+const KEYS_MAX: u64 = 1 << 20;
+
+/// The settings of a tree. `None` leaves a setting as it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProvisionRequest<'a> {
+    /// The machine.
+    pub(crate) name: &'a Name,
+    /// The host name.
+    pub(crate) hostname: Option<&'a str>,
+    /// The locale, for example `de_DE.UTF-8`.
+    pub(crate) locale: Option<&'a str>,
+    /// The time zone, for example `Europe/Berlin`.
+    pub(crate) timezone: Option<&'a str>,
+    /// A file with the password of root.
+    pub(crate) root_password: Option<&'a Path>,
+    /// Files with public keys, which are added to those of root.
+    pub(crate) ssh_keys: &'a [PathBuf],
+}
+
+/// Writes the settings.
+///
+/// # Errors
+/// A running machine, a root that is not a tree, a setting that systemd-firstboot refuses, or a file without
+/// public keys.
+pub(crate) fn provision(paths: &Paths, request: &ProvisionRequest<'_>) -> Result<()> {
+    let name = request.name;
+    let keys = request.ssh_keys.iter().map(|file| public_keys(file)).collect::<Result<Vec<_>>>()?.concat();
+    if let Some(file) = request.root_password {
+        file.metadata().context(|| format!("cannot read '{}'", file.display()))?;
+    }
+    let machine = defined(paths, name)?;
+    if running(paths, name).is_ok() {
+        return Err(Error::new(format!("machine '{name}' is running"))
+            .with_hint(format!("stop it first: coracle stop {name}")));
+    }
+    let other = "use credentials instead, for example passwd.hashed-password.root and \
+                 ssh.authorized_keys.root, see [credentials] in coracle.toml(5)";
+    let Some(directory) = machine.root.plain_directory() else {
+        return Err(Error::new(format!("the root of machine '{name}' is not a tree")).with_hint(other));
+    };
+    let owner = directory.metadata().context(|| format!("cannot read '{}'", directory.display()))?.uid();
+    if owner != 0 {
+        return Err(
+            Error::new(format!("the files of machine '{name}' belong to its range of ids")).with_hint(other)
+        );
+    }
+    first_boot(paths, request, directory)?;
+    if keys.is_empty() { Ok(()) } else { add_keys(paths, name, directory, &keys) }
+}
+
+/// Reads a file with public keys.
+fn public_keys(file: &Path) -> Result<String> {
+    let reading = || format!("cannot read '{}'", file.display());
+    let text = std::fs::read_to_string(file).context(reading)?;
+    let mut keys =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).peekable();
+    let is_key = |line: &str| line.split_whitespace().nth(1).is_some() && !line.starts_with("-----");
+    if keys.peek().is_none() || !keys.all(is_key) {
+        return Err(Error::new(format!("'{}' does not contain public keys", file.display()))
+            .with_hint("name a file such as ~/.ssh/id_ed25519.pub"));
+    }
+    Ok(text.trim_end().to_owned() + "\n")
+}
+
+/// Runs systemd-firstboot(1), which leaves existing files alone: those of the given settings are put aside.
+/// For the password it replaces the line of root; its option for that would lock root without a password.
+fn first_boot(paths: &Paths, request: &ProvisionRequest<'_>, directory: &Path) -> Result<()> {
+    let settings = [
+        ("hostname", "hostname", request.hostname),
+        ("locale", "locale.conf", request.locale),
+        ("timezone", "localtime", request.timezone),
+    ];
+    let given = settings.iter().filter_map(|(option, file, value)| Some((option, file, (*value)?)));
+    let options: Vec<String> =
+        given.clone().map(|(option, _, value)| format!("--{option}={value}")).collect();
+    let machine = defined(paths, request.name)?;
+    let mut held = HeldLocks::default();
+    held.take(paths, locks::of_root(paths, &machine)?)?;
+    check_timezone(request.timezone)?;
+    let files: Vec<&str> = given.map(|(_, file, _)| *file).collect();
+    let aside = Aside::put(directory, &files)?;
+    let written = if options.is_empty() { Ok(()) } else { run(directory, &options) };
+    let written = written.and_then(|()| match request.root_password {
+        Some(file) => {
+            run(directory, &["--force".to_owned(), format!("--root-password-file={}", file.display())])
+        }
+        None => Ok(()),
+    });
+    aside.end(written)
+}
+
+/// The former files of settings, under hidden names until the new ones are complete.
+struct Aside {
+    etc: OwnedFd,
+    files: Vec<String>,
+}
+
+impl Aside {
+    fn put(directory: &Path, files: &[&str]) -> Result<Self> {
+        let etc = GuestRoot::of_tree(directory)?
+            .open_directory(Path::new("/etc"))
+            .context(|| format!("cannot open '/etc' of '{}'", directory.display()))?;
+        let mut aside = Self { etc, files: Vec::new() };
+        for file in files {
+            match rustix::fs::renameat(&aside.etc, *file, &aside.etc, hidden(file)) {
+                Ok(()) => aside.files.push((*file).to_owned()),
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(errno) => {
+                    let error = Error::from(errno).context(format!("cannot replace '/etc/{file}'"));
+                    aside.end(Err(error.clone()))?;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(aside)
+    }
+
+    /// Deletes the former files, or restores them after an error.
+    fn end(self, result: Result<()>) -> Result<()> {
+        for file in &self.files {
+            let done = match result {
+                Ok(()) => rustix::fs::unlinkat(&self.etc, hidden(file), AtFlags::empty()),
+                Err(_) => rustix::fs::renameat(&self.etc, hidden(file), &self.etc, file.as_str()),
+            };
+            done.unwrap_or_else(|error| {
+                log::warn!("cannot restore or delete '/etc/{file}': {error}, ignoring")
+            });
+        }
+        result
+    }
+}
+
+/// Returns the hidden name of a file.
+fn hidden(file: &str) -> String {
+    format!(".{file}.coracle")
+}
+
+/// Refuses a time zone that the host does not know, before a file is removed.
+fn check_timezone(zone: Option<&str>) -> Result<()> {
+    match zone.filter(|zone| !Path::new("/usr/share/zoneinfo").join(zone).is_file()) {
+        Some(zone) => Err(Error::new(format!("the host has no time zone '{zone}'"))
+            .with_hint("list them with 'timedatectl list-timezones'")),
+        None => Ok(()),
+    }
+}
+
+fn run(directory: &Path, options: &[String]) -> Result<()> {
+    let mut command = Command::new(PROGRAM);
+    command.arg(format!("--root={}", directory.display())).args(options);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .context(|| format!("cannot run '{PROGRAM}'"))
+        .map_err(|error| error.with_hint("install systemd-firstboot (package systemd)"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    let line = message.lines().last().unwrap_or("no message");
+    Err(Error::new(format!("{PROGRAM}: {}", super::printable(line).trim_end_matches('.'))))
+}
+
+/// Adds keys to those of root, in a new file that replaces the old one.
+fn add_keys(paths: &Paths, name: &Name, directory: &Path, keys: &str) -> Result<()> {
+    let tree = GuestRoot::of_tree(directory)?;
+    let old = tree.read(Path::new(KEYS), KEYS_MAX).unwrap_or_default();
+    let old = String::from_utf8_lossy(&old).into_owned();
+    let new: String = keys
+        .lines()
+        .filter(|key| old.lines().all(|known| known != *key))
+        .map(|key| format!("{key}\n"))
+        .collect();
+    let has_directory = tree.open_directory(Path::new("/root/.ssh")).is_ok();
+    drop(tree);
+    let writing = || "cannot write the keys".to_owned();
+    let draft = create_draft(&paths.state()).context(writing)?;
+    let (ssh, file) = (draft.0.join(".ssh"), draft.0.join(".ssh/authorized_keys"));
+    let mode = |path: &Path, bits| std::fs::set_permissions(path, std::fs::Permissions::from_mode(bits));
+    std::fs::create_dir(&ssh).and_then(|()| mode(&ssh, 0o700)).context(writing)?;
+    std::fs::write(&file, old + &new).and_then(|()| mode(&file, 0o600)).context(writing)?;
+    let (source, destination) = if has_directory { (&file, KEYS) } else { (&ssh, "/root/.ssh") };
+    let request = CopyRequest {
+        name,
+        source,
+        destination: Path::new(destination),
+        replace: Replace::Yes,
+        links: LinkMode::Keep,
+    };
+    copy::copy_to(paths, &request, Progress::silent())
+}
+
+/// A directory that is removed on drop.
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Creates a directory that only root can enter.
+fn create_draft(directory: &Path) -> std::io::Result<Draft> {
+    std::fs::create_dir_all(directory)?;
+    let draft = directory.join(format!(".provision-{}", std::process::id()));
+    std::fs::create_dir(&draft)?;
+    let draft = Draft(draft);
+    std::fs::set_permissions(&draft.0, std::fs::Permissions::from_mode(0o700))?;
+    Ok(draft)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_keys_and_other_files_are_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            public_keys(file.path())
+        };
+        assert_eq!(read("# mine\nssh-ed25519 AAAA joe@x\n\n").unwrap(), "# mine\nssh-ed25519 AAAA joe@x\n");
+        for bad in ["", "# none\n", "-----BEGIN OPENSSH PRIVATE KEY-----\nabc def\n", "word\n"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

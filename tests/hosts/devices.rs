@@ -1,0 +1,118 @@
+//! `coracle device`: a loop device is added to a running machine and removed: the permission of the cgroup, the
+//! node, its owner and its properties.
+
+use crate::support::{Host, LONG, Snapshot};
+
+/// Attaches a loop device to a file, and returns its path on the host.
+fn loop_device(host: &Host) -> String {
+    host.sh_ok("echo content >/var/tmp/disk; truncate -s 1M /var/tmp/disk");
+    host.ok(&["losetup", "-f", "--show", "/var/tmp/disk"]).trim().to_owned()
+}
+
+/// Returns whether the machine can open its node.
+fn can_read(host: &Host, path: &str) -> bool {
+    host.exec(&["coracle", "exec", "m", "--", "head", "-c", "8", path]).stdout == "content\n"
+}
+
+#[test]
+fn a_device_is_added_and_removed() {
+    let host = Host::builder().guest_as("trixie", "m").start();
+    host.activate_machined();
+    let device = loop_device(&host);
+    let number = host.ok(&["sh", "-c", &format!("stat -c %t:%T {device}")]);
+    let before = Snapshot::take(&host);
+    host.coracle(&["start", "--wait=ready", "m"]);
+    let allowed = host.unit("m", "DeviceAllow");
+    host.coracle(&["exec", "m", "--", "mkdir", "-p", "/run/udev/data"]);
+    let properties = host.sh_ok(&format!(
+        "mkdir -p /run/udev/data; f=/run/udev/data/b$(printf '%d:%d' 0x$(stat -c %t {device}) 0x$(stat -c %T {device}))
+         echo 'E:ID_SERIAL=x' >$f; echo $f"
+    ));
+    let properties = properties.trim();
+    host.coracle(&["device", "add", "m", &device, "/dev/disk/by-id/data"]);
+    let seen = host.ok(&["coracle", "exec", "m", "--", "stat", "-c", "%t:%T %u:%g", "/dev/disk/by-id/data"]);
+    assert_eq!(seen, format!("{} 0:0\n", number.trim()));
+    assert!(can_read(&host, "/dev/disk/by-id/data"));
+    assert_eq!(host.ok(&["coracle", "exec", "m", "--", "cat", properties]), "E:ID_SERIAL=x\n");
+    let listed = host.coracle(&["device", "list", "m"]);
+    assert!(
+        listed.starts_with("PATH") && listed.contains(&format!("/dev/disk/by-id/data  {device}  block")),
+        "{listed}"
+    );
+    assert!(host.coracle(&["device", "list", "--json", "m"]).contains("\"access\": \"rw\""));
+    // A second one, at the same number, is refused.
+    let again = host.exec(&["coracle", "device", "add", "m", &device]);
+    assert!(again.status == 1 && again.stderr.contains("has '/dev/disk/by-id/data' already"), "{again}");
+    // A copy of the node cannot be opened after the removal.
+    host.coracle(&["exec", "m", "--", "ln", "/dev/disk/by-id/data", "/dev/copy"]);
+    assert!(can_read(&host, "/dev/copy"));
+    host.coracle(&["device", "remove", "m", "/dev/disk/by-id/data"]);
+    assert!(!can_read(&host, "/dev/copy"));
+    host.sh_ok(&format!(
+        "! coracle exec m -- test -e /dev/disk/by-id/data; ! coracle exec m -- test -e {properties}"
+    ));
+    assert_eq!(host.unit("m", "DeviceAllow"), allowed);
+    // It ends with the machine, and with its restart.
+    host.coracle(&["device", "add", "--read-only", "m", &device]);
+    assert!(can_read(&host, &device));
+    let written = host.exec(&["coracle", "exec", "m", "--", "sh", "-c", &format!("echo x >{device}")]);
+    assert_ne!(written.status, 0, "{written}");
+    host.coracle(&["restart", "m"]);
+    host.sh_ok(&format!("! coracle exec m -- test -e {device}"));
+    assert_eq!(host.unit("m", "DeviceAllow"), allowed);
+    host.coracle(&["device", "add", "m", &device]);
+    host.kill_supervisor("m");
+    host.sh_ok("! systemctl is-active coracle-devices@m.service");
+    host.sh_ok("! ls /run/systemd/system.control/coracle@m.service.d; systemctl reset-failed");
+    host.sh_ok(&format!("rm {properties}; rmdir /run/udev/data"));
+    before.assert_same(&host);
+    host.sh_ok(&format!("losetup -d {device}"));
+    host.stop();
+}
+
+#[test]
+fn wrong_devices_are_refused() {
+    let host = Host::builder().guest_as("busybox", "m").guest("busybox").start();
+    host.coracle(&["start", "m"]);
+    let device = loop_device(&host);
+    for (arguments, status, message) in [
+        (&["device", "add", "m", "/etc/passwd"][..], 1, "'/etc/passwd' is not a device"),
+        (&["device", "add", "m", "/dev/nosuch"], 1, "cannot find device '/dev/nosuch'"),
+        (&["device", "add", "m", &device, "/etc/node"], 2, "'/etc/node' is not a path below /dev"),
+        (&["device", "add", "m", &device, "/dev/../etc/node"], 2, "is not a path below /dev"),
+        (&["device", "add", "m", &device, "/dev/null"], 1, "cannot create '/dev/null' in the machine"),
+        (&["device", "remove", "m", &device], 1, "was added to machine 'm'"),
+        (&["device", "add", "nosuch", &device], 1, "machine 'nosuch' does not exist"),
+    ] {
+        let refused = host.exec(&[&["coracle"], arguments].concat());
+        assert!(refused.status == status && refused.stderr.contains(message), "{arguments:?}: {refused}");
+    }
+    assert!(!host.unit("m", "DeviceAllow").contains("block"));
+    // A link of the guest does not lead out of its /dev, nor a directory that it has put in the place.
+    host.coracle(&["exec", "m", "--", "ln", "-s", "/root", "/dev/link"]);
+    let refused = host.exec(&["coracle", "device", "add", "m", &device, "/dev/link/node"]);
+    assert_eq!(refused.status, 1, "{refused}");
+    host.sh_ok("! ls /var/lib/machines/m/root/node");
+    // Machines in the foreground have no such unit.
+    let run = host.spawn(&[
+        "coracle",
+        "run",
+        "-q",
+        "-D",
+        "/var/lib/machines/busybox",
+        "-M",
+        "fore",
+        "sleep",
+        "1000",
+    ]);
+    host.wait_until(LONG, "coracle show fore -p phase | grep running");
+    let refused = host.exec(&["coracle", "device", "add", "fore", &device]);
+    assert!(
+        refused.status == 1 && refused.stderr.contains("devices are added to machines of the unit"),
+        "{refused}"
+    );
+    host.coracle(&["terminate", "fore"]);
+    run.wait(LONG);
+    host.sh_ok(&format!("losetup -d {device}"));
+    host.stop();
+}
