@@ -18,6 +18,7 @@ pub(crate) mod procfs;
 pub(crate) mod rlimits;
 pub(crate) mod runtime;
 pub(crate) mod systemd;
+pub(crate) mod usb;
 
 use crate::error::{Error, Result};
 

@@ -6,6 +6,7 @@ use super::{block_on, freezer, running, signal};
 use crate::error::{Context, Error, Result};
 use crate::host::lock;
 use crate::host::systemd::units::{self, JobAction, Until, devices as allowed};
+use crate::host::usb;
 use crate::machine::name::Name;
 use crate::machine::unit_name::{self, ServiceTemplate};
 use crate::paths::Paths;
@@ -24,7 +25,7 @@ use std::path::{Component, Path, PathBuf};
 pub(crate) struct DeviceRequest<'a> {
     /// The machine.
     pub(crate) name: &'a Name,
-    /// The device of the host.
+    /// The device of the host, or `usb:` with the ids of a USB device.
     pub(crate) device: &'a Path,
     /// Its path inside, below `/dev`. `None` for that of the host.
     pub(crate) path: Option<&'a Path>,
@@ -76,8 +77,12 @@ pub(crate) fn add(paths: &Paths, request: &DeviceRequest<'_>) -> Result<()> {
 
 /// Returns the device of a request, and its entry without a boot.
 fn find(request: &DeviceRequest<'_>) -> Result<(std::fs::Metadata, AddedDevice)> {
-    let finding = || format!("cannot find device '{}'", request.device.display());
-    let device = std::fs::canonicalize(request.device).context(finding)?;
+    let named = match request.device.to_str().and_then(|text| text.strip_prefix("usb:")) {
+        Some(wanted) => usb::node(wanted)?,
+        None => request.device.to_owned(),
+    };
+    let finding = || format!("cannot find device '{}'", named.display());
+    let device = std::fs::canonicalize(&named).context(finding)?;
     let found = std::fs::metadata(&device).context(finding)?;
     let kind = found.file_type();
     if !kind.is_block_device() && !kind.is_char_device() {
@@ -87,8 +92,7 @@ fn find(request: &DeviceRequest<'_>) -> Result<(std::fs::Metadata, AddedDevice)>
             device.display()
         )));
     }
-    let path =
-        request.path.unwrap_or(if request.device.starts_with("/dev") { request.device } else { &device });
+    let path = request.path.unwrap_or(if named.starts_with("/dev") { &named } else { &device });
     let below = path.strip_prefix("/dev").ok().filter(|below| below.file_name().is_some());
     if !below.is_some_and(|below| below.components().all(|part| matches!(part, Component::Normal(_)))) {
         return Err(Error::usage(format!("'{}' is not a path below /dev", path.display()))

@@ -77,6 +77,8 @@ fn wrong_devices_are_refused() {
     let device = loop_device(&host);
     for (arguments, status, message) in [
         (&["device", "add", "m", "/etc/passwd"][..], 1, "'/etc/passwd' is not a device"),
+        (&["device", "add", "m", "usb:1"], 2, "'usb:1' is not a USB device"),
+        (&["device", "add", "m", "usb:ffff:ffff:no-such"], 1, "there is no USB device 'ffff:ffff:no-such'"),
         (&["device", "add", "m", "/dev/nosuch"], 1, "cannot find device '/dev/nosuch'"),
         (&["device", "add", "m", &device, "/etc/node"], 2, "'/etc/node' is not a path below /dev"),
         (&["device", "add", "m", &device, "/dev/../etc/node"], 2, "is not a path below /dev"),

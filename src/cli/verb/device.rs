@@ -26,7 +26,8 @@ enum DeviceVerb {
         #[arg(value_name = "NAME", value_parser = Name::new)]
         name: Name,
 
-        /// The device of the host
+        /// The device of the host: its path, or usb:VENDOR:PRODUCT for a USB device, with a further :SERIAL if
+        /// there are several
         #[arg(value_name = "DEVICE")]
         device: PathBuf,
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Write the first settings of a stopped machine into its tree
 ///
 /// Host name, locale, time zone and password are written by systemd-firstboot(1) of the host. Other roots than
-/// trees, and settings for each boot, take credentials: see [credentials] in coracle.toml(5).
+/// trees, and settings for each boot, take credentials: see coracle.toml(5).
 #[derive(Debug, Args)]
 pub struct ProvisionArgs {
     /// The machine
