@@ -114,6 +114,7 @@ install: $(INSTALL_NEEDS)
 	install -Dm644 tmpfiles.d/coracle.conf "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf"
 	install -d "$(DESTDIR)/var/lib/machines"
 	chmod 0700 "$(DESTDIR)/var/lib/machines"
+	install -Dm644 ssh/10-coracle.conf "$(DESTDIR)/etc/ssh/ssh_config.d/10-coracle.conf"
 	install -Dm644 firewalld/coracle.xml "$(DESTDIR)$(PREFIX)/lib/firewalld/zones/coracle.xml"
 	# Outside of PATH: programs find it only by a diversion.
 	install -d "$(DESTDIR)$(PREFIX)/lib/coracle"

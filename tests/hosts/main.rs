@@ -84,6 +84,7 @@ mod resources;
 mod security;
 mod snapshot_file_systems;
 mod snapshots;
+mod ssh;
 mod stacks;
 mod static_addresses;
 mod stats;
