@@ -69,7 +69,7 @@ pub struct Common {
     #[arg(long, global = true, hide = true, value_name = "NAME:PID:START")]
     pub expect: Vec<String>,
 
-    /// Report the result of a job as JSON on standard input, which is a pipe of the service
+    /// Report the result of a job as JSON on standard input, a channel of the service
     #[arg(long, global = true, hide = true)]
     pub report: bool,
 }

@@ -22,7 +22,11 @@ impl Agent {
         // Inherited by the agent, which closes it when it is ready.
         rustix::io::fcntl_setfd(&notify, FdFlags::empty()).ok()?;
         let number = notify.as_raw_fd().to_string();
-        let child = Command::new("pkttyagent").args(["--notify-fd", &number, "--fallback"]).spawn().ok();
+        let mut command = Command::new("pkttyagent");
+        command.args(["--notify-fd", &number]);
+        // Outside of a session there is no desktop, and polkit finds no agent that waits for one to fail.
+        command.args(std::env::var_os("XDG_SESSION_ID").map(|_| "--fallback"));
+        let child = command.spawn().ok();
         drop(notify);
         let agent = child.map(Self)?;
         let _ = std::fs::File::from(ready).read(&mut [0]);

@@ -18,7 +18,8 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 use zbus::message::Header;
@@ -54,7 +55,7 @@ struct ReportedError {
     hint: String,
 }
 
-/// Writes the report of a job to its standard input, a pipe of the service.
+/// Writes the report of a job to its standard input, a channel of the service.
 pub fn report(errors: &[Error]) {
     let reported = |error: &Error| ReportedError {
         name: error.name(),
@@ -208,8 +209,8 @@ async fn follow(
     let Ok(connection) = service.connection() else { return };
     let mut progress = |text: &str| text.clone_into(&mut lock(&state.status));
     let end = with_caller(connection, &state, sender, watch.end(&mut progress));
-    let read_report = read(streams.report, REPORT);
-    let (end, report, document) = join3(end, read_report, read(streams.document, DOCUMENT)).await;
+    let (report, document) = (read_report(streams.report), read_document(streams.document));
+    let (end, report, document) = join3(end, report, document).await;
     let outcome = outcome(&state, end.unwrap_or(UnitEnd::Unknown), report, document);
     *lock(&state.terminal) = None;
     if let Some(done) = streams.done
@@ -252,12 +253,23 @@ async fn with_caller(
     }
 }
 
-/// Reads a pipe to its end. `None` if it has more bytes than allowed.
-async fn read(pipe: Option<OwnedFd>, limit: u64) -> Option<Vec<u8>> {
+/// Reads a report to its end.
+async fn read_report(channel: Option<OwnedFd>) -> Option<Vec<u8>> {
+    let Some(channel) = channel.map(std::os::unix::net::UnixStream::from) else { return Some(Vec::new()) };
+    channel.set_nonblocking(true).ok()?;
+    read(UnixStream::from_std(channel).ok()?, REPORT).await
+}
+
+/// Reads a document to its end.
+async fn read_document(pipe: Option<OwnedFd>) -> Option<Vec<u8>> {
+    let Some(pipe) = pipe else { return Some(Vec::new()) };
+    read(Receiver::from_owned_fd(pipe).ok()?, DOCUMENT).await
+}
+
+/// Reads to the end. `None` if there are more bytes than allowed.
+async fn read(source: impl AsyncRead + Unpin, limit: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    let Some(pipe) = pipe else { return Some(bytes) };
-    let receiver = Receiver::from_owned_fd(pipe).ok()?;
-    receiver.take(limit + 1).read_to_end(&mut bytes).await.ok()?;
+    source.take(limit + 1).read_to_end(&mut bytes).await.ok()?;
     (u64::try_from(bytes.len()).is_ok_and(|length| length <= limit)).then_some(bytes)
 }
 

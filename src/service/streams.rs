@@ -7,6 +7,7 @@ use crate::sys::terminal;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use std::os::unix::net::UnixStream;
 
 /// The streams of a job and their other ends.
 #[derive(Debug, Default)]
@@ -44,7 +45,7 @@ impl Streams {
     /// The job reports into its standard input, which it does not need otherwise: only three descriptors can
     /// be passed to it.
     fn reported() -> Result<Self> {
-        let ((report, write_report), (document, write_document)) = (pipe()?, pipe()?);
+        let ((report, write_report), (document, write_document)) = (channel()?, pipe()?);
         Ok(Self {
             job: [Some(write_report), Some(write_document), None],
             report: Some(report),
@@ -54,7 +55,7 @@ impl Streams {
     }
 
     fn logged() -> Result<Self> {
-        let ((report, write_report), (output, write_output)) = (pipe()?, pipe()?);
+        let ((report, write_report), (output, write_output)) = (channel()?, pipe()?);
         let job = [Some(write_report), Some(write_output), None];
         Ok(Self { job, caller: vec![output], report: Some(report), ..Self::default() })
     }
@@ -91,6 +92,13 @@ impl Streams {
             ..Self::default()
         })
     }
+}
+
+/// Creates a channel for a report. SYSTEMD(262): a descriptor for standard input must be readable, so it is no
+/// pipe.
+fn channel() -> Result<(OwnedFd, OwnedFd)> {
+    let pair = UnixStream::pair().context(|| "cannot create a channel");
+    pair.map(|(own, job)| (own.into(), job.into()))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {

@@ -409,3 +409,37 @@ fn another_host_executes_the_words_as_they_are() {
     assert!(out.status == 1 && out.stderr.contains("cannot execute '/no/such'"), "{out}");
     host.stop();
 }
+
+#[test]
+fn passwords_are_asked_for_on_a_terminal() {
+    let host = host();
+    host.sh_ok("usermod -aG sudo bob; echo bob:secret | chpasswd");
+    let ann = "setpriv --reuid=ann --regid=ann --init-groups";
+    for (password, status) in [("secret", 0), ("wrong", 1)] {
+        let mut job = host.spawn_on_tty(&format!("{ann} coracle restart web"));
+        let end = std::time::Instant::now() + LONG;
+        while !job.stdout().contains("Password:") {
+            assert!(std::time::Instant::now() < end && job.poll().is_none(), "{}", job.stdout());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(
+            job.stdout().contains("Authentication is required to restart machine 'web'."),
+            "{}",
+            job.stdout()
+        );
+        std::io::Write::write_all(&mut job.input(), format!("{password}\n").as_bytes()).unwrap();
+        let out = job.wait(LONG);
+        assert_eq!(out.status, status, "{out}");
+    }
+    let out = host.exec_on_tty(LONG, &format!("{ann} coracle --no-ask-password restart web"));
+    assert!(out.status == 1 && out.stdout.contains("requires authentication"), "{out}");
+    // A caller that leaves closes the question, and nothing was done.
+    let before = host.machine_leader("web");
+    let mut job = host.spawn_on_tty(&format!("{ann} coracle restart web"));
+    host.wait_until(LONG, "pgrep -x pkttyagent");
+    job.kill();
+    host.wait_until(LONG, "! pgrep -x pkttyagent");
+    by(&host, "ann", "coracle --no-ask-password start web");
+    assert_eq!(host.machine_leader("web"), before);
+    host.stop();
+}
