@@ -79,3 +79,17 @@ fn a_version_that_does_not_boot_is_followed_by_the_previous_one() {
     stop(&host);
     host.stop();
 }
+
+#[test]
+fn a_guest_that_reports_nothing_makes_its_version_permanent_by_running() {
+    let host = Host::builder().guest_as("busybox", "web").on_disk().start();
+    host.sh_ok("cp -a /var/lib/machines/web /var/tmp/new");
+    host.activate_machined();
+    host.coracle(&["update", "web", "/var/tmp/new", "--version=1"]);
+    host.coracle(&["start", "--wait=running", "web"]);
+    assert_eq!(versions(&host), "web_0 web_1+2-1");
+    host.wait_until(LONG, "test -d /var/lib/machines/web.v/web_1");
+    assert_eq!(versions(&host), "web_0 web_1");
+    stop(&host);
+    host.stop();
+}

@@ -18,7 +18,9 @@ fn disk(kind: &str) -> String {
     let output = Command::new("sh").args(["-euc", &script]).output().expect("execute sh");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("base64");
-    format!("echo {text} | base64 -d | xz -d | dd of=/var/tmp/disk conv=sparse bs=64k status=none; truncate -s 400M /var/tmp/disk")
+    format!(
+        "echo {text} | base64 -d | xz -d | dd of=/var/tmp/disk conv=sparse bs=64k status=none; truncate -s 400M /var/tmp/disk"
+    )
 }
 
 /// Mounts the disk at the directory of images, with copies of the guest: a directory `web` and a stack `shop`.
