@@ -137,7 +137,7 @@ pub(crate) fn set_limit(file: BorrowedFd<'_>, project: u32, limit: Option<u64>) 
 /// # Safety
 /// `data` leads to the structure of the command.
 unsafe fn call(file: BorrowedFd<'_>, command: u32, id: u32, data: *mut libc::c_void) -> std::io::Result<()> {
-    let command = command << 8 | PROJECT;
+    let command = (command << 8) | PROJECT;
     // SAFETY: the caller passes the structure of the command, which lives across the call.
     let result = unsafe { libc::syscall(libc::SYS_quotactl_fd, file.as_raw_fd(), command, id, data) };
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }

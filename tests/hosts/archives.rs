@@ -328,7 +328,7 @@ fn qcow2(disk: &[u8]) -> Vec<u8> {
     let mut file = vec![0; 3 * CLUSTER];
     let size = u64::try_from(disk.len()).unwrap();
     let numbers = [(4, 2), (20, 16), (36, 1)];
-    let addresses = [(24, size), (40, CLUSTER as u64), (CLUSTER, 2 * CLUSTER as u64 | 1 << 63)];
+    let addresses = [(24, size), (40, CLUSTER as u64), (CLUSTER, (2 * CLUSTER as u64) | (1 << 63))];
     file[..4].copy_from_slice(b"QFI\xfb");
     for (at, number) in numbers {
         file[at..at + 4].copy_from_slice(&u32::to_be_bytes(number));
@@ -340,7 +340,7 @@ fn qcow2(disk: &[u8]) -> Vec<u8> {
         disk.chunks(CLUSTER).enumerate().filter(|(_, cluster)| cluster.iter().any(|byte| *byte != 0))
     {
         let entry = 2 * CLUSTER + at * 8;
-        let address = file.len() as u64 | 1 << 63;
+        let address = (file.len() as u64) | (1 << 63);
         file[entry..entry + 8].copy_from_slice(&address.to_be_bytes());
         file.extend_from_slice(cluster);
     }
