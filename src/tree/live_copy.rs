@@ -8,14 +8,15 @@ use super::tree_writer::TreeWriter;
 use super::walk::Walk;
 use crate::error::{Context, Result};
 use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::Stat;
+use rustix::fs::{FileType, Stat};
 use rustix::time::ClockId;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// The state of a file: its device, its inode, and the time of its last change.
-type State = (u64, u64, (i64, i64));
+/// The state of a file: its device, its inode and its type, and the time of its last change. A new file may have the
+/// inode of a deleted one.
+type State = ((u64, u64, FileType), (i64, i64));
 
 /// A copy after its first pass. It is removed unless it is finished.
 pub(crate) struct LiveCopy {
@@ -84,7 +85,7 @@ struct Passes {
 impl Sink for Passes {
     fn has(&mut self, path: &Path, stat: &Stat) -> bool {
         let changed = (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default());
-        let state = (stat.st_dev, stat.st_ino, changed);
+        let state = ((stat.st_dev, stat.st_ino, FileType::from_raw_mode(stat.st_mode)), changed);
         let Some(since) = self.since else {
             self.seen.insert(path.to_owned(), state);
             return false;
@@ -93,7 +94,7 @@ impl Sink for Passes {
         if self.replaced.as_ref().is_some_and(|replaced| path.starts_with(replaced)) {
             return false;
         }
-        let is_same_file = before.is_some_and(|before| (before.0, before.1) == (state.0, state.1));
+        let is_same_file = before.is_some_and(|before| before.0 == state.0);
         self.kept = is_same_file.then(|| path.to_owned());
         // A time that equals the first pass's may be that of a later change.
         before == Some(state) && changed < since
@@ -180,6 +181,20 @@ mod tests {
         assert!(copied.bytes > 0);
         let inode = |name: &str| root.path().join("to").join(name).metadata().unwrap().ino();
         assert_eq!((inode("kept"), inode("program")), (inode("below/hard"), inode("below/second")));
+    }
+
+    #[test]
+    fn a_directory_with_the_inode_of_a_deleted_file_is_another_one() {
+        let root = tempfile::tempdir().unwrap();
+        let writer = TreeWriter::new(open(root.path()), "to".into(), IdMapping::HOST);
+        let mut passes = Passes { writer, seen: HashMap::new(), since: None, kept: None, replaced: None };
+        let mut stat = rustix::fs::stat(root.path()).unwrap();
+        stat.st_mode = 0o100644;
+        passes.has(Path::new("a"), &stat);
+        passes.since = Some((0, 0));
+        stat.st_mode = 0o40755;
+        passes.has(Path::new("a"), &stat);
+        assert_eq!(passes.kept, None);
     }
 
     #[test]
