@@ -179,7 +179,8 @@ impl CopyOptions {
     }
 }
 
-/// Returns the options of a request for a terminal like that of this process.
+/// Returns the options of a request for a terminal like that of this process. Commands without a terminal have its
+/// type in their environment too.
 pub(crate) fn terminal_options() -> Options {
     let fits = |name: &String| name.bytes().all(|byte| byte.is_ascii_graphic()) && name.len() <= 64;
     let term = std::env::var("TERM").ok().filter(fits);
@@ -238,8 +239,7 @@ impl EntryOptions {
         };
         let has_terminal = self.tty || !self.no_tty && is_terminal();
         let variables = request.environment.iter().map(|(name, value)| format!("{name}={value}"));
-        let options = if has_terminal { terminal_options() } else { Options::default() };
-        options
+        terminal_options()
             .with("terminal", OptionValue::Flag(has_terminal))
             .with_text("user", request.user)
             .with_text("directory", request.directory.as_deref().and_then(Path::to_str))

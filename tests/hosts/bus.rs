@@ -125,6 +125,7 @@ fn exec_is_as_for_root() {
         "coracle exec web -- sh -c 'head -c 3000000 /dev/zero; exit 3' >/dev/null",
         "coracle exec web -- echo --report --expect=x -- -x",
         "coracle exec web -- yes | head -n1",
+        "coracle exec -E LANG=de web -- env | sort",
         "coracle exec web -- echo '$HOME' '${PATH}' '$$' '%n' '%%' \\\\ ' '",
     ] {
         let (root, user) = (host.sh(line), by(&host, "ann", line));
@@ -441,5 +442,55 @@ fn passwords_are_asked_for_on_a_terminal() {
     host.wait_until(LONG, "! pgrep -x pkttyagent");
     by(&host, "ann", "coracle --no-ask-password start web");
     assert_eq!(host.machine_leader("web"), before);
+    host.stop();
+}
+
+/// Calls a method a thousand times at once, and prints the number of each answer.
+const FLOOD: &str = r#"
+import asyncio, collections
+from dbus_fast import BusType, Message, MessageType
+from dbus_fast.aio import MessageBus
+
+async def main():
+    bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
+
+    async def one():
+        reply = await bus.call(Message(destination="io.coracle1", path="/io/coracle1",
+            interface="io.coracle1.Manager", member="Stats", signature="as", body=[[]]))
+        return reply.error_name if reply.message_type == MessageType.ERROR else "ok"
+
+    tasks = []
+    for _ in range(1000):
+        tasks.append(asyncio.ensure_future(one()))
+        # The library does not wait for a full socket.
+        await asyncio.sleep(0.001)
+    for answer, count in collections.Counter(await asyncio.gather(*tasks)).items():
+        print(answer, count)
+
+asyncio.run(main())
+"#;
+
+#[test]
+fn a_flood_of_calls_is_answered_and_leaves_nothing() {
+    let host = host();
+    host.write("/usr/local/bin/flood.py", FLOOD);
+    let call = "busctl call io.coracle1 /io/coracle1 io.coracle1.Manager Stats as 0";
+    by(&host, "bob", call).success("before the flood");
+    let descriptors = "ls /proc/$(systemctl show -P MainPID coracle-manager)/fd | wc -l";
+    host.wait_until(LONG, "! systemctl list-units --no-legend 'coracle-job-*' | grep .");
+    let before = host.sh_ok(descriptors);
+    let out = by(&host, "ann", "python3 /usr/local/bin/flood.py").success("the flood");
+    let answers: Vec<(&str, u32)> = out
+        .stdout
+        .lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, count)| (name, count.parse().unwrap()))
+        .collect();
+    assert_eq!(answers.iter().map(|(_, count)| count).sum::<u32>(), 1000, "{out}");
+    let known = ["ok", "io.coracle1.Error.LimitsExceeded"];
+    assert!(answers.iter().all(|(name, _)| known.contains(name)), "{out}");
+    by(&host, "bob", call).success("after the flood");
+    host.wait_until(LONG, "! systemctl list-units --no-legend 'coracle-job-*' | grep .");
+    assert_eq!(host.sh_ok(descriptors), before);
     host.stop();
 }
