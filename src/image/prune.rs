@@ -93,6 +93,12 @@ fn sweep(paths: &Paths, store: &Store) {
     base_check::forget_outdated(store);
     for directory in paths.image_directories() {
         draft::sweep_images(&directory);
+        // Drafts of versions are in directories `NAME.v`.
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|suffix| suffix == "v") {
+                draft::sweep_images(&entry.path());
+            }
+        }
     }
 }
 

@@ -10,7 +10,8 @@ cd /var/lib/machines || exit 1
 storage=/var/lib/coracle/storage
 
 list() {
-	(cd "$1" && find . -printf '%P %y %m %U:%G %l\n' | sort && find . -type f -exec md5sum {} + | sort) | md5sum
+	(cd "$1" && find . -name '.#*' -prune -o -printf '%P %y %m %U:%G %l\n' | sort &&
+		find . -name '.#*' -prune -o -type f -exec md5sum {} + | sort) | md5sum
 }
 
 # Prints the files of an image, as a machine sees them.
@@ -25,6 +26,9 @@ view() {
 		}
 		list /mnt
 		umount /mnt
+	elif [ -f "$1" ] && [[ $1 == *.tar* ]]; then
+		# Without the times, which are those of each reset.
+		{ tar -tf "$1" && tar -xOf "$1"; } 2>&1 | md5sum
 	elif [ -f "$1" ]; then
 		md5sum <"$1"
 	else
@@ -37,6 +41,7 @@ state() { for name in $NAMES $RUNNING; do view "$name"; done | tr '\n' ' '; }
 left() {
 	find . $storage/tmp/ $storage/trash/ $storage/redo/ -mindepth 1 -maxdepth 1 \
 		\( -name '.#*' -not -name '*.lck' -o -not -path './*' \) 2>/dev/null
+	find . -mindepth 2 -maxdepth 2 -path '*.v/*' -name '.#*' -not -name '*.lck'
 	coracle prune --dry-run
 }
 
