@@ -4,6 +4,7 @@
 use crate::error::{Context, Result};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
@@ -17,30 +18,44 @@ const INCUS: (&str, &str) = ("rootfs", "metadata.yaml");
 /// # Errors
 /// A directory that cannot be read.
 pub(super) fn find(top: BorrowedFd<'_>) -> Result<Option<OsString>> {
-    if is_root(top) {
+    if is_root(top)? {
         return Ok(None);
     }
     let (root, description) = INCUS;
-    if kind(top, description.as_ref()) == Some(FileType::RegularFile) && has_root(top, root.as_ref()) {
+    if kind(top, description.as_ref())? == Some(FileType::RegularFile) && has_root(top, root.as_ref())? {
         return Ok(Some(root.into()));
     }
     let mut names = names(top)?;
-    Ok(names.pop().filter(|name| names.is_empty() && has_root(top, name)))
+    let only = names.pop().filter(|_| names.is_empty());
+    only.map_or(Ok(None), |name| Ok(has_root(top, &name)?.then_some(name)))
 }
 
 /// Returns the kind of an entry. `None` if it is missing.
-fn kind(directory: BorrowedFd<'_>, name: &OsStr) -> Option<FileType> {
-    let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    Some(FileType::from_raw_mode(found.st_mode))
+fn kind(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Option<FileType>> {
+    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(None),
+        found => {
+            let found = found.context(|| "cannot look at the imported tree")?;
+            Ok(Some(FileType::from_raw_mode(found.st_mode)))
+        }
+    }
 }
 
-fn is_root(directory: BorrowedFd<'_>) -> bool {
-    OF_ROOTS.iter().any(|name| kind(directory, name.as_ref()) == Some(FileType::Directory))
+fn is_root(directory: BorrowedFd<'_>) -> Result<bool> {
+    for name in OF_ROOTS {
+        if kind(directory, name.as_ref())? == Some(FileType::Directory) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-fn has_root(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
+fn has_root(directory: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
     use rustix::fd::AsFd;
-    open(directory, name).is_ok_and(|below| is_root(below.as_fd()))
+    if kind(directory, name)? != Some(FileType::Directory) {
+        return Ok(false);
+    }
+    is_root(open(directory, name).context(|| "cannot open the imported tree")?.as_fd())
 }
 
 fn open(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
