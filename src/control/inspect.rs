@@ -80,8 +80,6 @@ pub(crate) struct Inspection {
     pub(crate) unconfined: Vec<String>,
     /// Its trees that users of the host can reach.
     pub(crate) open_trees: Vec<PathBuf>,
-    /// The parts that this user may not read, and that are empty therefore.
-    pub(crate) unreadable: Vec<String>,
 }
 
 /// A namespace.
@@ -135,22 +133,6 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Inspection> {
         std::fs::read_to_string(format!("/proc/{leader}/{file}"))
             .context(|| format!("cannot read the state of PID 1 of machine '{name}'"))
     };
-    let mut unreadable = Vec::new();
-    let mut read_private = |file: &str, part: &'static str| {
-        let path = format!("/proc/{leader}/{file}");
-        match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                unreadable.push(part.to_owned());
-                Ok(String::new())
-            }
-            read => read.context(|| format!("cannot read the state of PID 1 of machine '{name}'")),
-        }
-    };
-    let mounts = read_private("mountinfo", "mounts")?;
-    let namespaces = namespaces(paths, &record, leader);
-    if namespaces.is_empty() {
-        unreadable.push("namespaces".to_owned());
-    }
     let status = read("status")?;
     let value =
         |key: &str| status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim);
@@ -159,7 +141,7 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Inspection> {
     Ok(Inspection {
         name: name.to_string(),
         leader,
-        namespaces,
+        namespaces: namespaces(paths, &record, leader),
         id_map: read("uid_map")?
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -178,10 +160,9 @@ pub(crate) fn collect(paths: &Paths, name: &Name) -> Result<Inspection> {
         cgroup: record.cgroup.clone(),
         host_interface: record.host_interface.clone(),
         addresses: record.addresses.clone(),
-        mounts: mounts.lines().filter_map(mount).collect(),
+        mounts: read("mountinfo")?.lines().filter_map(mount).collect(),
         unconfined: record.unconfined_now(paths),
         open_trees: record.owned_trees.iter().filter(|tree| access::is_open(tree)).cloned().collect(),
-        unreadable,
     })
 }
 
@@ -273,13 +254,7 @@ impl Inspection {
     /// `out` cannot be written.
     pub(crate) fn write(&self, out: &mut dyn Write) -> Result<()> {
         let mut text = format!("{}: PID 1 is process {}\n", self.name, self.leader);
-        if !self.unreadable.is_empty() {
-            text.push_str(&format!("not readable without root: {}\n", self.unreadable.join(", ")));
-        }
-        let is_readable = |part: &str| !self.unreadable.iter().any(|hidden| hidden == part);
-        if is_readable("namespaces") {
-            text.push_str("namespaces\n");
-        }
+        text.push_str("namespaces\n");
         for namespace in &self.namespaces {
             let owner = match (namespace.shared_with_host, namespace.shared_with.is_empty()) {
                 (true, _) => "the host's".to_owned(),
@@ -293,9 +268,7 @@ impl Inspection {
         for limit in &self.limits {
             text.push_str(&format!("  {:<26}{}\n", limit.name, limit.value));
         }
-        if is_readable("mounts") {
-            text.push_str("mounts\n");
-        }
+        text.push_str("mounts\n");
         for mount in &self.mounts {
             text.push_str(&format!("  {:<34} {:<10} {}\n", mount.target, mount.kind, mount.options));
         }

@@ -70,6 +70,7 @@ fn an_unhealthy_database_is_restarted_with_the_machine_that_needs_it() {
     assert_eq!(host.coracle(&["events", "app", "--since=+1h"]), "");
     let missing = host.exec(&["coracle", "events", "nosuch"]);
     assert!(missing.status == 1 && missing.stderr.contains("machine 'nosuch' does not exist"), "{missing}");
+    follower.kill();
     host.coracle(&["stop", "app", "db"]);
     host.sh_ok("! systemctl is-active coracle-health@db.timer && ! ls /run/coracle/db");
     host.stop();

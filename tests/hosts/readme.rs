@@ -4,12 +4,13 @@
 
 use crate::support::{Host, LONG, trees};
 
-/// The command lines that stand-ins replace, in their order.
+/// The beginnings of the command lines that stand-ins replace, in their order.
 const REPLACED: &[&str] = &[
     "make demo",
     "make deps install",
     "apt-get install mmdebstrap",
-    "mmdebstrap --include=systemd-sysv,dbus trixie /var/lib/machines/web",
+    // By `coracle create`, with further arguments.
+    "mmdebstrap ",
 ];
 /// The tree that the stand-in of mmdebstrap(1) copies.
 const TREE: &str = "/srv/trixie";
@@ -52,7 +53,12 @@ fn replace_programs(host: &Host) {
 #[test]
 fn the_blocks_of_the_readme_run_on_a_fresh_host() {
     let tree = trees::tree("trixie");
-    let host = Host::builder().bind(&tree.display().to_string(), TREE).start();
+    let host = Host::builder().bind(&tree.display().to_string(), TREE).on_disk().start();
+    // The root of a nested host is an overlay, whose files cannot be mapped.
+    host.sh_ok(
+        "mkdir -m 700 /var/lib/machines/.storage; mkdir -p /var/lib/coracle
+         ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
+    );
     replace_programs(&host);
     let readme = include_str!("../../README.md");
     let blocks = blocks(readme);
@@ -70,7 +76,10 @@ fn the_blocks_of_the_readme_run_on_a_fresh_host() {
         .map(|script| host.exec_for(LONG, &["sh", "-ec", script]).success("a block").stdout)
         .collect();
     let replaced = host.read("/run/replaced");
-    assert_eq!(replaced.lines().collect::<Vec<_>>(), REPLACED, "a block has another command to replace");
+    let replaced: Vec<&str> = replaced.lines().collect();
+    let is_same = replaced.len() == REPLACED.len()
+        && replaced.iter().zip(REPLACED).all(|(line, expected)| line.starts_with(expected));
+    assert!(is_same, "a block has another command to replace: {replaced:?}");
     // What the text says of the blocks.
     assert!(outputs.iter().any(|output| output.ends_with("\nweb\n")), "{outputs:?}");
     assert_eq!(host.property("web", "ports"), "8080:80");
