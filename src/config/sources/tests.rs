@@ -139,6 +139,43 @@ fn drop_ins_change_an_nspawn_file_by_key() {
 }
 
 #[test]
+fn the_configuration_of_an_image_is_the_lowest_source() {
+    let config = r#"{"config":{"Cmd":["/bin/web"],"Env":["A=image","B=image"],"User":"7:8"}}"#;
+    let mut files = vec![
+        ("var/lib/machines/web.mstack/layer@0/etc/os-release", ""),
+        ("var/lib/machines/web.oci-config", config),
+        ("etc/systemd/nspawn/web.nspawn", "[Exec]\nEnvironment=A=file\n[Files]\nBind=/srv\n"),
+    ];
+    let unit = |files: &[(&str, &str)]| {
+        let (_root, paths) = host(files);
+        machine(&paths, &Name::new("web").unwrap()).unwrap().machine
+    };
+    let variables = |machine: &Machine| {
+        machine.command.environment.iter().map(|(name, value)| format!("{name}={value} ")).collect::<String>()
+    };
+    let program = Payload::Command { argv: vec!["/bin/web".into()], as_pid2: true };
+    let found = unit(&files);
+    assert_eq!((&found.command.payload, found.mounts.len()), (&program, 1));
+    assert_eq!(variables(&found), "B=image A=file ");
+    assert_eq!(found.command.ids.as_ref().map(|ids| (ids.uid, ids.gid)), Some((7, 8)));
+    // A .nspawn file with a command, as that of importctl(1).
+    files[2].1 = "[Exec]\nBoot=no\nParameters=/bin/other\n";
+    let other = Payload::Command { argv: vec!["/bin/other".into()], as_pid2: false };
+    assert_eq!(unit(&files).command.payload, other);
+    // A definition.
+    files[2] = ("etc/coracle/machines.d/web.toml", "environment.B = 'toml'\n");
+    let found = unit(&files);
+    assert_eq!((&found.command.payload, variables(&found).as_str()), (&program, "A=image B=toml "));
+    files[2].1 = "boot.init = 'systemd'\n";
+    assert_eq!(unit(&files).command.payload, Payload::Boot { arguments: Vec::new() });
+    // Options, and systemd-nspawn(1), which reads none.
+    let (_root, paths) = host(&files[..2]);
+    assert_eq!(run(&paths, named_web(), SettingsMode::Yes).command.payload, program);
+    let real = run_as(Contract::Nspawn, &paths, named_web(), SettingsMode::Yes).unwrap();
+    assert_eq!(real.command.payload, Payload::Command { argv: Vec::new(), as_pid2: false });
+}
+
+#[test]
 fn systemd_nspawn_reads_no_definition() {
     let (_root, paths) = host(&[
         ("var/lib/machines/web/etc/os-release", ""),
