@@ -37,6 +37,9 @@ TEST_BOUND := 50m
 BENCH_BOUND := 60m
 VM_BOUND := 40m
 
+# The program of `coracle pull`: dynamic, for the host's name resolution.
+PULL ?= $(CURDIR)/target/release/coracle-pull
+
 ifeq ($(origin BINARY),undefined)
 BINARY = $(RELEASE)
 INSTALL_NEEDS := binary
@@ -82,6 +85,7 @@ deps-vm:
 binary:
 	@RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
 		$(CARGO) rustc --release --locked --target $(TARGET) --bin coracle -- $(LINK) $(ORDERED)
+	@$(CARGO) build --release --locked --package coracle-pull
 	@echo "$(RELEASE)"
 
 # The linker's map has the names of functions, which the program does not have.
@@ -119,6 +123,7 @@ install: $(INSTALL_NEEDS)
 	# Outside of PATH: programs find it only by a diversion.
 	install -d "$(DESTDIR)$(PREFIX)/lib/coracle"
 	for name in systemd-nspawn schroot unschroot; do ln -sfn ../../bin/coracle "$(DESTDIR)$(PREFIX)/lib/coracle/$$name"; done
+	if [ -e "$(PULL)" ]; then install -Dm755 "$(PULL)" "$(DESTDIR)$(PREFIX)/lib/coracle/coracle-pull"; fi
 	install -d "$(libdir)/system-generators"
 	ln -sfn ../../../bin/coracle "$(libdir)/system-generators/coracle-generator"
 	for file in dbus/*.conf; do install -Dm644 "$$file" "$(sharedir)/dbus-1/system.d/$${file##*/}"; done

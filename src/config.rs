@@ -32,6 +32,7 @@ mod oci;
 pub(crate) mod problem;
 mod profile;
 pub(crate) mod recipe;
+pub(crate) mod registries;
 mod resolve;
 pub(crate) mod resources;
 pub(crate) mod root;

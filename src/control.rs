@@ -46,6 +46,7 @@ pub(crate) mod preflight;
 pub(crate) mod progress;
 pub(crate) mod provision;
 pub(crate) mod prune;
+pub(crate) mod pull;
 pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod resolv_conf;

@@ -25,6 +25,7 @@ pub(crate) mod oci_config;
 pub(crate) mod owners;
 pub(crate) mod prune;
 pub(crate) mod quota;
+pub(crate) mod pull;
 pub(crate) mod read_only;
 pub(crate) mod recovery;
 mod refuse;

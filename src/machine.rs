@@ -24,6 +24,7 @@ pub(crate) mod mounts;
 pub mod name;
 pub mod network;
 pub(crate) mod recipe;
+pub mod registry;
 pub(crate) mod resources;
 pub(crate) mod root;
 mod rules;

@@ -34,6 +34,7 @@ const RENAMED: &[(&[&str], &str)] = &[
         &["export-tar", "export-raw", "save", "commit", "publish"],
         "export an image with 'coracle export NAME NAME.tar.zst'",
     ),
+    (&["pull-oci"], "pull an OCI image with 'coracle pull IMAGE NAME'"),
     (&["clean"], "remove unused layers with 'coracle prune'"),
     (&["move", "mv"], "rename a stopped machine with 'coracle rename NAME NEW'"),
     (&["restore"], "return to a snapshot with 'coracle rollback NAME TAG'"),
@@ -57,10 +58,6 @@ const RENAMED: &[(&[&str], &str)] = &[
 
 /// The words for a feature that Coracle does not have, and the hint.
 const MISSING: &[(&[&str], &str)] = &[
-    (
-        &["pull", "pull-oci"],
-        "fetch the image with 'skopeo copy docker://IMAGE oci:DIR', then 'coracle import oci:DIR NAME'",
-    ),
     (
         &["pull-tar", "pull-raw", "search", "rebuild", "farm"],
         "make a root file system in /var/lib/machines/NAME with mmdebstrap(1), then 'coracle start NAME'",

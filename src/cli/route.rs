@@ -130,7 +130,8 @@ impl Verb {
             | Self::Set(_)
             | Self::Apply(_)
             | Self::Edit(_)
-            | Self::Update(_) => {
+            | Self::Update(_)
+            | Self::Pull(_) => {
                 return Ok(Route::Direct);
             }
         }))

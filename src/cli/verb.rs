@@ -41,6 +41,7 @@ mod network;
 mod poweroff;
 mod provision;
 mod prune;
+mod pull;
 mod read_only;
 mod reboot;
 mod remove;
@@ -147,7 +148,12 @@ impl Verb {
             | Self::Health(_)
             | Self::Idle(_) => true,
             Self::Set(_) | Self::Edit(_) | Self::Apply(_) | Self::ReadOnly(_) | Self::Clone(_) => true,
-            Self::Import(_) | Self::Export(_) | Self::Convert(_) | Self::Prune(_) | Self::Verify(_) => true,
+            Self::Import(_)
+            | Self::Pull(_)
+            | Self::Export(_)
+            | Self::Convert(_)
+            | Self::Prune(_)
+            | Self::Verify(_) => true,
             Self::Rename(_) | Self::Remove(_) | Self::Create(_) | Self::Update(_) | Self::Provision(_) => {
                 true
             }
@@ -183,6 +189,7 @@ verbs! {
     Create(create::CreateArgs),
     Import(import::ImportArgs),
     Update(update::UpdateArgs),
+    Pull(pull::PullArgs),
     Export(export::ExportArgs),
     Clone(clone::CloneArgs),
     Provision(provision::ProvisionArgs),

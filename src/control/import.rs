@@ -3,7 +3,9 @@
 use super::progress::Progress;
 use crate::error::{Error, Result};
 use crate::host::systemd::journal;
-use crate::image::import::{self, ImageSelection, ImportRequest, ImportSource, ImportedKind, ImportedOci};
+use crate::image::import::{
+    self, ImageSelection, ImportRequest, ImportSource, Imported, ImportedKind, ImportedOci,
+};
 use crate::image::oci::names::{Transport, TransportName};
 use crate::image::recovery;
 use crate::machine::name::Name;
@@ -117,22 +119,7 @@ pub(crate) fn import(
     let mut advance = |bytes| bar.advance(bytes);
     let request = ImportRequest { paths, source, selection: &selection, name: &name, is_read_only, largest };
     let imported = import::import(request, &mut advance)?;
-    let kind = match imported.kind {
-        ImportedKind::Directory => "directory",
-        ImportedKind::Subvolume => "subvolume",
-        ImportedKind::Disk => "disk",
-        ImportedKind::Stack => "stack",
-    };
-    let stream = imported.stream.map(|stream| StreamReport {
-        compression: stream.compression,
-        digest: stream.digest,
-        entries: stream.entries,
-        left_out: stream.left_out,
-        root: stream.root.map(|root| journal::printable_line(root.as_encoded_bytes())),
-    });
-    let duration_ms = super::milliseconds(since.elapsed());
-    let oci = imported.oci.map(OciReport::from);
-    Ok(ImportReport { name, path: imported.path, kind, bytes: imported.bytes, duration_ms, stream, oci })
+    Ok(ImportReport::of(name, imported, super::milliseconds(since.elapsed())))
 }
 
 /// Opens the source of a path, or of a name of an OCI image.
@@ -154,6 +141,30 @@ fn open(source: &Path, named: Option<&TransportName>) -> Result<ImportSource> {
 }
 
 impl ImportReport {
+    /// Reports an import.
+    pub(super) fn of(name: Name, imported: Imported, duration_ms: u64) -> Self {
+        let kind = match imported.kind {
+            ImportedKind::Directory => "directory",
+            ImportedKind::Subvolume => "subvolume",
+            ImportedKind::Disk => "disk",
+            ImportedKind::Stack => "stack",
+        };
+        let stream = imported.stream.map(|stream| StreamReport {
+            compression: stream.compression,
+            digest: stream.digest,
+            entries: stream.entries,
+            left_out: stream.left_out,
+            root: stream.root.map(|root| journal::printable_line(root.as_encoded_bytes())),
+        });
+        let oci = imported.oci.map(OciReport::from);
+        Self { name, path: imported.path, kind, bytes: imported.bytes, duration_ms, stream, oci }
+    }
+
+    /// Returns the name of the image.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
     /// Returns the lines for a person.
     pub(crate) fn text(&self) -> String {
         let Self { name, kind, bytes, stream, .. } = self;

@@ -15,6 +15,7 @@ mod root;
 mod source;
 
 pub(crate) use compression::Compression;
+pub(super) use oci::choose_platform;
 pub(crate) use oci::{ImageSelection, ImportedOci};
 pub(crate) use source::ImportSource;
 

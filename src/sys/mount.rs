@@ -160,6 +160,16 @@ pub(crate) fn propagate(mount_point: &str, propagation: u64) -> std::io::Result<
     mount_point.into_with_c_str(|path| Ok(set_at(CWD, path, Depth::Tree, &attributes)))?
 }
 
+/// Makes the mount at a path, and those below it, read-only and private.
+///
+/// # Errors
+/// Any error of mount_setattr(2).
+pub(crate) fn make_read_only(mount_point: &str) -> std::io::Result<()> {
+    let attr_set = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+    let attributes = MountAttr { attr_set, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    mount_point.into_with_c_str(|path| Ok(set_at(CWD, path, Depth::Tree, &attributes)))?
+}
+
 /// Returns a detached copy of the mount at a descriptor.
 ///
 /// # Errors

@@ -78,6 +78,7 @@ mod process_settings;
 mod prolonged;
 mod provision;
 mod readme;
+mod pull;
 mod resolv_conf;
 mod resolver;
 mod resources;

@@ -53,11 +53,11 @@ pub struct ImportArgs {
     json: bool,
 }
 
-fn parse_size(text: &str) -> Result<u64> {
+pub(super) fn parse_size(text: &str) -> Result<u64> {
     Size::read(&RawValue::Text(text)).map(|size| size.0)
 }
 
-fn parse_platform(text: &str) -> Result<Platform> {
+pub(super) fn parse_platform(text: &str) -> Result<Platform> {
     text.parse()
 }
 

@@ -9,6 +9,7 @@ mod layout;
 mod stack;
 
 pub(super) use layout::Layout;
+pub(in crate::image) use layout::choose as choose_platform;
 
 use crate::error::{Error, Result};
 use crate::host::lock::LockMode;

@@ -16,9 +16,9 @@ pub const LARGEST_CONFIG: u64 = 8 << 20;
 pub const MOST_LAYERS: usize = 498;
 
 /// The media types of indexes.
-const INDEXES: [&str; 2] = [INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
+pub(crate) const INDEXES: [&str; 2] = [INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
 /// The media types of manifests.
-const MANIFESTS: [&str; 2] = [MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
+pub(crate) const MANIFESTS: [&str; 2] = [MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
 /// The media types of configurations.
 const CONFIGS: [&str; 2] = [CONFIG, "application/vnd.docker.container.image.v1+json"];
 /// The media types of layers, without their compression.

@@ -209,7 +209,10 @@ fn list(words: impl Iterator<Item = String>) -> String {
 }
 
 /// Returns the image that fits a platform best.
-fn choose(images: &[Descriptor], platform: &Platform) -> Result<Descriptor> {
+///
+/// # Errors
+/// No image fits, or several ones do equally.
+pub(in crate::image) fn choose(images: &[Descriptor], platform: &Platform) -> Result<Descriptor> {
     let images = images.iter().filter(|image| image.manifest_kind().is_some());
     let distance = |image: &Descriptor| match &image.platform {
         None => Some(0),

@@ -1,0 +1,61 @@
+//! `coracle pull`.
+
+use super::VerbResult;
+use super::import::{parse_platform, parse_size};
+use crate::cli::output::{self, with_progress};
+use crate::control::import::Platform;
+use crate::control::pull::{self, ImportOptions, Reference};
+use crate::error::Result;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use clap::Args;
+
+/// Pull an OCI image from a registry
+///
+/// IMAGE is REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST; a name without a registry is looked up as podman does. The
+/// registries, mirrors and short names are those of containers-registries.conf(5), the credentials those of
+/// containers-auth.json(5), and further authorities those of containers-certs.d(5). A program without any rights on
+/// the host talks to the registry. An interrupted transfer goes on where it has ended. Layers that are in the store
+/// are not fetched. The result is that of 'coracle import' of the same image.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// The image in a registry
+    #[arg(value_name = "IMAGE", value_parser = parse_reference)]
+    reference: Reference,
+
+    /// The name of the new image; by default the last part of that of IMAGE
+    #[arg(value_name = "NAME", value_parser = Name::new)]
+    name: Option<Name>,
+
+    /// Create an image that no machine can change
+    #[arg(long)]
+    read_only: bool,
+
+    /// The maximum size of all files together, for example 20G; by default the free space less 5 %
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_size: Option<u64>,
+
+    /// The platform, for example linux/arm64; by default that of the host
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parse_platform)]
+    platform: Option<Platform>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_reference(text: &str) -> Result<Reference> {
+    Reference::parse(text)
+}
+
+impl PullArgs {
+    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let options =
+            ImportOptions { is_read_only: self.read_only, largest: self.max_size, platform: self.platform };
+        let report = with_progress(|progress| {
+            pull::pull(paths, &self.reference, self.name.as_ref(), options, progress)
+        })?;
+        output::report(&report, self.json, &report.text())?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,86 @@
+//! `pull`: a new image from a registry. Called by `cli`.
+
+use super::import::ImportReport;
+use super::progress::Progress;
+use crate::config::registries::Registries;
+use crate::error::{Error, Result};
+use crate::image::pull::{self, PullRequest};
+use crate::image::recovery;
+use crate::machine::name::Name;
+use crate::paths::Paths;
+use serde::Serialize;
+use std::time::Instant;
+
+pub(crate) use super::import::ImportOptions;
+pub(crate) use crate::machine::registry::Reference;
+
+/// A finished pull.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct PullReport {
+    reference: String,
+    /// The server that it comes from.
+    server: String,
+    /// The digest of its manifest or index.
+    digest: String,
+    /// The bytes fetched.
+    fetched: u64,
+    #[serde(flatten)]
+    import: ImportReport,
+}
+
+/// Pulls an image from a registry. Without a name it is derived from the reference.
+///
+/// # Errors
+/// An existing image of the name, an image that no registry has, or one that is refused.
+pub(crate) fn pull(
+    paths: &Paths,
+    reference: &Reference,
+    name: Option<&Name>,
+    options: ImportOptions,
+    progress: &mut Progress<'_>,
+) -> Result<PullReport> {
+    let name = name.map_or_else(|| reference.machine_name(), |name| Ok(name.clone()))?;
+    let registries = Registries::read(paths)?;
+    recovery::recover(paths);
+    let since = Instant::now();
+    let total = || None;
+    let mut bar = progress.bar(name.as_str(), &total)?;
+    let mut advance = |bytes| bar.advance(bytes);
+    let ImportOptions { is_read_only, largest, platform } = options;
+    let mut last = None::<Error>;
+    for full in registries.full(reference)? {
+        if let Some(error) = last.take() {
+            log::warn!("{error}, trying '{full}'");
+        }
+        let endpoints = registries.endpoints(&full)?;
+        let platform = platform.clone();
+        let request =
+            PullRequest { paths, reference: &full, endpoints, name: &name, platform, is_read_only, largest };
+        match pull::pull(&request, &mut advance) {
+            Ok(pulled) => {
+                let import =
+                    ImportReport::of(name.clone(), pulled.imported, super::milliseconds(since.elapsed()));
+                let (server, digest) = (pulled.host, pulled.digest.to_string());
+                return Ok(PullReport {
+                    reference: full.to_string(),
+                    server,
+                    digest,
+                    fetched: pulled.fetched,
+                    import,
+                });
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new("no registry is searched")))
+}
+
+impl PullReport {
+    /// Returns the lines for a person.
+    pub(crate) fn text(&self) -> String {
+        let Self { reference, server, digest, import, .. } = self;
+        let short = digest.get(..19).unwrap_or(digest);
+        format!("{}: {reference} from {server}, {short}\n{}", import.name(), import.text())
+    }
+}

@@ -1,0 +1,94 @@
+//! Pulls an OCI image from a registry. Its documents and blobs are fetched into a layout, a draft of the store, which
+//! is imported then. Called by `control`.
+
+mod credentials;
+mod download;
+mod helper;
+mod policy;
+
+use super::import::{self, ImageSelection, ImportRequest, ImportSource, Imported};
+use super::oci::digest::Digest;
+use super::oci::platform::Platform;
+use super::store::Store;
+use super::store::draft;
+use crate::error::{Context, Error, Result};
+use crate::host::lock::LockMode;
+use crate::machine::name::Name;
+use crate::machine::registry::{Endpoint, Reference};
+use crate::paths::Paths;
+use crate::tree::copy::CopyProgress;
+use download::PulledLayout;
+
+/// A request for a pull.
+pub(crate) struct PullRequest<'a> {
+    /// The places of Coracle.
+    pub(crate) paths: &'a Paths,
+    /// The image, with its registry.
+    pub(crate) reference: &'a Reference,
+    /// The servers that may have it, in this order.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// The name of the new image.
+    pub(crate) name: &'a Name,
+    /// The platform. `None` for that of this host.
+    pub(crate) platform: Option<Platform>,
+    /// Whether no machine can change the image.
+    pub(crate) is_read_only: bool,
+    /// The limit of the bytes of all files.
+    pub(crate) largest: Option<u64>,
+}
+
+/// A finished pull.
+pub(crate) struct Pulled {
+    /// The image.
+    pub(crate) imported: Imported,
+    /// The server that it comes from.
+    pub(crate) host: String,
+    /// The digest of its manifest or index.
+    pub(crate) digest: Digest,
+    /// The bytes fetched.
+    pub(crate) fetched: u64,
+}
+
+/// Pulls an image. `progress` is called with the bytes fetched, then with those extracted.
+///
+/// # Errors
+/// An existing image of this name, an image that no server has, or one that is refused. Nothing is left then.
+pub(crate) fn pull(request: &PullRequest<'_>, progress: &mut CopyProgress<'_>) -> Result<Pulled> {
+    let PullRequest { paths, reference, name, .. } = request;
+    let pulling = || format!("cannot pull '{reference}' as '{name}'");
+    super::clone::refuse_existing(paths, name).context(pulling)?;
+    policy::check(paths, reference).context(pulling)?;
+    let store = Store::of(paths);
+    draft::sweep_store(&store);
+    // Layers that are not fetched stay until the stack has links to them.
+    let users = store.lock(LockMode::Shared)?;
+    let (layout, host, digest) = fetch(request, &store, progress).context(pulling)?;
+    let selection = ImageSelection { platform: request.platform.clone(), ..ImageSelection::default() };
+    let source = ImportSource::Directory { path: reference.to_string().into(), directory: layout.open()? };
+    let PullRequest { is_read_only, largest, .. } = *request;
+    let import = ImportRequest { paths, source, selection: &selection, name, is_read_only, largest };
+    let imported = import::import(import, progress)?;
+    drop(users);
+    Ok(Pulled { imported, host, digest, fetched: layout.fetched() })
+}
+
+/// Fetches an image from the first server that has it.
+fn fetch(
+    request: &PullRequest<'_>,
+    store: &Store,
+    progress: &mut CopyProgress<'_>,
+) -> Result<(PulledLayout, String, Digest)> {
+    let mut last = None::<Error>;
+    for endpoint in &request.endpoints {
+        if let Some(error) = last.take() {
+            log::warn!("{error}, trying the next server");
+        }
+        let mut layout = PulledLayout::create(store, request, endpoint)?;
+        match layout.fetch_image(request, progress) {
+            Ok(digest) => return Ok((layout, endpoint.host.clone(), digest)),
+            Err(error) if layout.is_interrupted() => return Err(error),
+            Err(error) => last = Some(error.context(endpoint.host.clone())),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new("no server has it")))
+}
