@@ -120,6 +120,7 @@ install: $(INSTALL_NEEDS)
 	chmod 0700 "$(DESTDIR)/var/lib/machines"
 	install -Dm644 ssh/10-coracle.conf "$(DESTDIR)/etc/ssh/ssh_config.d/10-coracle.conf"
 	install -Dm644 firewalld/coracle.xml "$(DESTDIR)$(PREFIX)/lib/firewalld/zones/coracle.xml"
+	ln -sfn coracle "$(DESTDIR)$(PREFIX)/bin/autopkgtest-virt-coracle"
 	# Outside of PATH: programs find it only by a diversion.
 	install -d "$(DESTDIR)$(PREFIX)/lib/coracle"
 	for name in systemd-nspawn schroot unschroot; do ln -sfn ../../bin/coracle "$(DESTDIR)$(PREFIX)/lib/coracle/$$name"; done

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 readonly rounds=$1
 shift
-[ $# -gt 0 ] || set -- toml nspawn bundle ini words notify store syslog lease channel control tree name partitions archive layer oci
+[ $# -gt 0 ] || set -- toml nspawn bundle ini words notify store syslog lease channel control tree name partitions archive layer oci testbed schroot
 host=$(rustc -vV | sed -n 's/^host: //p')
 flags='--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4'
 flags+=' -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table'

@@ -96,6 +96,21 @@ pub(crate) fn claim(request: &ClaimRequest<'_>) -> Result<Claims> {
     finish(request, claimed, record, locks)
 }
 
+/// Claims all for a dead build session that is recovered, with its ids and its changes. Those stay if it fails.
+///
+/// # Errors
+/// Same as [`claim`], or a session that is not dead.
+pub(crate) fn claim_dead(request: &ClaimRequest<'_>) -> Result<Claims> {
+    let ClaimRequest { paths, machine, undo, .. } = *request;
+    let (lock, dead) = locks::name_of_dead(paths, &machine.name)?;
+    undo(paths, &dead);
+    // The lock files are taken again.
+    let before = Record { files: Vec::new(), ..dead };
+    let (mut record, mut locks) = (before.clone(), vec![lock]);
+    let claimed = with_name(request, Some(&before), &mut record, &mut locks);
+    finish(request, claimed, record, locks)
+}
+
 /// Claims all for a guest that reboots: continues the record and the locks of the boot before. What the
 /// definition changes is claimed in addition.
 ///

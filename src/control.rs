@@ -57,6 +57,7 @@ pub(crate) mod snapshots;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod status;
+pub mod testbed;
 pub(crate) mod update;
 pub(crate) mod watch;
 

@@ -4,6 +4,7 @@
 pub(crate) mod address_families;
 pub mod bound_users;
 pub(crate) mod build;
+pub(crate) mod build_cache;
 pub mod command;
 pub mod console;
 pub mod contract;
@@ -123,10 +124,7 @@ impl Parts {
 
     /// Returns whether the machine has directories that vanish at its end.
     pub(crate) fn has_temporary_directories(&self) -> bool {
-        let is_temporary = |mount: &mounts::Mount| {
-            matches!(mount.kind, mounts::MountKind::Bind { source: mounts::BindPath::Temporary, .. })
-        };
-        self.root.is_throwaway() || self.mounts.iter().any(is_temporary)
+        self.root.is_throwaway() || self.mounts.iter().any(mounts::Mount::has_temporary_directory)
     }
 
     /// Returns the directories of the host in which root of the machine can create files of any owner of the
@@ -235,10 +233,13 @@ impl Machine {
         personality: Option<init::Personality>,
     ) -> std::result::Result<Self, Vec<Error>> {
         let mut parts = self.0;
+        (parts.root.is_synced, parts.root.memory_size) = (build.is_synced, build.memory_size);
         parts.build = Some(build);
-        parts.command.payload = command::Payload::Hold;
         parts.boot.personality = parts.boot.personality.or(personality);
-        (parts.switches.tmpfs_tmp, parts.switches.tmpfs_run) = (false, false);
+        if !matches!(parts.command.payload, command::Payload::Boot { .. }) {
+            parts.command.payload = command::Payload::Hold;
+            (parts.switches.tmpfs_tmp, parts.switches.tmpfs_run) = (false, false);
+        }
         Self::new(parts)
     }
 

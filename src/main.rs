@@ -44,6 +44,9 @@ fn program() -> u8 {
     if arguments.get(1).is_some_and(|verb| verb == "run" || verb == "launch") {
         entry::provide_memory();
     }
+    if entry::is_testbed_server() {
+        return testbed_server(&arguments);
+    }
     if arguments.get(1).is_some_and(|verb| verb == "supervise") {
         return supervise(&arguments);
     }
@@ -85,6 +88,22 @@ fn schroot(arguments: &[OsString]) -> u8 {
     })
 }
 
+/// Runs as a server of testbeds for autopkgtest(1), in which a failure has a status of its own.
+#[inline(never)]
+fn testbed_server(arguments: &[OsString]) -> u8 {
+    match compat::autopkgtest::parse(arguments) {
+        Ok(None) => 0,
+        Ok(Some(server)) => {
+            log_to(server.is_debugged());
+            server.run(&Paths::default()).unwrap_or_else(|error| {
+                print_error(&error);
+                compat::autopkgtest::FAILURE
+            })
+        }
+        Err(error) => failed(&error),
+    }
+}
+
 /// Prints an error. Returns its exit status.
 fn failed(error: &Error) -> u8 {
     print_error(error);
@@ -98,6 +117,12 @@ fn supervise(arguments: &[OsString]) -> u8 {
         log_to_journal(log::LevelFilter::Info);
     } else {
         log_to(false);
+    }
+    if arguments.get(3).is_some_and(|argument| argument == coracle::run::REBOOT)
+        && let Err(error) = coracle::run::session::reboot()
+    {
+        log::error!("{error}");
+        return failed(&error);
     }
     coracle::run::supervise_unit().unwrap_or_else(|error| failed(&error))
 }

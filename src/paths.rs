@@ -124,6 +124,11 @@ impl Paths {
         self.machine(name).join("history")
     }
 
+    /// Returns the options of a build session, for its recovery: `/run/coracle/NAME/session.json`.
+    pub(crate) fn session_request(&self, name: &Name) -> PathBuf {
+        self.machine(name).join("session.json")
+    }
+
     /// Returns the file that exists while a machine is paused for a snapshot: `/run/coracle/NAME/paused`.
     pub(crate) fn paused(&self, name: &Name) -> PathBuf {
         self.machine(name).join("paused")

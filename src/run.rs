@@ -8,7 +8,7 @@ mod journal;
 mod placement;
 mod resolv_conf;
 mod root;
-pub(crate) mod session;
+pub mod session;
 mod timezone;
 
 use crate::claim;
@@ -27,7 +27,7 @@ use crate::machine::users::Users;
 use crate::paths::Paths;
 use crate::plan;
 use crate::state::id_ranges::RangeRetention;
-pub use crate::supervisor::detached::DETACHED;
+pub use crate::supervisor::detached::{DETACHED, REBOOT};
 use crate::supervisor::handover::{self, Carried, Running};
 use crate::supervisor::launch::{self, LaunchRequest};
 use crate::supervisor::supervise::{self, SupervisionResult};
@@ -128,7 +128,7 @@ fn start_in_unit(paths: &Paths, machine: &mut Machine, kept: Option<Carried>) ->
     if kept.is_none() {
         placement::check_unit(machine)?;
     }
-    start(StartRequest { paths, machine, keep: RangeRetention::Recorded, arguments }, Place::in_unit, kept)
+    start(StartRequest::new(paths, machine, RangeRetention::Recorded, arguments), Place::in_unit, kept)
 }
 
 /// The second act in a unit: watches until the machine ends. Returns its exit status.
@@ -219,7 +219,7 @@ pub(crate) fn foreground(
         create_root(paths, machine, template).map_err(of_launch)?;
     }
     let arguments = entry::arguments().split_off(1);
-    let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments };
+    let request = StartRequest::new(paths, machine, RangeRetention::WhileRunning, arguments);
     // There is no unit that cleans up after a killed start. The event loop reads the signals; after the exec
     // of a reboot they are blocked already.
     let signals = kept.is_none().then(interrupt::block).transpose()?;
@@ -270,21 +270,17 @@ fn start(
     find_place: impl FnOnce(&Machine, Option<&Carried>) -> Place,
     mut kept: Option<Carried>,
 ) -> Result<Running> {
-    let StartRequest { paths, machine, keep, arguments } = start;
+    let StartRequest { paths, machine, keep, arguments, begins } = start;
     let takes = |interface: &Interface| interface.kind == InterfaceKind::Moved;
     if kept.is_none()
         && (machine.root.ephemeral != Ephemeral::No || machine.network.interfaces.iter().any(takes))
     {
         cleanup::after_killed_runs(paths);
     }
-    let root = root::open(machine)?;
-    let place = find_place(machine, kept.as_ref());
+    let (root, place) = (root::open(machine)?, find_place(machine, kept.as_ref()));
     let (unit, tree) = (place.unit(), root.tree.as_ref());
     let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit, undo: cleanup::undo };
-    let mut claims = match &mut kept {
-        Some(kept) => claim::claim_again(&request, &kept.state.record, kept.fds.take_locks())?,
-        None => claim::claim(&request)?,
-    };
+    let mut claims = claim_all(&request, kept.as_mut(), begins)?;
     let prepare = || {
         if claims.choice.ids.changes_owners {
             owners::change(machine, claims.choice.ids.base.unwrap_or_default())?;
@@ -304,6 +300,7 @@ fn start(
             throwaway::create_directories(throwaway, machine, found.facts.owner())?;
             found.facts.throwaway.clone_from(throwaway);
         }
+        build::complete(&mut claims.record, machine, found.facts.build.as_ref())?;
         let plan = plan::make(machine, &found.facts)?;
         placement::check_input(plan.console)?;
         let credentials = credentials::load(&machine.credentials, machine.contract)?;
@@ -333,6 +330,19 @@ fn start(
     launch::launch(request, claims)
 }
 
+/// Claims all for a new machine, for another boot of one, or for a dead session.
+fn claim_all(
+    request: &claim::ClaimRequest<'_>,
+    kept: Option<&mut Carried>,
+    begins: Beginning,
+) -> Result<claim::Claims> {
+    match kept {
+        Some(kept) => claim::claim_again(request, &kept.state.record, kept.fds.take_locks()),
+        None if begins == Beginning::Recovered => claim::claim_dead(request),
+        None => claim::claim(request),
+    }
+}
+
 /// Refuses a process that cannot create machines, and protects its program from the machine. The process of a
 /// reboot has done both at its first start.
 fn prepare_process(mode: RunMode, machine: &Machine, kept: Option<&Carried>) -> Result<()> {
@@ -350,6 +360,22 @@ struct StartRequest<'a> {
     keep: RangeRetention,
     /// The arguments that start the machine again.
     arguments: Vec<OsString>,
+    begins: Beginning,
+}
+
+impl<'a> StartRequest<'a> {
+    fn new(paths: &'a Paths, machine: &'a Machine, keep: RangeRetention, arguments: Vec<OsString>) -> Self {
+        Self { paths, machine, keep, arguments, begins: Beginning::New }
+    }
+}
+
+/// The beginning of a machine that is not one of a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// It is new.
+    New,
+    /// It is a build session whose supervisor was killed.
+    Recovered,
 }
 
 /// Returns the plan of a machine as text. Claims nothing.

@@ -14,6 +14,7 @@ pub(crate) mod launch;
 mod mount_tunnel;
 pub(crate) mod network;
 mod notify_out;
+mod package_cache;
 mod recognition;
 pub(crate) mod registration;
 mod results;

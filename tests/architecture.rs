@@ -346,6 +346,7 @@ const MAY_CALL_BY_NAME: &[(&str, &str)] = &[
     ("tree/", "entries of open directories; no link is followed"),
     ("host/cgroup.rs", "cgroups"),
     ("host/cgroup_leaf.rs", "cgroups"),
+    ("supervisor/package_cache.rs", "after the session has ended; no link is followed"),
     ("supervisor/results.rs", "after the session has ended; no link is followed"),
     ("supervisor/launch/journal.rs", "before the guest runs; links are resolved inside the tree or refused"),
     ("supervisor/launch/journal_receiver.rs", "its own socket in the state directory"),

@@ -152,6 +152,24 @@ const SBUILDRC: &str = "$chroot_mode = 'schroot'; $schroot = '/usr/lib/coracle/u
 $run_lintian = 0; $run_piuparts = 0; $run_autopkgtest = 0; $clean_source = 0; $nolog = 1; 1;
 ";
 
+/// Twenty sessions install packages at the same time, with one cache: apt takes its locks in each of them.
+fn sessions_share_packages(host: &Host) {
+    const CACHE: &str = "/var/lib/machines/.cache";
+    let options = format!("--network=host --cache=apt:{CACHE}");
+    let install = "apt-get -y -q install iproute2 >/dev/null";
+    host.sh_ok(&format!(
+        "coracle build once trixie {options} -w / -u root -- sh -c '{install}'; ls {CACHE}/iproute2_*.deb"
+    ));
+    host.sh_ok("systemctl stop archive");
+    host.sh_ok(&format!(
+        "for number in $(seq 20); do
+             (coracle build once trixie {options} -w / -u root -- sh -c '{install}; ip -V' >/tmp/ip-$number 2>&1) &
+         done; wait; grep -l 'ip utility' /tmp/ip-* | wc -l | grep -x 20; rm /tmp/ip-*"
+    ));
+    host.sh_ok(SERVER);
+    host.wait_until(LONG, &format!("bash -c '{SERVES}'"));
+}
+
 #[test]
 fn sbuild_builds_a_package_in_a_session() {
     let (host, _) = host();
@@ -164,6 +182,7 @@ fn sbuild_builds_a_package_in_a_session() {
         "debootstrap --variant=buildd --include=debhelper,passwd trixie /var/lib/machines/trixie http://127.0.0.1:8000/debian >log",
     );
     host.sh_ok("coracle build begin trixie --name=first; coracle build end first");
+    sessions_share_packages(&host);
     // The first session creates the directories and the slices that stay.
     let before = Snapshot::take(&host);
     host.write("/var/tmp/work/sbuildrc", SBUILDRC);
@@ -246,5 +265,55 @@ fn create_installs_a_debian_with_signatures() {
     );
     assert!(failed.status != 0 && failed.stderr.to_lowercase().contains("signature"), "{failed}");
     host.sh_ok("! ls -d /var/lib/machines/other* /var/lib/machines/.storage/tmp/* 2>/dev/null");
+    host.stop();
+}
+
+/// The results of a run of autopkgtest, and its exit status (autopkgtest(1)).
+fn autopkgtest(host: &Host, options: &str) -> (i32, String) {
+    let shown = run(
+        host,
+        &format!(
+            "rm -rf results; autopkgtest --output-dir results small_1.0_amd64.deb small-1.0/ -- coracle {options} trixie >log 2>&1 || echo $?
+             cat results/summary || cat log >&2"
+        ),
+    );
+    let (status, summary) = match shown.split_once('\n') {
+        Some((status, rest)) if status.parse::<i32>().is_ok() => (status.parse().unwrap(), rest.to_owned()),
+        _ => (0, shown),
+    };
+    assert!(!summary.contains("FAIL"), "{summary}{}", host.read("/var/tmp/work/log"));
+    (status, summary)
+}
+
+#[test]
+fn autopkgtest_tests_a_package_in_sessions() {
+    let (host, _) = host();
+    // The root of the host is an overlay, on which no other one can write.
+    host.sh_ok(
+        "mkdir -p /var/lib/coracle; mkdir -m 700 /var/lib/machines/.storage; ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
+    );
+    run(
+        &host,
+        "debootstrap --variant=buildd --include=debhelper,passwd,systemd-sysv,dbus,udev trixie /var/lib/machines/trixie \
+             http://127.0.0.1:8000/debian >log
+         cp -r /srv/callers/small-1.0 .
+         coracle build once trixie --user=root -w /build/small-1.0 --bind=.:/build -- dpkg-buildpackage -us -uc -b >log 2>&1",
+    );
+    host.sh_ok("coracle build begin trixie --name=first --network=nat; coracle build end first");
+    let before = Snapshot::take(&host);
+    // Without an init, two tests are skipped (status 2).
+    let (status, summary) = autopkgtest(&host, "");
+    assert_eq!(status, 2, "{summary}");
+    for test in ["user", "root", "daemon", "breaks", "after"] {
+        assert!(summary.lines().any(|line| line.starts_with(test) && line.ends_with("PASS")), "{summary}");
+    }
+    host.sh_ok("cat /var/tmp/work/results/artifacts/made | grep -x made; stat -c %u /var/tmp/work/results/artifacts/made | grep -x 0");
+    before.assert_same(&host);
+    let (status, summary) = autopkgtest(&host, "--boot");
+    assert_eq!((status, summary.matches("PASS").count()), (0, 7), "{summary}");
+    host.sh_ok(
+        "! coracle build list --no-legend | grep .; ! ls -A /var/lib/machines/.storage/throwaway | grep .",
+    );
+    before.assert_same(&host);
     host.stop();
 }

@@ -33,12 +33,26 @@ pub(super) fn name(paths: &Paths, name: &Name, undo: Undo) -> Result<OwnedFd> {
     let _ = std::fs::create_dir(paths.machine(name));
     let held = take_name(paths, name, &file)?;
     if let Some(record) = Record::read(paths, name).unwrap_or_default() {
+        if record.keeps_changes() {
+            return Err(Error::new(format!("'{name}' is the name of a dead build session")).with_hint(format!(
+                "recover it with 'coracle build recover {name}', or end it with 'coracle build end {name}'"
+            )));
+        }
         log::info!("cleaning up after an earlier run of machine '{name}'");
         undo(paths, &record);
         drop(held);
         return Ok(take_name(paths, name, &file)?.descriptor);
     }
     Ok(held.descriptor)
+}
+
+/// Locks the name of a dead build session. Returns its record too.
+pub(super) fn name_of_dead(paths: &Paths, name: &Name) -> Result<(OwnedFd, Record)> {
+    let held = take_name(paths, name, &paths.machine(name).join("lock"))?;
+    // It may have been recovered or ended before the lock was taken.
+    let dead = Record::read(paths, name)?.filter(|record| record.keeps_changes() && !record.is_alive());
+    let record = dead.ok_or_else(|| Error::new(format!("session '{name}' is not dead any more")))?;
+    Ok((held.descriptor, record))
 }
 
 fn take_name(paths: &Paths, name: &Name, file: &Path) -> Result<Lock> {

@@ -7,18 +7,22 @@ use crate::host::executable::Executable;
 use crate::host::procfs::start_time;
 use crate::image::throwaway;
 use crate::machine::Machine;
+use crate::machine::build::Build;
+use crate::machine::build_cache::PackageCache;
 use crate::machine::init::Personality;
-use crate::machine::mounts::{LayerPath, MountKind, OverlayChanges, work_directory};
+use crate::machine::mounts::{
+    LayerPath, Mount, MountKind, OverlayChanges, temporary_directory, work_directory,
+};
 use crate::machine::network::ResolvConf;
 use crate::machine::security::DeviceNode;
 use crate::network::firewall::{Forwarding, Member, TrafficPolicy};
 use crate::network::interfaces::ExtraInterface;
 use crate::network::{networkd, resolv_conf};
 use crate::paths::Paths;
-use crate::state::build::BuildRecord;
+use crate::state::build::{BuildRecord, CacheRecord};
 use crate::state::record::{Phase, Record, Syscalls};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Returns the record of a machine as its definition and the choice decide it. A reboot continues the record
@@ -70,17 +74,39 @@ pub(super) fn of(
     record.cpu_affinity.clone_from(&machine.resources.cpu_affinity);
     record.personality = machine.boot.personality.map(Personality::domain);
     record.unconfined = unconfined(machine);
+    let recovered = record.build.take();
     record.build = machine.build.as_ref().map(|build| BuildRecord {
         base: build.base.clone(),
         user: build.user.name.clone(),
         caller: build.user.caller,
         results: build.results.clone(),
         id_count: machine.id_count(),
+        is_begun: recovered.as_ref().is_some_and(|before| before.is_begun),
+        lower: Vec::new(),
+        caches: record.throwaway.as_deref().map_or_else(Vec::new, |layer| caches(machine, build, layer)),
+        files: recovered.map(|before| before.files).unwrap_or_default(),
     });
     record.owned_trees = machine.owned_trees().into_iter().map(Into::into).collect();
     network(paths, machine, choice, before, &mut record);
     files(paths, machine, choice, locks, &mut record);
     record
+}
+
+/// Returns the caches of packages of a build session, with the directories of its changes.
+fn caches(machine: &Machine, build: &Build, layer: &Path) -> Vec<CacheRecord> {
+    let of_mount = |(number, mount): (usize, &Mount)| {
+        let MountKind::Overlay { lower, upper: OverlayChanges::Discarded, .. } = &mount.kind else {
+            return None;
+        };
+        let is_lower = |cache: &&PackageCache| *lower == [LayerPath::Host(cache.directory.clone())];
+        let cache = build.caches.iter().find(is_lower)?;
+        Some(CacheRecord {
+            manager: cache.manager,
+            directory: cache.directory.clone(),
+            changes: layer.join(temporary_directory(number)),
+        })
+    };
+    machine.mounts.iter().enumerate().filter_map(of_mount).collect()
 }
 
 /// Returns the directories beside those of changes to overlays.

@@ -3,7 +3,7 @@
 use super::argument_table::{ArgumentRow, Slot, long};
 use super::output;
 use crate::ask::{OptionValue, Options};
-use crate::control::copy::{self, LinkMode, Replace};
+use crate::control::copy::{self, CopyOwners, LinkMode, Replace};
 use crate::control::graph::{GraphFormat, LineStyle};
 use crate::control::{exec, start};
 use crate::error::{Error, Result};
@@ -175,6 +175,7 @@ impl CopyOptions {
             destination: self.destination.as_ref().unwrap_or(&self.source),
             replace: if self.force { Replace::Yes } else { Replace::No },
             links: if self.no_dereference { LinkMode::Keep } else { LinkMode::Follow },
+            owners: CopyOwners::Kept,
         }
     }
 }

@@ -65,6 +65,7 @@ mod update;
 mod verify;
 
 pub(crate) use build::{BuildArgs, end_own_session, end_session};
+pub(in crate::cli) use build::{SessionOptions, begin_session};
 pub(crate) use exec::ExecArgs;
 pub(crate) use launch::LaunchArgs;
 pub(crate) use run::{RunArgs, settings_mode};

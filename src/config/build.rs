@@ -7,27 +7,39 @@ use super::mounts::MountEntry;
 use super::nspawn::SettingsMode;
 use super::profile::Profile;
 use super::sources::Sources;
-use super::values::{RawValue, Value};
+use super::values::{RawValue, Size, Value};
 use super::{Resolved, resolve};
 use crate::error::{Error, Result, nearest};
 use crate::image::find;
+use crate::machine::build_cache::PackageCache;
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The preset: key and value of each setting.
-const PRESET: [(&str, &str); 5] = [
+const PRESET: [(&str, &str); 4] = [
     ("identity.hostname", "localhost"),
     ("network.hosts", "off"),
     ("resources.tasks-max", "16384"),
     ("slice", "coracle-build.slice"),
-    ("console", "pipe"),
+];
+
+/// The options that are settings: the key of each.
+const FLAGS: [(&str, &str); 6] = [
+    ("--users=", "users.private"),
+    ("--memory-max=", "resources.memory-max"),
+    ("--cpu-quota=", "resources.cpu-quota"),
+    ("--tasks-max=", "resources.tasks-max"),
+    ("--io-weight=", "resources.io-weight"),
+    ("--cpus=", "resources.cpu-affinity"),
 ];
 
 /// The network of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum BuildNetwork {
     /// A loopback interface only, without a route.
     #[default]
@@ -39,7 +51,8 @@ pub(crate) enum BuildNetwork {
 }
 
 /// A directory or file of the host in a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct BuildBind {
     /// Its path on the host, absolute.
     pub(crate) source: PathBuf,
@@ -50,20 +63,26 @@ pub(crate) struct BuildBind {
 }
 
 /// The options of a session that are settings of its machine.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct BuildOptions {
     /// The base: the name of an image, or a path.
     pub(crate) base: String,
     /// The network.
     pub(crate) network: BuildNetwork,
+    /// Whether the init of the base is booted.
+    #[serde(default)]
+    pub(crate) boots: bool,
     /// Whether changes are in memory.
     pub(crate) in_memory: bool,
     /// Whether the session is registered with systemd-machined.
     pub(crate) registers: bool,
-    /// Further settings: the option, the key and the value of each.
-    pub(crate) settings: Vec<(&'static str, &'static str, String)>,
+    /// Further settings: the key and the value of each.
+    pub(crate) settings: Vec<(String, String)>,
     /// Directories and files of the host.
     pub(crate) binds: Vec<BuildBind>,
+    /// Caches of packages.
+    pub(crate) caches: Vec<PackageCache>,
 }
 
 /// Parses a duration of the command line, for example `90m`.
@@ -72,6 +91,14 @@ pub(crate) struct BuildOptions {
 /// An invalid duration.
 pub(crate) fn duration(text: &str) -> Result<Duration> {
     Duration::read(&RawValue::Text(text))
+}
+
+/// Parses a size of the command line, in bytes, for example `4G`.
+///
+/// # Errors
+/// An invalid size.
+pub(crate) fn size(text: &str) -> Result<u64> {
+    Size::read(&RawValue::Text(text)).map(|size| size.0)
 }
 
 /// Returns the source of a base.
@@ -126,16 +153,21 @@ pub(crate) fn session(
         RootSource::Stack(_) => root.stack.set(path, Origin::Flag("BASE")),
         RootSource::Image(_) => root.image.set(path, Origin::Flag("BASE")),
     }
-    let flags: [(&'static str, &'static str, &str); 5] = [
+    let mut flags: Vec<(&'static str, &'static str, &str)> = vec![
         ("--memory", "root.ephemeral", if options.in_memory { "memory" } else { "disk" }),
         ("--register", "register", if options.registers { "yes" } else { "no" }),
         ("--network=", "network.mode", mode(options.network)),
         ("--network=", "network.resolv-conf", resolv_conf(options.network)),
-        // A session that reboots would lose its commands.
-        ("coracle build", "security.capabilities.drop", "CAP_SYS_BOOT"),
+        ("--boot", "console", if options.boots { "journal" } else { "pipe" }),
     ];
+    if !options.boots {
+        // A session that reboots would lose its commands.
+        flags.push(("coracle build", "security.capabilities.drop", "CAP_SYS_BOOT"));
+    }
     let preset = PRESET.iter().map(|(key, value)| ("coracle build", *key, *value));
-    let further = options.settings.iter().map(|(flag, key, value)| (*flag, *key, value.as_str()));
+    let flag =
+        |key: &str| FLAGS.iter().find(|(_, known)| *known == key).map_or("coracle build", |(flag, _)| flag);
+    let further = options.settings.iter().map(|(key, value)| (flag(key), key.as_str(), value.as_str()));
     for (flag, key, value) in preset.chain(flags).chain(further) {
         let setting = Setting::find(key).ok_or_else(|| Error::new(format!("there is no setting '{key}'")))?;
         layer
@@ -145,7 +177,10 @@ pub(crate) fn session(
     for bind in &options.binds {
         layer.mounts.entries.push(MountEntry::of_build(bind), Origin::Flag("--bind="));
     }
-    layer.command.boot.set(false, Origin::Default);
+    for mount in options.caches.iter().flat_map(|cache| MountEntry::of_cache(cache, options.in_memory)) {
+        layer.mounts.entries.push(mount, Origin::Flag("--cache="));
+    }
+    layer.command.boot.set(options.boots, Origin::Flag("--boot"));
     layer.unit.keep_unit.set(false, Origin::Default);
     let (files, profile) = (Files::default(), Profile::Foreground);
     let sources = Sources { paths, name, options: layer, files: &files, settings: SettingsMode::No, profile };
@@ -187,7 +222,7 @@ mod tests {
 
     #[test]
     fn every_option_is_a_setting() {
-        for (key, _) in PRESET {
+        for key in PRESET.map(|(key, _)| key).into_iter().chain(FLAGS.map(|(_, key)| key)) {
             assert!(Setting::find(key).is_some(), "{key}");
         }
         let root = tempfile::tempdir().unwrap();
@@ -200,7 +235,7 @@ mod tests {
             assert_eq!(machine.slice.as_deref(), Some("coracle-build.slice"));
             assert!(machine.root.is_shared() && !machine.keep_unit);
         }
-        let settings = vec![("--memory-max=", "resources.memory-max", "much".to_owned())];
+        let settings = vec![("resources.memory-max".to_owned(), "much".to_owned())];
         let options = BuildOptions { base: "trixie".into(), settings, ..BuildOptions::default() };
         let error = session(&paths, &name, &source, &options).unwrap_err();
         assert!(error.to_string().contains("--memory-max=much"), "{error}");

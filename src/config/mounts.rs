@@ -10,6 +10,7 @@ use super::problem::Problem;
 use super::setting::{List, Single, Sourced, settings};
 use super::values::{RawValue, Value, choose, quoted};
 use crate::error::{Error, Result};
+use crate::machine::build_cache::PackageCache;
 use crate::machine::mounts::{BindPath, Mount, MountIds, MountKind};
 use crate::machine::users::Users;
 use crate::paths::Paths;
@@ -269,6 +270,18 @@ impl MountEntry {
             setuid: Some(false),
             ..Self::default()
         }
+    }
+
+    /// Returns the mounts of a cache of packages in a build session: changes stay private until its end.
+    pub(super) fn of_cache(cache: &PackageCache, in_memory: bool) -> impl Iterator<Item = Self> {
+        let upper = if in_memory { UpperLayer::Temporary } else { UpperLayer::Discarded };
+        cache.manager.directories().into_iter().map(move |target| Self {
+            kind: MountType::Overlay,
+            lower: Some(Layers::of_host(cache.directory.clone())),
+            upper: Some(upper.clone()),
+            target: Some(target.to_owned()),
+            ..Self::default()
+        })
     }
 }
 

@@ -240,6 +240,8 @@ impl RootSettings {
             volatile: self.volatile.required("root.volatile")?,
             ephemeral,
             fresh_on_reboot: self.fresh_on_reboot.required("root.fresh-on-reboot")?,
+            is_synced: false,
+            memory_size: None,
             pivot: self.pivot.value().cloned(),
             pivoted: None,
             has_writable_parts: false,

@@ -55,6 +55,26 @@ pub(crate) struct CopyRequest<'a> {
     pub(crate) replace: Replace,
     /// The handling of a source that is a symbolic link.
     pub(crate) links: LinkMode,
+    /// The owners of the copies.
+    pub(crate) owners: CopyOwners,
+}
+
+/// The owners of copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyOwners {
+    /// Those of the source, as seen inside.
+    Kept,
+    /// Root: of the machine for files copied to it, of the host for files copied from it.
+    Root,
+}
+
+impl CopyOwners {
+    fn ids(self) -> IdMapping {
+        match self {
+            Self::Kept => IdMapping::HOST,
+            Self::Root => IdMapping::ROOT,
+        }
+    }
 }
 
 /// The handling of a source that is a symbolic link. Links below the source are copied as links.
@@ -96,7 +116,7 @@ pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progre
     };
     drop(theirs);
     let sent = match &source {
-        Some((from, _)) => Walk::run(from, TreeSide::Host, IdMapping::HOST, &mut &ours, &mut state),
+        Some((from, _)) => Walk::run(from, TreeSide::Host, request.owners.ids(), &mut &ours, &mut state),
         None => send_archive(&ours, &mut state),
     };
     let copied = match sent.and_then(|()| ours.finish(Ok(()), &mut state)) {
@@ -145,7 +165,7 @@ fn take(
         transfer.receive_all(&mut tree, ALL_BITS, state)?;
         return tree.finish_into(request.replace);
     };
-    let (directory, name) = split_destination(root, request.destination, source)?;
+    let (directory, name) = destination(root, request.destination, source, request.replace)?;
     let mut tree = TreeWriter::new(directory, temporary, ids);
     transfer.receive_all(&mut tree, ALL_BITS, state)?;
     tree.finish(&name, request.replace)
@@ -190,8 +210,8 @@ pub(crate) fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Prog
     let path = absolute(request.destination)?;
     interrupted::take(paths, request.name, TreeSide::Host).iter().for_each(|record| record.remove(&host));
     let record_file = RecordFile::write(paths, request.name, TreeSide::Host, &path)?;
-    let (directory, name) = split_destination(&host, &path, request.source)?;
-    let mut tree = TreeWriter::new(directory, record_file.name(), IdMapping::HOST);
+    let (directory, name) = destination(&host, &path, request.source, request.replace)?;
+    let mut tree = TreeWriter::new(directory, record_file.name(), request.owners.ids());
     ours.receive_all(&mut tree, HARMLESS_BITS, &mut state)?;
     tree.finish(&name, request.replace)
 }
@@ -223,13 +243,19 @@ fn open_source(root: &GuestRoot, path: &Path, links: LinkMode) -> Result<OwnedFd
 }
 
 /// Returns the directory of a destination and the name in it. An existing directory takes the source under
-/// the source's name, as with cp(1).
-fn split_destination(root: &GuestRoot, path: &Path, source: &Path) -> Result<(OwnedFd, OsString)> {
+/// the source's name, as with cp(1), unless both are to be merged.
+fn destination(
+    root: &GuestRoot,
+    path: &Path,
+    source: &Path,
+    replace: Replace,
+) -> Result<(OwnedFd, OsString)> {
     let nameless = |path: &Path| {
         Error::new(format!("'{}' has no file name", path.display()))
             .with_hint("give a destination that does not exist")
     };
     if path != source
+        && replace != Replace::Merged
         && let Ok(directory) = root.open_directory(path)
     {
         let name = source.file_name().ok_or_else(|| nameless(source))?;

@@ -2,7 +2,7 @@
 //! password of root by systemd-firstboot(1) of the host, and keys for ssh(1). Called by `cli`. Files of the tree
 //! are found inside it: its links do not lead to files of the host.
 
-use super::copy::{self, CopyRequest, LinkMode, Replace};
+use super::copy::{self, CopyOwners, CopyRequest, LinkMode, Replace};
 use super::progress::Progress;
 use super::{defined, running};
 use crate::error::{Context, Error, Result};
@@ -208,6 +208,7 @@ fn add_keys(paths: &Paths, name: &Name, directory: &Path, keys: &str) -> Result<
         destination: Path::new(destination),
         replace: Replace::Yes,
         links: LinkMode::Keep,
+        owners: CopyOwners::Kept,
     };
     copy::copy_to(paths, &request, Progress::silent())
 }

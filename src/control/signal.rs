@@ -14,6 +14,7 @@ use crate::sys::process::{open_pidfd, send_signal};
 use crate::sys::pseudo_file;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// The timeout for a supervisor to enter the phase `stopping`, and to exit after the second signal.
@@ -134,6 +135,46 @@ pub(super) fn stop_and_wait(record: &Record, report: impl FnOnce()) -> Result<()
         while !has_ended(supervisor.as_fd(), PATIENCE)? {}
     }
     Ok(())
+}
+
+/// Requests a supervisor to shut down its guest, and waits until nothing of the machine is left. The supervisor
+/// may go on to remove discarded changes. `report` is called if the stop takes longer.
+pub(super) fn stop_and_wait_for_answer(paths: &Paths, record: &Record, report: impl FnOnce()) -> Result<()> {
+    // It closes the connection when it has forgotten the machine.
+    let connection = UnixStream::connect(paths.control(&record.name));
+    let supervisor = supervisor(record)?;
+    send(supervisor.as_fd(), libc::SIGTERM, &record.name)?;
+    if let Ok(connection) = connection {
+        let answered = has_ended(connection.as_fd(), UNREPORTED)?;
+        if answered && !Record::is_written(paths, &record.name) {
+            return Ok(());
+        }
+    }
+    if !has_ended(supervisor.as_fd(), UNREPORTED)? {
+        report();
+        while !has_ended(supervisor.as_fd(), PATIENCE)? {}
+    }
+    Ok(())
+}
+
+/// Kills the supervisor of a machine, and waits until it has ended.
+pub(super) fn kill_supervisor(record: &Record) -> Result<()> {
+    let supervisor = supervisor(record)?;
+    send(supervisor.as_fd(), libc::SIGKILL, &record.name)?;
+    wait_for_end(supervisor)
+}
+
+/// Waits until a killed process has ended.
+pub(super) fn wait_for_end(process: OwnedFd) -> Result<()> {
+    if has_ended(process.as_fd(), PATIENCE)? {
+        return Ok(());
+    }
+    Err(Error::new("a killed process does not end").with_hint("try again later: it waits for the kernel"))
+}
+
+/// Requests the guest of a running machine to reboot.
+pub(super) fn request_reboot(record: &Record) -> Result<()> {
+    signal_supervisor(record, libc::SIGUSR1)
 }
 
 /// Sends a signal to the supervisor of a machine.

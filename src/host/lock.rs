@@ -218,6 +218,14 @@ pub(crate) fn convert(descriptor: &OwnedFd, mode: LockMode) -> std::io::Result<b
     }
 }
 
+/// Releases a lock, also if children have inherited its descriptor.
+pub(crate) fn release(lock: Lock) {
+    let unlocked = libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..whole_file(LockMode::Shared) };
+    if let Err(errno) = fcntl(&lock.descriptor, FcntlArg::F_OFD_SETLK(&unlocked)) {
+        log::debug!("cannot release '{}': {errno}, ignoring", lock.path.display());
+    }
+}
+
 /// Deletes a file unless a process holds a lock on it. It is locked until it is deleted: a process that opened
 /// it before detects the deletion.
 ///

@@ -169,8 +169,10 @@ fn attach_as(
             Stack::of_disk(path, opened.root()?, &opened.partitions)
         }
     };
-    let layers = Layers { id_map, owner: id_base.unwrap_or(0), disk };
-    let mut attacher = Attacher { layers, changes, in_memory: Vec::new() };
+    let memory_size = machine.root.memory_size;
+    let layers = Layers { id_map, owner: id_base.unwrap_or(0), disk, memory_size };
+    let durability = if machine.root.is_synced { Durability::Kept } else { Durability::Discarded };
+    let mut attacher = Attacher { layers, changes, durability, in_memory: Vec::new() };
     let (root, mut further) = match machine.root.volatile {
         Volatile::Yes => attacher.volatile(&stack)?,
         _ => attacher.whole(&stack)?,
@@ -194,6 +196,8 @@ fn attach_as(
 struct Attacher<'a> {
     layers: Layers,
     changes: Changes<'a>,
+    /// That of discarded changes.
+    durability: Durability,
     /// The writable layers in memory so far.
     in_memory: Vec<OwnedFd>,
 }
@@ -244,7 +248,7 @@ impl Attacher<'_> {
                 let lower = self.layers.lower(part)?;
                 let upper = place.next(&self.layers, &lower);
                 let mounted = upper.and_then(|upper| {
-                    let mounted = self.layers.overlay(&lower, Some(&upper), Durability::Discarded)?;
+                    let mounted = self.layers.overlay(&lower, Some(&upper), self.durability)?;
                     Ok((mounted.mount, mounted.upper.unwrap_or(upper)))
                 });
                 let mount = match mounted {
@@ -332,10 +336,10 @@ impl Discarded<'_> {
     /// without snapshots. A reboot finds its copy again.
     ///
     /// # Errors
-    /// `error` if the directory is not on an overlay, or a file that cannot be copied.
+    /// `error` if the directory can hold layers, or a file that cannot be copied.
     fn copy(&self, layers: &Layers, part: &StackPart, error: Error) -> Result<OwnedFd> {
         let Self::Disk { directory, number } = self else { return Err(error) };
-        if !throwaway::is_on_overlay(directory) {
+        if throwaway::takes_layers(directory) {
             return Err(error);
         }
         log::debug!("{error}");

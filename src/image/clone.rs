@@ -3,7 +3,7 @@
 //! complete the clone has a hidden name.
 
 mod disk_image;
-mod shared_layers;
+pub(super) mod shared_layers;
 
 use super::identity;
 use super::layers::Layers;

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// The limits of a file system in memory: those of `/tmp`.
 const LIMITS: [(&str, &str); 2] = [("size", "10%"), ("nr_inodes", "400k")];
+/// The largest number of files in a writable layer of a chosen size.
+const INODES: &str = "4m";
 
 /// Whether a crash may damage a writable layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +37,14 @@ pub(super) struct Layers {
     pub(super) owner: u32,
     /// The disk image, if the root is one.
     pub(super) disk: Option<Disk>,
+    /// The size of writable layers in memory, bytes. `None` for [`LIMITS`].
+    pub(super) memory_size: Option<u64>,
 }
 
 impl Layers {
     /// Returns the settings of mounts whose ids are those of the host.
     pub(super) fn of_host() -> Self {
-        Self { id_map: None, owner: 0, disk: None }
+        Self { id_map: None, owner: 0, disk: None, memory_size: None }
     }
 
     /// Copies the mount of a directory, without mounts below it.
@@ -74,9 +78,13 @@ impl Layers {
 
     /// Creates a file system in memory, owned by the guest's root.
     pub(super) fn memory(&self, mode: &str) -> Result<OwnedFd> {
+        self.memory_within(mode, LIMITS)
+    }
+
+    fn memory_within(&self, mode: &str, limits: [(&str, &str); 2]) -> Result<OwnedFd> {
         let owner = self.owner.to_string();
         let options = [("mode", mode), ("uid", owner.as_str()), ("gid", owner.as_str())];
-        let options = [&options[..], &LIMITS].concat();
+        let options = [&options[..], &limits].concat();
         Ok(mount::new_file_system("tmpfs", &options, MountAttributes::default())?.mount)
     }
 
@@ -156,7 +164,9 @@ impl Layers {
 
     /// Creates a writable layer in memory, or takes over one that was kept for a reboot.
     pub(super) fn memory_upper(&self, kept: Option<OwnedFd>, lower: &[OwnedFd]) -> Result<OwnedFd> {
-        let upper = kept.map_or_else(|| self.memory("700"), Ok)?;
+        let size = self.memory_size.map(|size| size.to_string());
+        let limits = size.as_deref().map_or(LIMITS, |size| [("size", size), ("nr_inodes", INODES)]);
+        let upper = kept.map_or_else(|| self.memory_within("700", limits), Ok)?;
         if prepare(upper.as_fd())? {
             inherit(upper.as_fd(), lower)?;
             let data = open(upper.as_fd(), DATA).context(|| "cannot open the layer in memory")?;

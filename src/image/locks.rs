@@ -129,6 +129,25 @@ impl HeldLocks {
     }
 }
 
+impl HeldLocks {
+    /// Excludes other users of the locked images too.
+    ///
+    /// # Errors
+    /// Another user; the message names the process.
+    pub(crate) fn exclude_others(&self) -> Result<()> {
+        for Lock { descriptor, path } in &self.0 {
+            let doing = || format!("cannot lock '{}'", path.display());
+            if !lock::convert(descriptor, LockMode::Exclusive).context(doing)? {
+                let user = lock::holder(path)
+                    .map_or_else(|| "another program".to_owned(), |pid| format!("process {pid}"));
+                return Err(Error::new(format!("{user} uses the image too"))
+                    .with_hint("end its other sessions and machines, and try again"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Drop for HeldLocks {
     fn drop(&mut self) {
         for Lock { descriptor, path } in std::mem::take(&mut self.0) {

@@ -1,10 +1,12 @@
 //! Throw-away layers on the disk: directories for changes that are discarded at the end of a machine. Called by
 //! `claim`, which names the directory in the state record before it exists, by `attach` and by cleanup.
 
+use super::store::Store;
+use super::store::draft::{self, Draft};
 use crate::error::{Context, Result};
 use crate::host::probe;
 use crate::machine::Machine;
-use crate::machine::mounts::{BindPath, MountKind, temporary_directory};
+use crate::machine::mounts::{MountKind, temporary_directory};
 use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::mount;
@@ -53,10 +55,14 @@ pub(super) fn create(layer: &Path) -> Result<()> {
 /// Any error of mkdir(2) and chown(2).
 pub(crate) fn create_directories(layer: &Path, machine: &Machine, owner: u32) -> Result<()> {
     for (number, mount) in machine.mounts.iter().enumerate() {
-        if !matches!(mount.kind, MountKind::Bind { source: BindPath::Temporary, .. }) {
+        if !mount.has_temporary_directory() {
             continue;
         }
         create(layer)?;
+        if matches!(mount.kind, MountKind::Overlay { .. }) {
+            // The builder creates it, with the mapped ids of the layers below.
+            continue;
+        }
         let directory = layer.join(temporary_directory(number));
         let doing = || format!("cannot create the temporary directory '{}'", directory.display());
         match std::fs::DirBuilder::new().mode(0o755).create(&directory) {
@@ -84,9 +90,11 @@ pub(super) fn create_part(part: &Path) -> Result<()> {
 /// The copy in a throw-away layer.
 const COPY: &str = "copy";
 
-/// Returns whether a throw-away layer is on an overlay, which cannot have the changes of another one.
-pub(super) fn is_on_overlay(layer: &Path) -> bool {
-    rustix::fs::statfs(layer).is_ok_and(|found| found.f_type == libc::OVERLAYFS_SUPER_MAGIC)
+/// Returns whether the file system of a directory, which may be missing, can hold the writable layer of an
+/// overlay: another overlay and NFS cannot (`filesystems/overlayfs.rst`).
+pub(crate) fn takes_layers(directory: &Path) -> bool {
+    let existing = directory.ancestors().find_map(|path| rustix::fs::statfs(path).ok());
+    existing.is_none_or(|stat| ![libc::OVERLAYFS_SUPER_MAGIC, libc::NFS_SUPER_MAGIC].contains(&stat.f_type))
 }
 
 /// Copies a tree, as its mount shows it, to one of the layers, unless a boot before has. Returns the path of the
@@ -99,7 +107,7 @@ pub(super) fn copy(tree: &OwnedFd, part: &Path) -> Result<PathBuf> {
     if copy.is_dir() {
         return Ok(copy);
     }
-    log::info!("copying the root for its changes: '{}' is on an overlay", part.display());
+    log::info!("copying the root for its changes: '{}' cannot hold layers", part.display());
     let place = mount::open_directory(part)?;
     tree::copy::copy(tree.as_fd(), place.as_fd(), OsStr::new(COPY), &mut |_| interrupt::check())
         .map_err(|error| error.context(format!("cannot copy the root to '{}'", copy.display())))?;
@@ -118,8 +126,28 @@ pub(crate) fn remove(layer: &Path) -> Result<()> {
     walk::remove_deep(mount::open_directory(above)?.as_fd(), name)
 }
 
-/// Removes the layers that no state record names: a host that loses power loses the records.
+/// Moves a throw-away layer into the trash of the store, where a killed process leaves it to the next start. It
+/// is removed with the returned draft. A missing layer is not an error.
+///
+/// # Errors
+/// Any error of rename(2).
+pub(crate) fn discard(paths: &Paths, layer: &Path) -> Result<Option<Draft>> {
+    if layer.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    Draft::of_trash(&Store::of(paths), layer).map(Some)
+}
+
+/// Returns the directories of changed files of the root of a machine with this throw-away layer, and the one
+/// that the kernel works in.
+pub(super) fn part_of_root(layer: &Path) -> PathBuf {
+    layer.join("0")
+}
+
+/// Removes the layers that no state record names, for example of a host that has lost power, and what killed
+/// processes have left in the trash.
 pub(super) fn sweep(paths: &Paths) {
+    draft::sweep_trash(&Store::of(paths));
     // The directories first: each was named by a record before it was created.
     let layers: Vec<PathBuf> = std::fs::read_dir(directory(paths))
         .into_iter()

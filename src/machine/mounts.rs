@@ -76,6 +76,15 @@ pub(crate) enum MountKind {
 }
 
 impl Mount {
+    /// Returns whether it has a directory of its own that vanishes at the end of the machine.
+    pub(crate) fn has_temporary_directory(&self) -> bool {
+        match &self.kind {
+            MountKind::Bind { source, .. } => *source == BindPath::Temporary,
+            MountKind::Overlay { upper, .. } => *upper == OverlayChanges::Discarded,
+            _ => false,
+        }
+    }
+
     /// Returns whether it replaces the root of the machine.
     pub(crate) fn is_on_root(&self) -> bool {
         self.target == Path::new("/")
@@ -164,6 +173,8 @@ pub(crate) enum OverlayChanges {
     None,
     /// Memory; they are discarded at the end.
     Temporary,
+    /// A directory that vanishes at the end of the machine.
+    Discarded,
     /// A directory.
     Directory(LayerPath),
 }

@@ -90,6 +90,10 @@ pub struct Root {
     pub ephemeral: Ephemeral,
     /// Whether they are also discarded when the guest reboots.
     pub fresh_on_reboot: bool,
+    /// Whether discarded changes on the disk are written to it when the guest requests that.
+    pub(crate) is_synced: bool,
+    /// The largest size of discarded changes in memory, bytes. `None` for a part of the memory of the host.
+    pub(crate) memory_size: Option<u64>,
     /// The directory inside the source that becomes the root.
     pub pivot: Option<Pivot>,
     /// Its path on the host, once it is found. `None` for the source itself.
@@ -116,6 +120,8 @@ impl Root {
             volatile,
             ephemeral,
             fresh_on_reboot: false,
+            is_synced: false,
+            memory_size: None,
             pivot: None,
             pivoted: None,
             has_writable_parts: false,

@@ -74,6 +74,10 @@ fn step(number: usize, mount: &Mount, facts: &Facts, count: u32, maps: &mut Moun
             upper: match upper {
                 OverlayChanges::None => OverlayUpper::None,
                 OverlayChanges::Temporary => OverlayUpper::Temporary,
+                OverlayChanges::Discarded => {
+                    let directory = facts.throwaway.join(temporary_directory(number));
+                    OverlayUpper::Directory(BindSource::Host(directory))
+                }
                 OverlayChanges::Directory(path) => OverlayUpper::Directory(layer(path)),
             },
             target,

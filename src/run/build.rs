@@ -3,12 +3,16 @@
 
 use crate::error::{Error, Result};
 use crate::host::probe::Tree;
+use crate::image::commit;
 use crate::machine::Machine;
 use crate::machine::build::BuildUser;
 use crate::machine::network::Mode;
+use crate::machine::root::RootSource;
 use crate::machine::users::Users;
 use crate::plan::BuildFacts;
 use crate::plan::identity::hostname;
+use crate::state::build::CreatedFile;
+use crate::state::record::Record;
 use std::path::{Path, PathBuf};
 
 /// Returns the build user and the files of a session. `None` for all other machines.
@@ -35,6 +39,23 @@ pub(super) fn find(machine: &Machine, tree: &Tree) -> Result<Option<BuildFacts>>
         facts.files.push(("/etc/resolv.conf".into(), String::new()));
     }
     Ok(Some(facts))
+}
+
+/// Completes the record of a session, if it is one, with the files that it creates and the directories that its
+/// root stands on.
+///
+/// # Errors
+/// An invalid stack.
+pub(super) fn complete(record: &mut Record, machine: &Machine, facts: Option<&BuildFacts>) -> Result<()> {
+    let (Some(record), Some(facts)) = (&mut record.build, facts) else { return Ok(()) };
+    for (path, content) in &facts.files {
+        record.files.retain(|file| file.path() != path);
+        record.files.push(CreatedFile::new(path.clone(), content));
+    }
+    if let RootSource::Stack(stack) = &machine.root.source {
+        record.lower = commit::inodes(stack)?;
+    }
+    Ok(())
 }
 
 fn hosts(hostname: &str) -> String {

@@ -1,21 +1,25 @@
 //! The start of a build session: an ephemeral machine whose supervisor is detached from its caller. Called by
 //! `cli`.
 
-use super::{Place, RunMode, StartRequest, prepare_process, root, start, warn};
+use super::{Beginning, Place, RunMode, StartRequest, prepare_process, root, start, warn};
 use crate::config::build::{self as config, BuildOptions};
 use crate::error::{Context, Error, Result};
-use crate::host::cgroup_leaf;
-use crate::image::recovery;
+use crate::host::lock::LockMode;
+use crate::host::{cgroup_leaf, lock};
+use crate::image::store::Store;
+use crate::image::{commit, recovery, throwaway};
 use crate::machine::Machine;
 use crate::machine::build::Build;
 use crate::machine::init::Personality;
 use crate::machine::name::Name;
+use crate::machine::root::RootSource;
 use crate::paths::Paths;
 use crate::plan::init::Architecture;
 use crate::state::id_ranges::RangeRetention;
 use crate::state::record::Record;
-use crate::supervisor::detached;
-use crate::supervisor::handover::{FdName, Running};
+use crate::supervisor::cleanup;
+use crate::supervisor::detached::{self, DETACHED, REBOOT};
+use crate::supervisor::handover::{self, Carried, FdName, Running};
 use crate::sys::process::interrupt;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags};
@@ -23,11 +27,16 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
+/// The verb of supervisors.
+const SUPERVISE: &str = "supervise";
+
 /// A session to begin.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct SessionRequest {
     /// Its name. `None` for one with random digits.
     pub(crate) name: Option<Name>,
@@ -41,6 +50,12 @@ pub(crate) struct SessionRequest {
     pub(crate) with_processes: Vec<u32>,
 }
 
+/// Returns the memory of the host, bytes.
+pub(crate) fn memory() -> u64 {
+    let found = rustix::system::sysinfo();
+    found.totalram.saturating_mul(found.mem_unit.into())
+}
+
 /// Begins a session. It is running when the function returns its name.
 ///
 /// # Errors
@@ -50,35 +65,125 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
     recovery::recover(paths);
     let source = config::base(paths, &request.options.base)?;
     let mut options = request.options;
-    if !options.in_memory && !takes_layers(&paths.storage()) {
+    if !options.in_memory && !throwaway::takes_layers(&paths.storage()) {
         log::info!("changes are kept in memory: '{}' cannot hold layers", paths.storage().display());
         options.in_memory = true;
+    }
+    let mut build = request.build;
+    if options.in_memory {
+        build.memory_size.get_or_insert(memory() / 2);
+        if !options.caches.is_empty() {
+            log::info!("downloaded packages are not added to the cache: changes are kept in memory");
+        }
     }
     let name = match request.name {
         Some(name) => name,
         None => random_name(paths, &config::stem(&source))?,
     };
-    let resolved = config::session(paths, &name, &source, &options)?;
-    warn(&resolved);
-    let personality = personality(&resolved.machine)?;
-    let machine = resolved.machine.into_session(request.build, personality).map_err(|errors| {
-        errors.into_iter().next().unwrap_or_else(|| Error::new("the session is not possible"))
-    })?;
-    let ends = ends(request.lifetime, &request.with_processes)?;
-    prepare_process(RunMode::Run, &machine, None)?;
-    detached::detach(paths, || {
-        let mut running = launch(paths, &machine)?;
-        ends.into_iter().for_each(|end| running.fds.insert(FdName::Until, end));
-        Ok(running)
-    })?;
+    let request = SessionRequest { name: Some(name.clone()), options, build, ..request };
+    launch_detached(paths, &name, &source, &request, Beginning::New)?;
     Ok(name)
 }
 
-/// Returns whether the file system of a directory, which may be missing, can hold the writable layer of an
-/// overlay: another overlay and NFS cannot (`filesystems/overlayfs.rst`).
-fn takes_layers(directory: &Path) -> bool {
-    let existing = directory.ancestors().find_map(|path| rustix::fs::statfs(path).ok());
-    existing.is_none_or(|stat| ![libc::OVERLAYFS_SUPER_MAGIC, libc::NFS_SUPER_MAGIC].contains(&stat.f_type))
+/// Recovers a session whose supervisor was killed: its commands have ended, its changes are there. It has the
+/// options of its beginning, and its time begins again.
+///
+/// # Errors
+/// A running session, one whose changes were in memory, or the reason why it does not run. Its changes stay.
+pub(crate) fn recover(paths: &Paths, record: &Record) -> Result<()> {
+    crate::host::require_root()?;
+    let name = &record.name;
+    if record.is_alive() {
+        return Err(Error::new(format!("session '{name}' is running"))
+            .with_hint(format!("run commands in it with 'coracle build run {name} -- COMMAND'")));
+    }
+    if !record.keeps_changes() {
+        return Err(Error::new(format!("the changes of session '{name}' were in memory, and are lost"))
+            .with_hint(format!("remove the rest with 'coracle build end {name}'")));
+    }
+    let mut request = kept_request(paths, name)?;
+    // Its process has ended: that was a reason to end the session, and is none to lose its changes.
+    request.with_processes.retain(|pid| Path::new(&format!("/proc/{pid}")).exists());
+    let source = RootSource::of_path(record.root.clone());
+    refuse_changed_base(record, &source)?;
+    launch_detached(paths, name, &source, &request, Beginning::Recovered)
+}
+
+/// Refuses a session whose base has another layer than at its beginning: its changes are those to the older base.
+fn refuse_changed_base(record: &Record, source: &RootSource) -> Result<()> {
+    let (RootSource::Stack(stack), Some(build)) = (source, &record.build) else { return Ok(()) };
+    if commit::inodes(stack)? == build.lower {
+        return Ok(());
+    }
+    let (base, name) = (&build.base, &record.name);
+    Err(Error::new(format!("the base '{base}' has changed since session '{name}' began"))
+        .with_hint(format!("end it with 'coracle build end {name}', and begin another one")))
+}
+
+/// Launches a session. Its supervisor runs when the function returns.
+fn launch_detached(
+    paths: &Paths,
+    name: &Name,
+    source: &RootSource,
+    request: &SessionRequest,
+    begins: Beginning,
+) -> Result<()> {
+    let machine = machine(paths, name, source, request)?;
+    let ends = ends(request.lifetime, &request.with_processes)?;
+    prepare_process(RunMode::Run, &machine, None)?;
+    detached::detach(paths, || {
+        let mut running = launch(paths, &machine, begins)?;
+        ends.into_iter().for_each(|end| running.fds.insert(FdName::Until, end));
+        if begins == Beginning::New {
+            keep_request(paths, name, request);
+        }
+        Ok(running)
+    })
+}
+
+/// The next boot of a session whose guest has requested a reboot: its changes stay. Returns only on failure.
+///
+/// # Errors
+/// The reason why it does not run. The session is dead then.
+pub fn reboot() -> Result<()> {
+    let kept = handover::receive()?.map(Carried::from).ok_or_else(|| Error::usage("nothing to reboot"))?;
+    let (paths, record) = (Paths::below(&kept.state.paths_root), kept.state.record.clone());
+    let launch = || -> Result<Running> {
+        let request = kept_request(&paths, &record.name)?;
+        let source = RootSource::of_path(record.root.clone());
+        refuse_changed_base(&record, &source)?;
+        let machine = machine(&paths, &record.name, &source, &request)?;
+        let arguments = kept.state.arguments.clone();
+        let request = StartRequest::new(&paths, &machine, RangeRetention::WhileRunning, arguments);
+        start(request, Place::in_foreground, Some(kept))
+    };
+    let running = launch().inspect_err(|_| cleanup::undo(&paths, &record))?;
+    Err(running.execute(&[SUPERVISE.into(), DETACHED.into()]))
+}
+
+/// Returns the kept options of a session.
+fn kept_request(paths: &Paths, name: &Name) -> Result<SessionRequest> {
+    let reading = || format!("cannot read the options of session '{name}'");
+    let text = std::fs::read(paths.session_request(name)).context(reading)?;
+    serde_json::from_slice(&text).map_err(|error| Error::from(std::io::Error::other(error))).context(reading)
+}
+
+/// Returns the machine of a session.
+fn machine(paths: &Paths, name: &Name, source: &RootSource, request: &SessionRequest) -> Result<Machine> {
+    let resolved = config::session(paths, name, source, &request.options)?;
+    warn(&resolved);
+    let personality = personality(&resolved.machine)?;
+    resolved.machine.into_session(request.build.clone(), personality).map_err(|errors| {
+        errors.into_iter().next().unwrap_or_else(|| Error::new("the session is not possible"))
+    })
+}
+
+/// Keeps the options of a session for its recovery, which is not possible without them.
+fn keep_request(paths: &Paths, name: &Name, request: &SessionRequest) {
+    let path = paths.session_request(name);
+    let written = serde_json::to_vec(request).map_err(std::io::Error::other);
+    let written = written.and_then(|text| std::fs::write(&path, text));
+    written.unwrap_or_else(|error| log::warn!("cannot write '{}': {error}, ignoring", path.display()));
 }
 
 /// Returns descriptors that are readable when the session has to end.
@@ -108,14 +213,22 @@ fn ends(lifetime: Option<Duration>, processes: &[u32]) -> Result<Vec<OwnedFd>> {
 }
 
 /// Launches the machine of a session, in its detached process.
-fn launch(paths: &Paths, machine: &Machine) -> Result<Running> {
+fn launch(paths: &Paths, machine: &Machine, begins: Beginning) -> Result<Running> {
     let signals = interrupt::block()?;
-    // It never reboots: the capability is dropped, and the stub init has no reboot.
-    let arguments = vec!["supervise".into()];
-    let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments };
-    let running = start(request, Place::in_foreground, None)?;
+    let arguments = [SUPERVISE, DETACHED, REBOOT].map(Into::into).into();
+    let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments, begins };
+    // No commit changes the layers while they are attached.
+    let is_stack = matches!(machine.root.source, RootSource::Stack(_));
+    let store = is_stack.then(|| Store::of(paths).lock(LockMode::Shared)).transpose()?;
+    let running = start(request, Place::in_foreground, None);
+    store.into_iter().for_each(lock::release);
+    let running = running?;
     signals.keep();
     let record = &running.state.record;
+    if running.state.is_boot {
+        // An init has cgroups of its own.
+        return Ok(running);
+    }
     if let Some(payload) = record.payload_cgroup() {
         // Commands get cgroups beside that of PID 1.
         let separated = cgroup_leaf::separate(&payload, record.leader.unwrap_or_default());

@@ -1,7 +1,9 @@
 //! The part of a state record that only build sessions have.
 
+use crate::machine::build_cache::PackageManager;
+use crate::machine::hash::siphash;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A build session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,4 +21,58 @@ pub(crate) struct BuildRecord {
     /// The number of user ids of its range.
     #[serde(default)]
     pub(crate) id_count: u32,
+    /// Whether it has begun with its changes on the disk: they stay if its supervisor is killed.
+    #[serde(default)]
+    pub(crate) is_begun: bool,
+    /// The inodes of the directories that its root stands on, the uppermost first. Empty if its base is not a
+    /// stack.
+    #[serde(default)]
+    pub(crate) lower: Vec<u64>,
+    /// Its caches of packages.
+    #[serde(default)]
+    pub(crate) caches: Vec<CacheRecord>,
+    /// The files that Coracle has created in its root.
+    #[serde(default)]
+    pub(crate) files: Vec<CreatedFile>,
+}
+
+/// A cache of packages in a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct CacheRecord {
+    /// The package manager.
+    pub(crate) manager: PackageManager,
+    /// The directory of the host.
+    pub(crate) directory: PathBuf,
+    /// The directory of the host with the changes of the session.
+    pub(crate) changes: PathBuf,
+}
+
+/// A file of a session that is not part of its results, unless a command has changed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CreatedFile {
+    /// Its path inside.
+    path: PathBuf,
+    /// The hash of its content.
+    hash: u64,
+}
+
+/// The key of the hash of contents.
+const KEY: u128 = 0x0c6e_55d1_90a7_4b1f_8e23_b6f4_71ac_d835;
+
+impl CreatedFile {
+    /// Describes a file with this content.
+    pub(crate) fn new(path: PathBuf, content: &str) -> Self {
+        Self { path, hash: siphash(KEY, &[content.as_bytes()]) }
+    }
+
+    /// Returns its path inside.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns whether it had this content when it was created.
+    pub(crate) fn had(&self, content: &[u8]) -> bool {
+        siphash(KEY, &[content]) == self.hash
+    }
 }

@@ -297,6 +297,12 @@ impl Record {
         self.supervisor != 0 && start_time(self.supervisor) == Some(self.supervisor_start)
     }
 
+    /// Returns whether it is that of a build session whose changes stay on the disk until the session is ended or
+    /// recovered, also without a supervisor.
+    pub(crate) fn keeps_changes(&self) -> bool {
+        self.throwaway.is_some() && self.build.as_ref().is_some_and(|build| build.is_begun)
+    }
+
     /// Returns the path of the supervisor's program if a newer program has replaced it.
     pub(crate) fn replaced_program(&self) -> Option<&Path> {
         self.program.as_ref().filter(|program| program.is_replaced()).map(Executable::path)

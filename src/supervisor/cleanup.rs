@@ -6,6 +6,7 @@ use super::mount_tunnel;
 use super::network::firewall;
 use super::network::hosts_file::{self, ZoneChange};
 use super::network::interfaces;
+use super::package_cache;
 use super::results;
 use crate::claim;
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use crate::host::cgroup_move::CgroupMove;
 use crate::host::runtime::runtime;
 use crate::host::systemd::{machined, units};
 use crate::host::{cgroup, lock};
+use crate::image::store::draft::Draft;
 use crate::image::throwaway;
 use crate::machine::credentials::JOURNAL_SOCKET;
 use crate::machine::name::Name;
@@ -46,7 +48,7 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
             ))
             .with_hint(format!("stop it first: coracle stop {name}")));
         }
-        Ok(Some(record)) => undo(paths, &record),
+        Ok(Some(record)) => drop(undo_by(paths, &record, Changes::Removed, |_| ())),
         unreadable => {
             if lock::is_taken(&paths.machine(name).join("lock")) {
                 return Err(Error::new(format!("machine '{name}' is starting"))
@@ -66,9 +68,12 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
 /// Cleans up after killed supervisors that no unit cleans up after: those of the foreground. A machine that
 /// is starting holds the lock of its name, and is left alone. For starts that need what such machines hold:
 /// an interface of the host, or space for throw-away layers, whose machines have names that never come again.
+/// Build sessions with changes on the disk wait for their caller.
 pub(crate) fn after_killed_runs(paths: &Paths) {
     let has_own_unit = |unit: &str| unit_name::machine_of(unit) != unit;
-    let is_left = |record: &Record| !record.is_alive() && !record.unit.as_deref().is_some_and(has_own_unit);
+    let is_left = |record: &Record| {
+        !record.is_alive() && !record.unit.as_deref().is_some_and(has_own_unit) && !record.keeps_changes()
+    };
     for record in Record::all(paths).iter().filter(|record| is_left(record)) {
         let lock = lock::take(&paths.machine(&record.name).join("lock"));
         if !matches!(lock, Ok(Some(_))) {
@@ -86,11 +91,12 @@ pub(crate) fn after_killed_runs(paths: &Paths) {
 
 /// Cleans up after the ended machine of this supervisor, which has closed the network namespace. The kernel
 /// deletes the links with it, without a request that waits for grace periods of RCU. Closing the packet
-/// socket waits for one, together with the transaction of the firewall.
-pub(crate) fn after_end(state: &SupervisorState, packet_socket: Option<OwnedFd>) {
+/// socket waits for one, together with the transaction of the firewall. The discarded changes of the machine are
+/// removed with the returned draft.
+pub(crate) fn after_end(state: &SupervisorState, packet_socket: Option<OwnedFd>) -> Option<Draft> {
     let mut cgroup_move = None;
     let paths = Paths::below(&state.paths_root);
-    undo_by(&paths, &state.record, |record| {
+    let trash = undo_by(&paths, &state.record, Changes::Removed, |record| {
         // Now the guest's cgroup is deleted, which would wait for the move.
         cgroup_move = state.is_launched().then(CgroupMove::begin).flatten();
         drop(packet_socket);
@@ -100,14 +106,32 @@ pub(crate) fn after_end(state: &SupervisorState, packet_socket: Option<OwnedFd>)
         }
     });
     cgroup_move.into_iter().for_each(CgroupMove::end);
+    trash
 }
 
-/// Undoes everything a record names.
+/// Undoes everything a record names. Of a build session that can be recovered, the changes and the record stay.
 pub(crate) fn undo(paths: &Paths, record: &Record) {
-    undo_by(paths, record, |_| ());
+    let changes = if record.keeps_changes() { Changes::Kept } else { Changes::Removed };
+    drop(undo_by(paths, record, changes, |_| ()));
 }
 
-fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
+/// The treatment of the changes of a machine that discards them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Changes {
+    /// They are removed, and the machine is forgotten.
+    Removed,
+    /// They stay with the record.
+    Kept,
+}
+
+/// Returns the discarded changes: they have lost their name before they are removed, and the time of an end does
+/// not depend on them.
+fn undo_by(
+    paths: &Paths,
+    record: &Record,
+    changes: Changes,
+    before_links: impl FnOnce(&Record),
+) -> Option<Draft> {
     // Closed at the end.
     let socket = Nfnetlink::open();
     // The processes first: they hold everything else.
@@ -117,6 +141,9 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
     }
     note(stop_scope(record));
     results::give(record);
+    if changes == Changes::Removed {
+        package_cache::merge(record);
+    }
     // Addresses locked by another machine never belonged to this one: its elements in the firewall are those
     // of the other machine.
     let address = |member: &Member| claim::address_file(paths, member.addresses().0);
@@ -140,16 +167,24 @@ fn undo_by(paths: &Paths, record: &Record, before_links: impl FnOnce(&Record)) {
     for directory in &record.work_directories {
         note(throwaway::remove(directory));
     }
-    if let Some(layer) = &record.throwaway {
-        note(throwaway::remove(layer));
+    if changes == Changes::Kept {
+        // Its supervisor has ended, or is this process, which does not end it again.
+        let dead = Record { supervisor: 0, leader: None, files: Vec::new(), ..record.clone() };
+        note(dead.write(paths));
+        return None;
     }
+    let discarded = record.throwaway.as_deref().map_or(Ok(None), |layer| throwaway::discard(paths, layer));
     remove_state(&paths.machine(&record.name));
+    discarded.unwrap_or_else(|error| {
+        log::warn!("{error}, ignoring");
+        None
+    })
 }
 
 /// Removes the state directory last, with the record as its last file: after a kill, the next cleanup begins
 /// again.
 fn remove_state(directory: &Path) {
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 19] = [
         "root",
         "journal",
         "hosts",
@@ -163,6 +198,7 @@ fn remove_state(directory: &Path) {
         ".devices.json",
         "devices.json",
         "health.json",
+        "session.json",
         ".binds.json",
         "binds.json",
         ".state.json",

@@ -17,6 +17,9 @@ use std::io::{Read, Write};
 /// The argument of a supervisor without a standard error: it logs to the journal.
 pub const DETACHED: &str = "detached";
 
+/// The argument after it of a supervisor whose guest reboots.
+pub const REBOOT: &str = "reboot";
+
 /// The end of a launch, for the caller.
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
@@ -70,7 +73,7 @@ fn run(paths: &Paths, launch: impl FnOnce() -> Result<Running>, pipe: OwnedFd) -
         let bytes = serde_json::to_vec(report).unwrap_or_default();
         pipe.write_all(&bytes)
     };
-    let running = match leave_caller().and_then(|()| launch()) {
+    let mut running = match leave_caller().and_then(|()| launch()) {
         Ok(running) => running,
         Err(error) => {
             let hint = error.hint().map(str::to_owned);
@@ -81,6 +84,12 @@ fn run(paths: &Paths, launch: impl FnOnce() -> Result<Running>, pipe: OwnedFd) -
     if report(&Report::Running).is_err() {
         abandon(paths, running);
         process::exit_now(1)
+    }
+    // From now on the caller knows the name, and can recover the session if this process is killed.
+    let record = &mut running.state.record;
+    if let Some(build) = record.build.as_mut().filter(|_| record.throwaway.is_some()) {
+        build.is_begun = true;
+        record.write(paths).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     }
     // The pipe of a caller that reads to the end of standard error.
     let null = null().and_then(|null| rustix::stdio::dup2_stderr(&null).context(|| "cannot leave it"));
@@ -112,7 +121,7 @@ fn null() -> Result<OwnedFd> {
         .context(|| "cannot open '/dev/null'")
 }
 
-/// Kills a machine, and undoes its launch.
+/// Kills a machine, and undoes its launch. The changes of a recovered session stay.
 fn abandon(paths: &Paths, mut running: Running) {
     if let Some(leader) = running.fds.take(FdName::Leader) {
         let _ = process::send_signal(leader.as_fd(), libc::SIGKILL);

@@ -82,6 +82,10 @@ pub(crate) struct SupervisorState {
 impl SupervisorState {
     /// Returns how to stop the guest.
     pub(crate) fn stop_mode(&self) -> StopMode {
+        if self.record.build.is_some() {
+            // Nothing of it is kept.
+            return StopMode::Kill;
+        }
         match (self.is_boot, self.stop_signal, self.contract) {
             (false, None, _) => StopMode::Kill,
             (_, signal, contract) => StopMode::Request { signal, contract },
@@ -133,7 +137,7 @@ pub(crate) enum FdName {
 impl FdName {
     /// Whether the descriptor outlives a reboot of the guest.
     fn outlives_reboot(self) -> bool {
-        matches!(self, Self::Control | Self::Network | Self::Ring | Self::Lock | Self::Layer)
+        matches!(self, Self::Control | Self::Network | Self::Ring | Self::Lock | Self::Layer | Self::Until)
     }
 }
 

@@ -94,6 +94,12 @@ pub fn is_schroot() -> bool {
     matches!(name.rsplit(|byte| *byte == b'/').next(), Some(b"schroot" | b"unschroot"))
 }
 
+/// Returns whether this program is called by autopkgtest(1), as a server of testbeds.
+pub fn is_testbed_server() -> bool {
+    let name = raw_arguments().next().map(CStr::to_bytes).unwrap_or_default();
+    name.rsplit(|byte| *byte == b'/').next() == Some(b"autopkgtest-virt-coracle")
+}
+
 /// Returns the name of this process for ps(1) and messages. The kernel names a process after the executed
 /// file, which may be a descriptor.
 pub fn process_name() -> &'static CStr {

@@ -13,7 +13,7 @@ pub(crate) use reopen::{keep_descriptors, reopen_file, reopen_pipe, set_mode, se
 
 use crate::error::{Context, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -177,6 +177,36 @@ impl GuestRoot {
             file.take(limit - size).read_to_end(&mut bytes)?;
         }
         Ok(bytes)
+    }
+
+    /// Creates a directory with these mode bits, whatever the umask.
+    ///
+    /// # Errors
+    /// Any error of openat2(2), mkdir(2) and fchmod(2).
+    pub(crate) fn create_directory(&self, path: &Path, mode: Mode) -> std::io::Result<()> {
+        let (above, name) = self.parent(path)?;
+        rustix::fs::mkdirat(&above, &name, Mode::RWXU)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let created = rustix::fs::openat(&above, &name, flags, Mode::empty())?;
+        Ok(rustix::fs::fchmod(&created, mode)?)
+    }
+
+    /// Removes a file or link. A missing one is not an error.
+    ///
+    /// # Errors
+    /// Any error of openat2(2) and unlink(2).
+    pub(crate) fn remove_file(&self, path: &Path) -> std::io::Result<()> {
+        let (above, name) = self.parent(path)?;
+        match rustix::fs::unlinkat(&above, &name, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => Ok(removed?),
+        }
+    }
+
+    /// Opens the parent of a path, and returns the name in it.
+    fn parent(&self, path: &Path) -> std::io::Result<(OwnedFd, OsString)> {
+        let (above, name) = path.parent().zip(path.file_name()).ok_or(Errno::INVAL)?;
+        Ok((self.open_directory(above)?, name.to_owned()))
     }
 
     /// Opens for reference (`O_PATH`) a file on the root's own file system, or on the tmpfs at its `/run` or

@@ -11,15 +11,20 @@ const NOBODY: u32 = 65534;
 pub(crate) struct IdMapping {
     base: u32,
     count: u32,
+    /// The id for owners without a mapping.
+    other: u32,
 }
 
 impl IdMapping {
     /// The host's own: every id maps to itself.
-    pub(crate) const HOST: Self = Self { base: 0, count: u32::MAX };
+    pub(crate) const HOST: Self = Self { base: 0, count: u32::MAX, other: NOBODY };
+
+    /// Every id maps to root.
+    pub(crate) const ROOT: Self = Self { base: 0, count: 1, other: 0 };
 
     /// Returns the mapping of all ids from a base on.
     pub(crate) const fn from(base: u32) -> Self {
-        Self { base, count: u32::MAX - base }
+        Self { base, count: u32::MAX - base, other: NOBODY }
     }
 
     /// Reads the mapping of a machine by its PID 1, as seen inside.
@@ -31,19 +36,19 @@ impl IdMapping {
         let map = std::fs::read_to_string(&file).context(|| format!("cannot read '{file}'"))?;
         let words: Vec<u32> = map.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         match words[..] {
-            [0, _, count] => Ok(Self { base: 0, count }),
+            [0, _, count] => Ok(Self { base: 0, count, other: NOBODY }),
             _ => Err(Error::new("the machine's ids are not one range from 0")),
         }
     }
 
     /// Maps an id of the host to the guest.
     pub(crate) fn inside(self, outside: u32) -> u32 {
-        outside.checked_sub(self.base).filter(|id| *id < self.count).unwrap_or(NOBODY)
+        outside.checked_sub(self.base).filter(|id| *id < self.count).unwrap_or(self.other)
     }
 
     /// Maps an id of the guest to the host.
     pub(crate) fn outside(self, inside: u32) -> u32 {
-        self.base + if inside < self.count { inside } else { NOBODY.min(self.count - 1) }
+        self.base + if inside < self.count { inside } else { self.other.min(self.count - 1) }
     }
 
     /// Maps the ids of a posix_acl attribute (`linux/posix_acl_xattr.h`: a version, then tag, permissions and
@@ -70,10 +75,11 @@ mod tests {
 
     #[test]
     fn ids_are_mapped_both_ways() {
-        let ids = IdMapping { base: 524_288, count: 65536 };
+        let ids = IdMapping { base: 524_288, count: 65536, other: NOBODY };
         assert_eq!((ids.inside(524_288), ids.inside(525_288), ids.inside(1000)), (0, 1000, NOBODY));
         assert_eq!((ids.outside(1000), ids.outside(70_000)), (525_288, 524_288 + NOBODY));
         assert_eq!((IdMapping::HOST.inside(7), IdMapping::HOST.outside(7)), (7, 7));
+        assert_eq!((IdMapping::ROOT.inside(7), IdMapping::ROOT.outside(7)), (0, 0));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, T
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -108,14 +108,7 @@ impl TreeWriter {
     pub(crate) fn finish_into(mut self, force: Replace) -> Result<()> {
         self.finish_directories()?;
         let Ok(below) = self.open(Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
-        let reading = || "cannot read the copied directory";
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&below).context(reading)? {
-            let name = entry.context(reading)?.file_name().to_bytes().to_vec();
-            if !matches!(name.as_slice(), b"." | b"..") {
-                names.push(OsStr::from_bytes(&name).to_owned());
-            }
-        }
+        let names = entries(&below)?;
         if force == Replace::No
             && let Some(name) = names.iter().find(|name| exists(self.directory.as_fd(), name))
         {
@@ -139,6 +132,11 @@ impl TreeWriter {
         let naming = || format!("cannot rename the copy to {}", quoted(new.as_bytes()));
         match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
             Err(rustix::io::Errno::EXIST) if force == Replace::No => Err(exists_error(new)),
+            Err(rustix::io::Errno::EXIST)
+                if force == Replace::Merged && is_directory(from, old) && is_directory(to, new) =>
+            {
+                self.merge(from, to, old, new)
+            }
             Err(rustix::io::Errno::EXIST) => {
                 // Exchanges old and new atomically, then removes the old file.
                 rustix::fs::renameat_with(from, old, to, new, RenameFlags::EXCHANGE).context(naming)?;
@@ -149,6 +147,18 @@ impl TreeWriter {
             }
             renamed => renamed.context(naming),
         }
+    }
+
+    /// Moves the entries of a directory of the copy into an existing one.
+    fn merge(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, old: &OsStr, new: &OsStr) -> Result<()> {
+        let opening = || format!("cannot open {}", quoted(new.as_bytes()));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let below = rustix::fs::openat(from, old, flags, Mode::empty()).context(opening)?;
+        let target = rustix::fs::openat(to, new, flags, Mode::empty()).context(opening)?;
+        for name in entries(&below)? {
+            self.publish(below.as_fd(), target.as_fd(), &name, &name, Replace::Merged)?;
+        }
+        walk::remove(from, old)
     }
 
     fn finish_directories(&mut self) -> Result<()> {
@@ -418,6 +428,26 @@ pub(crate) enum Replace {
     No,
     /// An existing file is replaced as a whole.
     Yes,
+    /// An existing file is replaced, and the entries of a directory are added to an existing one.
+    Merged,
+}
+
+fn is_directory(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+    found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)
+}
+
+/// Returns the names in a directory of the copy.
+fn entries(directory: &OwnedFd) -> Result<Vec<OsString>> {
+    let reading = || "cannot read the copied directory";
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(directory).context(reading)? {
+        let name = entry.context(reading)?.file_name().to_bytes().to_vec();
+        if !matches!(name.as_slice(), b"." | b"..") {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    Ok(names)
 }
 
 fn exists_error(name: &OsStr) -> Error {

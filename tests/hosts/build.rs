@@ -136,13 +136,16 @@ fn a_killed_client_or_supervisor_leaves_nothing() {
         host.wait_until(LONG, "! coracle build show own 2>/dev/null");
         host.sh_ok("! pgrep -fx 'sleep 779'");
     }
-    // The supervisor: the kernel ends the session, and the next one removes it.
+    // The supervisor: the kernel ends the session, which is removed by its caller.
     for name in ["a", "b"] {
         host.sh_ok(&format!("kill -9 {}", host.supervisor(name)));
     }
     host.wait_until(LONG, "coracle build list --no-legend | grep -c dead | grep -x 2");
     let output = host.exec(&["coracle", "build", "run", "a", "--", "true"]);
     assert!(output.status == 125 && output.stderr.contains("build end a"), "{output}");
+    host.sh_ok(
+        "coracle build once base -w / -- true; coracle build list --no-legend | grep -c dead | grep -x 2",
+    );
     host.coracle(&["build", "end", "a"]);
     host.coracle(&["build", "clean"]);
     is_clean(&host, &before);

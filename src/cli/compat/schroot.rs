@@ -26,7 +26,7 @@ use std::path::PathBuf;
 /// # Errors
 /// A word that is not understood, or a failed action.
 pub fn main(paths: &Paths, arguments: &[OsString]) -> Result<u8> {
-    refuse_setuid()?;
+    super::refuse_setuid()?;
     let options = grammar::parse(arguments)?;
     match options.action {
         Action::Help => output::text(grammar::HELP).map(|()| 0),
@@ -45,11 +45,12 @@ pub fn main(paths: &Paths, arguments: &[OsString]) -> Result<u8> {
     }
 }
 
-/// Refuses a program with the rights of its owner: schroot(1) has them, and Coracle does not check its caller.
-fn refuse_setuid() -> Result<()> {
-    let is_same = rustix::process::getuid() == rustix::process::geteuid()
-        && rustix::process::getgid() == rustix::process::getegid();
-    if is_same { Ok(()) } else { Err(Error::new("must not be installed setuid or setgid")) }
+/// Parses a command line, for the fuzzer.
+///
+/// # Errors
+/// A word that is not understood.
+pub fn check(arguments: &[OsString]) -> Result<()> {
+    grammar::parse(arguments).map(drop)
 }
 
 /// Begins a session of the named chroot, with the network of the host. It ends with one of the processes.
@@ -67,6 +68,9 @@ fn begin(paths: &Paths, options: &Options, with_processes: Vec<u32>) -> Result<N
             base: base.name.to_string(),
             user: BuildUser { name, uid: None, caller: ids },
             results: Vec::new(),
+            caches: Vec::new(),
+            is_synced: false,
+            memory_size: None,
         },
         lifetime: None,
         with_processes,

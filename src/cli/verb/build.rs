@@ -2,15 +2,19 @@
 
 mod begin;
 mod clean;
+mod commit;
 mod end;
 mod list;
 mod once;
+mod recover;
 mod run;
 mod session_options;
 mod shell;
 mod show;
 
+pub(in crate::cli) use begin::begin as begin_session;
 pub(crate) use end::{end_own_session, end_session};
+pub(in crate::cli) use session_options::SessionOptions;
 
 use super::VerbResult;
 use crate::cli::argument_table::TableParser;
@@ -37,6 +41,8 @@ enum BuildAction {
     Shell(shell::BuildShellArgs),
     Once(Box<once::OnceArgs>),
     End(end::EndArgs),
+    Commit(commit::CommitArgs),
+    Recover(recover::RecoverArgs),
     List(list::BuildListArgs),
     Show(show::BuildShowArgs),
     Clean(clean::CleanArgs),
@@ -55,6 +61,8 @@ impl BuildArgs {
             BuildAction::Shell(shell) => shell.run(paths),
             BuildAction::Once(once) => once.run(paths),
             BuildAction::End(end) => end.run(paths),
+            BuildAction::Commit(commit) => commit.run(paths),
+            BuildAction::Recover(recover) => recover.run(paths),
             BuildAction::List(list) => list.run(paths),
             BuildAction::Show(show) => show.run(paths),
             BuildAction::Clean(clean) => clean.run(paths),
@@ -64,6 +72,13 @@ impl BuildArgs {
     /// Returns whether the action changes sessions by itself. Commands in sessions have an exit status of
     /// their own for a caller without rights.
     pub(super) fn is_request(&self) -> bool {
-        matches!(self.action, BuildAction::Begin(_) | BuildAction::End(_) | BuildAction::Clean(_))
+        matches!(
+            self.action,
+            BuildAction::Begin(_)
+                | BuildAction::End(_)
+                | BuildAction::Commit(_)
+                | BuildAction::Recover(_)
+                | BuildAction::Clean(_)
+        )
     }
 }

@@ -14,6 +14,11 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Layers(Vec<LayerPath>);
 
 impl Layers {
+    /// Returns a directory of the host as the only layer.
+    pub(super) fn of_host(directory: PathBuf) -> Self {
+        Self(vec![LayerPath::Host(directory)])
+    }
+
     /// Parses a further layer, above the others.
     pub(super) fn push(&mut self, raw: &RawValue) -> Result<()> {
         self.0.push(layer(raw)?);
@@ -32,6 +37,8 @@ impl Layers {
 pub(crate) enum UpperLayer {
     /// Memory.
     Temporary,
+    /// A directory that vanishes at the end: for caches of build sessions.
+    Discarded,
     /// A directory.
     Directory(LayerPath),
 }
@@ -52,7 +59,7 @@ impl Value for UpperLayer {
 
     fn show(&self) -> String {
         match self {
-            Self::Temporary => quoted(TEMPORARY),
+            Self::Temporary | Self::Discarded => quoted(TEMPORARY),
             Self::Directory(path) => show(path),
         }
     }
@@ -90,6 +97,7 @@ pub(super) fn build(paths: &Paths, entry: &MountEntry, origin: &Origin, users: U
         }
         (None, true) => OverlayChanges::None,
         (Some(UpperLayer::Temporary), _) => OverlayChanges::Temporary,
+        (Some(UpperLayer::Discarded), _) => OverlayChanges::Discarded,
         (Some(UpperLayer::Directory(path)), _) => OverlayChanges::Directory(of_host(path)),
     };
     if lower.is_empty() || upper == OverlayChanges::None && lower.len() < 2 {

@@ -73,7 +73,7 @@ pub(crate) fn end(paths: &Paths, name: &Name) -> Result<Ended> {
         return Ok(Ended::Dead(summary));
     }
     let waiting = || log::info!("waiting for the processes of session '{name}' to end");
-    signal::stop_and_wait(&record, waiting)?;
+    signal::stop_and_wait_for_answer(paths, &record, waiting)?;
     Ok(Ended::Stopped(summary))
 }
 

@@ -2,11 +2,12 @@
 //! is killed at its end, unless the caller wants to keep it.
 
 use super::history::{self, Entry};
-use super::running;
+use super::{environment, running};
 use crate::control::exec::{self, Apart, ExecRequest};
 use crate::control::now;
 use crate::error::{Error, Kind, Result};
 use crate::host::cgroup_leaf::{Cleared, Leaf, Rest};
+use crate::machine::init::PayloadKind;
 use crate::paths::Paths;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,8 @@ pub(crate) fn run(paths: &Paths, request: &ExecRequest<'_>, options: RunOptions)
     let of_launch = |error: Error| error.with_kind_of_failure(Kind::Launch);
     crate::control::require_root().map_err(of_launch)?;
     let (record, build) = running(paths, request.name).map_err(of_launch)?;
-    let payload = record.payload_cgroup();
+    // An init has cgroups of its own: commands are in that of the machine.
+    let payload = record.payload_cgroup().filter(|_| record.init == Some(PayloadKind::Command));
     let rest = if options.keeps_processes { Rest::Kept } else { Rest::Killed };
     let mut leaf = payload.map(|payload| Leaf::take(&payload, rest)).transpose().map_err(of_launch)?;
     let (start, begun) = (now(), Instant::now());
@@ -40,7 +42,12 @@ pub(crate) fn run(paths: &Paths, request: &ExecRequest<'_>, options: RunOptions)
         relays_streams: options.keeps_processes,
         time_limit: options.timeout,
     };
-    let status = exec::exec(paths, &ExecRequest { user: Some(user), apart, ..request.clone() })?;
+    // Those of the caller replace them.
+    let mut environment = environment::variables(&record);
+    environment.retain(|(name, _)| request.environment.iter().all(|(given, _)| given != name));
+    environment.extend_from_slice(&request.environment);
+    let entering = ExecRequest { user: Some(user), apart, environment, ..request.clone() };
+    let status = exec::exec(paths, &entering)?;
     let seconds = begun.elapsed().as_secs_f64();
     let usage = leaf.as_mut().map(Leaf::usage).unwrap_or_default();
     let killed = leaf.as_ref().filter(|_| rest == Rest::Killed).map_or(0, kill_rest);

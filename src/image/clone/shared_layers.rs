@@ -1,4 +1,4 @@
-//! Stacks on the layers of another stack. Called by `clone`.
+//! Stacks on the layers of another stack. Called by `clone` and `commit`.
 
 use super::super::freeze;
 use super::super::stack::{Stack, StackPart};
@@ -36,7 +36,7 @@ fn entries(stack: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 /// Returns whether the root of a stack consists of layers that another stack can share, and of a writable
 /// layer.
-pub(super) fn are_possible(stack: &Stack, path: &Path) -> Result<bool> {
+pub(in crate::image) fn are_possible(stack: &Stack, path: &Path) -> Result<bool> {
     let has_layers = match &stack.root {
         StackPart::Overlay { .. } => true,
         StackPart::Directory(bind) => bind.read_only && bind.target == Path::new("/"),
@@ -49,7 +49,7 @@ pub(super) fn are_possible(stack: &Stack, path: &Path) -> Result<bool> {
 
 /// Returns whether a stack must be changed before its layers can be shared: its writable layer has files, or
 /// layers are in the stack itself.
-pub(super) fn must_change(stack: &Path) -> Result<bool> {
+pub(in crate::image) fn must_change(stack: &Path) -> Result<bool> {
     let is_inner = |(name, path): &(String, PathBuf)| name.starts_with(LAYER) && !path.is_symlink();
     Ok(entries(stack)?.iter().any(is_inner) || has_written_files(stack)?)
 }
@@ -61,7 +61,7 @@ pub(super) fn has_written_files(stack: &Path) -> Result<bool> {
 }
 
 /// Moves all files of a stack into layers of the store. Its root stays the same at each step.
-pub(super) fn share(store: &Store, stack: &Path, info: &LayerInfo) -> Result<()> {
+pub(in crate::image) fn share(store: &Store, stack: &Path, info: &LayerInfo) -> Result<()> {
     for (name, path) in entries(stack)? {
         let moving = || format!("cannot move '{}' into the store", path.display());
         if name.starts_with(LAYER) && !path.symlink_metadata().context(moving)?.is_symlink() {
@@ -101,7 +101,7 @@ pub(super) fn create_writable(stack: BorrowedFd<'_>, like: Option<BorrowedFd<'_>
 
 /// Creates the entries of a stack on the layers of another one, and copies its volumes. Returns whether
 /// anything was copied.
-pub(super) fn clone_entries(
+pub(in crate::image) fn clone_entries(
     source: &Path,
     to: BorrowedFd<'_>,
     progress: &mut CopyProgress<'_>,

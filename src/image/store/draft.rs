@@ -228,6 +228,11 @@ pub(crate) fn sweep_store(store: &Store) {
     }
 }
 
+/// Removes what ended processes have left in the trash of the store.
+pub(crate) fn sweep_trash(store: &Store) {
+    sweep(&store.path(StorePart::Trash), |name| Some(name));
+}
+
 fn sweep(directory: &Path, draft_of: impl Fn(&str) -> Option<&str>) {
     let names = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
     // The number of a draft, and those of parts that a removal has moved, follow the owner.

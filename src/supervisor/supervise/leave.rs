@@ -1,6 +1,7 @@
 //! The end of the loop: hands the machine on to the next act, or cleans up after it. Called once by
 //! `supervise`.
 
+use super::super::control_socket::ControlSocket;
 use super::super::exit::{Exit, RESTART};
 use super::super::stop::Stop;
 use super::super::{cleanup, failure};
@@ -104,7 +105,10 @@ impl Loop {
         let mut locks = self.fds.take_locks();
         locks.truncate(1);
         std::mem::forget(locks);
-        cleanup::after_end(&self.state, self.dhcp.take().map(DhcpServer::into_socket));
+        let trash = cleanup::after_end(&self.state, self.dhcp.take().map(DhcpServer::into_socket));
+        // The answer to clients that wait for the end: what follows takes its time.
+        self.control = ControlSocket::default();
+        drop(trash);
         if self.state.contract == Contract::Nspawn {
             return match exit.nspawn_status() {
                 _ if restarts => RESTART,

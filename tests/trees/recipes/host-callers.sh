@@ -2,7 +2,7 @@
 # The host of the tests with callers of systemd-nspawn: the test host with the programs that build packages and images
 # in machines, and with the part of Debian's archive that they install, as it is signed there, in /srv/debian.
 . "${BASH_SOURCE[0]%/*}/host.sh"
-INCLUDE+=,mkosi,debspawn,obs-build,sbuild,debootstrap,debian-archive-keyring,python3-minimal,dpkg-dev,devscripts,zstd
+INCLUDE+=,mkosi,debspawn,obs-build,sbuild,autopkgtest,debootstrap,debian-archive-keyring,python3-minimal,dpkg-dev,devscripts,zstd
 # debos is unpacked without its emulators: only its virtual machine needs them.
 INCLUDE+=,libostree-1-1,busybox-static
 

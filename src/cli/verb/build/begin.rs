@@ -1,10 +1,14 @@
 //! `coracle build begin`.
 
+use super::end::end_own_session;
 use super::session_options::SessionOptions;
 use crate::cli::output;
 use crate::cli::verb::VerbResult;
+use crate::control;
+use crate::error::Result;
+use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::run::session;
+use crate::run::session::{self, SessionRequest};
 use clap::Args;
 
 /// Begin a session and print its name
@@ -16,8 +20,22 @@ pub(super) struct BeginArgs {
 
 impl BeginArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let name = session::begin(paths, self.options.request()?)?;
+        let name = begin(paths, self.options.request()?)?;
         output::line(name.as_str())?;
         Ok(0)
     }
+}
+
+/// Begins a session and waits until it is ready. A session that does not become ready is ended.
+///
+/// # Errors
+/// Those of [`session::begin`], or a guest that ends.
+pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
+    let boots = request.options.boots;
+    let name = session::begin(paths, request)?;
+    if boots {
+        let ready = control::build::wait_until_ready(paths, &name, None);
+        ready.or_else(|error| end_own_session(paths, &name).and(Err(error)))?;
+    }
+    Ok(name)
 }

@@ -1,23 +1,26 @@
 //! `coracle build once`.
 
+use super::begin::begin;
+use super::commit::commit;
 use super::end::end_own_session;
 use super::run::CommandLimits;
 use super::session_options::SessionOptions;
 use crate::cli::arguments::EntryOptions;
 use crate::cli::output;
 use crate::cli::verb::VerbResult;
+use crate::control::build::commit::refuse;
 use crate::control::build::run;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::paths::Paths;
-use crate::run::session;
+use crate::run::session::SessionRequest;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Begin a session, run a command in it, and end it
 ///
-/// Without --bind= and --workdir=, the working directory of the caller is bound to /build, where the command
-/// starts.
+/// Without --bind=, --workdir= and --commit, the working directory of the caller is bound to /build, where the
+/// command starts.
 #[derive(Debug, Args)]
 pub(super) struct OnceArgs {
     #[command(flatten)]
@@ -45,6 +48,10 @@ pub(super) struct OnceArgs {
     /// When to keep the session
     #[arg(long, value_name = "WHEN", value_enum, default_value = "never")]
     keep: Keep,
+
+    /// Keep the changes in the base, which must be a stack, if the command succeeds
+    #[arg(long)]
+    commit: bool,
 }
 
 /// When a session is kept after its command.
@@ -63,7 +70,7 @@ const DIRECTORY: &str = "/build";
 
 impl OnceArgs {
     pub(super) fn run(mut self, paths: &Paths) -> VerbResult {
-        if !self.options.has_binds() && self.workdir.is_none() {
+        if !self.options.has_binds() && self.workdir.is_none() && !self.commit {
             self.options.bind_working_directory(DIRECTORY)?;
             self.workdir = Some(DIRECTORY.into());
         }
@@ -73,11 +80,14 @@ impl OnceArgs {
             .options
             .request()
             .and_then(|mut request| {
+                if self.commit {
+                    refuse_commit(paths, &request)?;
+                }
                 if self.keep == Keep::Never {
                     // A killed client leaves no session.
                     request.with_processes.push(std::process::id());
                 }
-                session::begin(paths, request)
+                begin(paths, request)
             })
             .map_err(|error: Error| error.with_kind_of_failure(Kind::Launch));
         let session = match session {
@@ -87,6 +97,16 @@ impl OnceArgs {
         let ran = entry
             .request(&session, &self.command)
             .and_then(|request| run::run(paths, &request, limits.options));
+        let ran = match ran {
+            Ok(0) if self.commit => match commit(paths, &session, None) {
+                Ok(text) => {
+                    log::info!("{text}");
+                    return limits.status(Ok(0));
+                }
+                Err(error) => Err(error.with_kind_of_failure(Kind::Launch)),
+            },
+            ran => ran,
+        };
         let is_kept = match self.keep {
             Keep::Never => false,
             Keep::Failed => !matches!(ran, Ok(0)),
@@ -99,4 +119,12 @@ impl OnceArgs {
         }
         limits.status(ran)
     }
+}
+
+/// Refuses a session whose changes cannot be committed.
+fn refuse_commit(paths: &Paths, request: &SessionRequest) -> Result<()> {
+    if request.options.in_memory {
+        return Err(Error::usage("--commit excludes --memory").with_hint("drop one of both"));
+    }
+    refuse(paths, &request.options.base, None)
 }

@@ -1,18 +1,21 @@
 //! The options of a session, of `begin` and `once`.
 
-use crate::config::build::{BuildBind, BuildNetwork, BuildOptions};
+use crate::config::build::{BuildBind, BuildNetwork, BuildOptions, size};
 use crate::control::build::caller::{Caller, caller};
 use crate::error::{Context, Error, Result};
 use crate::machine::build::{Build, BuildUser};
+use crate::machine::build_cache::{PackageCache, PackageManager};
 use crate::machine::name::Name;
-use crate::run::session::SessionRequest;
+use crate::machine::size::rounded;
+use crate::run::session::{SessionRequest, memory};
 use clap::{Args, ValueEnum};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The options of a session.
 #[derive(Debug, Args)]
-pub(super) struct SessionOptions {
+pub(in crate::cli) struct SessionOptions {
     /// The base: the name of an image, or a path with a slash
     #[arg(value_name = "BASE")]
     base: String,
@@ -29,13 +32,21 @@ pub(super) struct SessionOptions {
     #[arg(long, value_name = "USERS", value_enum, default_value = "pick")]
     users: SessionUsers,
 
-    /// Its network: a loopback interface only, that of the host, or a link with address translation
-    #[arg(long, value_name = "NETWORK", value_enum, default_value = "none")]
-    network: SessionNetwork,
+    /// Its network: a loopback interface only (default), that of the host, or a link with address translation
+    #[arg(long, value_name = "NETWORK", value_enum)]
+    network: Option<SessionNetwork>,
 
-    /// Keep changes in memory instead of on the disk
+    /// Boot the init of the base, and wait until it is ready
     #[arg(long)]
-    memory: bool,
+    boot: bool,
+
+    /// Keep changes in memory instead of on the disk, up to this size; half of the memory of the host by default
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    memory: Option<String>,
+
+    /// Write changes to the disk when a command requests it, for example by fsync(2)
+    #[arg(long, conflicts_with = "memory")]
+    sync: bool,
 
     /// Register the session with systemd-machined
     #[arg(long)]
@@ -48,6 +59,10 @@ pub(super) struct SessionOptions {
     /// Bind a directory for results, whose files belong to the caller at the end; /results by default
     #[arg(long, value_name = "DIR[:INSIDE]")]
     results: Vec<String>,
+
+    /// Share downloaded packages with other sessions; in /var/cache/coracle/MANAGER by default
+    #[arg(long, value_name = "MANAGER[:DIR]")]
+    cache: Vec<String>,
 
     /// End the session after this time, for example 2h
     #[arg(long, value_name = "TIME", value_parser = crate::config::build::duration)]
@@ -78,6 +93,9 @@ pub(super) struct SessionOptions {
     cpus: Option<String>,
 }
 
+/// The user of a testbed of root.
+const TESTER: &str = "tester";
+
 /// The ids of the users of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SessionUsers {
@@ -101,6 +119,21 @@ enum SessionNetwork {
 }
 
 impl SessionOptions {
+    /// Chooses what a testbed has by default: a network, and a user without privileges.
+    pub(in crate::cli) fn for_testbed(mut self) -> Self {
+        let network = if self.boot { SessionNetwork::Nat } else { SessionNetwork::Host };
+        self.network.get_or_insert(network);
+        if caller().ids.0 == 0 {
+            self.user.get_or_insert_with(|| TESTER.to_owned());
+        }
+        self
+    }
+
+    /// Returns whether the init of the base is booted.
+    pub(in crate::cli) fn boots(&self) -> bool {
+        self.boot
+    }
+
     /// Returns whether files of the host are bound.
     pub(super) fn has_binds(&self) -> bool {
         !self.bind.is_empty()
@@ -120,7 +153,7 @@ impl SessionOptions {
     ///
     /// # Errors
     /// An invalid option, or a path that does not exist.
-    pub(super) fn request(&self) -> Result<SessionRequest> {
+    pub(in crate::cli) fn request(&self) -> Result<SessionRequest> {
         let caller = caller();
         let mut binds: Vec<BuildBind> = self.bind.iter().map(|text| bind(text)).collect::<Result<_>>()?;
         let mut results = Vec::new();
@@ -130,34 +163,49 @@ impl SessionOptions {
             binds.push(bound);
         }
         refuse_doubles(&binds)?;
+        let caches: Vec<PackageCache> = self.cache.iter().map(|text| cache(text)).collect::<Result<_>>()?;
         let users = match self.users {
             SessionUsers::Pick => "pick",
             SessionUsers::Identity => "identity",
             SessionUsers::No => "no",
         };
-        let mut settings = vec![("--users=", "users.private", users.to_owned())];
+        let mut settings = vec![("users.private".to_owned(), users.to_owned())];
         let limits = [
-            ("--memory-max=", "resources.memory-max", &self.memory_max),
-            ("--cpu-quota=", "resources.cpu-quota", &self.cpu_quota),
-            ("--tasks-max=", "resources.tasks-max", &self.tasks_max),
-            ("--io-weight=", "resources.io-weight", &self.io_weight),
-            ("--cpus=", "resources.cpu-affinity", &self.cpus),
+            ("resources.memory-max", &self.memory_max),
+            ("resources.cpu-quota", &self.cpu_quota),
+            ("resources.tasks-max", &self.tasks_max),
+            ("resources.io-weight", &self.io_weight),
+            ("resources.cpu-affinity", &self.cpus),
         ];
-        settings
-            .extend(limits.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value.clone()?))));
+        settings.extend(limits.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
         let options = BuildOptions {
             base: self.base.clone(),
             network: match self.network {
-                SessionNetwork::None => BuildNetwork::None,
-                SessionNetwork::Host => BuildNetwork::Host,
-                SessionNetwork::Nat => BuildNetwork::Nat,
+                None | Some(SessionNetwork::None) => BuildNetwork::None,
+                Some(SessionNetwork::Host) => BuildNetwork::Host,
+                Some(SessionNetwork::Nat) => BuildNetwork::Nat,
             },
-            in_memory: self.memory,
+            boots: self.boot,
+            in_memory: self.memory.is_some(),
             registers: self.register,
             settings,
             binds,
+            caches: caches.clone(),
         };
-        let build = Build { base: self.base.clone(), user: user(self.user.as_deref(), caller)?, results };
+        let user = user(self.user.as_deref(), caller)?;
+        let build = Build {
+            base: self.base.clone(),
+            user,
+            results,
+            caches,
+            is_synced: self.sync,
+            memory_size: self
+                .memory
+                .as_deref()
+                .filter(|text| !text.is_empty())
+                .map(memory_size)
+                .transpose()?,
+        };
         let with_processes = self.with_process.into_iter().collect();
         Ok(SessionRequest {
             name: self.name.clone(),
@@ -194,6 +242,20 @@ fn user(text: Option<&str>, caller: Caller) -> Result<BuildUser> {
         return Err(invalid());
     }
     Ok(BuildUser { name: name.to_owned(), uid, caller: caller.ids })
+}
+
+/// Parses the size of changes in memory.
+fn memory_size(text: &str) -> Result<u64> {
+    let size = size(text).map_err(|error| Error::usage(error.context("'--memory='").to_string()))?;
+    let memory = memory();
+    if size > memory {
+        return Err(Error::usage(format!(
+            "'--memory={text}' is more than the memory of the host, {}",
+            rounded(memory)
+        ))
+        .with_hint("choose a smaller size, or keep the changes on the disk"));
+    }
+    Ok(size)
 }
 
 /// Escapes a path for [`fields`].
@@ -259,6 +321,27 @@ fn result(text: &str, caller: &Caller) -> Result<BuildBind> {
             .with_hint("name a directory for results"));
     }
     Ok(BuildBind { source, target: inside("--results=", target)?, read_only: false })
+}
+
+/// Parses `MANAGER[:DIR]`. A missing directory is created.
+fn cache(text: &str) -> Result<PackageCache> {
+    let parts = fields(text);
+    let (name, directory) = match parts.as_slice() {
+        [name] => (name, format!("/var/cache/coracle/{name}")),
+        [name, directory] => (name, directory.clone()),
+        _ => {
+            return Err(Error::usage(format!("'--cache={text}' is not a cache"))
+                .with_hint("write MANAGER or MANAGER:DIR; write '\\:' for a colon in a path"));
+        }
+    };
+    let manager = PackageManager::new(name)?;
+    let mut builder = std::fs::DirBuilder::new();
+    builder
+        .mode(0o755)
+        .recursive(true)
+        .create(&directory)
+        .context(|| format!("cannot create '{directory}'"))?;
+    Ok(PackageCache { manager, directory: existing(&directory)? })
 }
 
 fn existing(path: &str) -> Result<PathBuf> {

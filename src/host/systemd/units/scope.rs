@@ -55,12 +55,12 @@ pub(crate) async fn start_scope(scope: &Scope<'_>) -> Result<()> {
     let mut stopped = false;
     let made = loop {
         match request(&manager, scope).await {
-            Err(error)
-                if exists(&error)
-                    && begun.elapsed() < LEAVING
-                    && is_empty(&connection, &manager, name).await =>
-            {
-                if !stopped && begun.elapsed() > ABANDONED {
+            Err(error) if exists(&error) && begun.elapsed() < LEAVING => {
+                let content = content(&connection, &manager, name).await;
+                if content == Content::Machine {
+                    break Err(error);
+                }
+                if !stopped && begun.elapsed() > ABANDONED && content == Content::Nothing {
                     stopped = true;
                     // The next request fails if this does.
                     let _ = manager.stop_unit(name, "replace").await;
@@ -88,7 +88,7 @@ pub(crate) async fn stop_empty_scope(name: &str) -> Result<()> {
     let manager = manager(&connection).await?;
     let is_active = |status: UnitStatus| status.active_state == "active";
     if !status_of(&connection, &manager, name).await.is_ok_and(is_active)
-        || !is_empty(&connection, &manager, name).await
+        || content(&connection, &manager, name).await != Content::Nothing
     {
         return Ok(());
     }
@@ -111,15 +111,30 @@ fn exists(error: &zbus::Error) -> bool {
     bus::error_name(error).is_some_and(|name| name.ends_with(".UnitExists"))
 }
 
-/// Returns whether a unit has no processes.
-async fn is_empty(connection: &Connection, manager: &SystemdManagerProxy<'_>, unit: &str) -> bool {
-    let status = status_of(connection, manager, unit).await;
-    status.is_ok_and(|status| {
-        let directory = Some(&status.control_group)
-            .filter(|path| !path.is_empty())
-            .and_then(|path| cgroup::directory(path));
-        !directory.is_some_and(|directory| cgroup::is_populated(&directory))
-    })
+/// The content of the scope of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// No processes.
+    Nothing,
+    /// A supervisor that removes the changes of its ended machine.
+    Supervisor,
+    /// A machine, or an unknown content.
+    Machine,
+}
+
+async fn content(connection: &Connection, manager: &SystemdManagerProxy<'_>, unit: &str) -> Content {
+    let Ok(status) = status_of(connection, manager, unit).await else { return Content::Machine };
+    let path = Some(&status.control_group).filter(|path| !path.is_empty());
+    match path.and_then(|path| cgroup::directory(path)) {
+        Some(directory) if cgroup::is_populated(&directory) => {
+            if directory.join(cgroup::PAYLOAD).exists() {
+                Content::Machine
+            } else {
+                Content::Supervisor
+            }
+        }
+        _ => Content::Nothing,
+    }
 }
 
 /// The signal sent by systemd when it stops a scope: to all its processes, so that it must mean a stop to the
