@@ -186,13 +186,11 @@ fn run(directory: &Path, options: &[String]) -> Result<()> {
 /// Adds keys to those of root, in a new file that replaces the old one.
 fn add_keys(paths: &Paths, name: &Name, directory: &Path, keys: &str) -> Result<()> {
     let tree = GuestRoot::of_tree(directory)?;
-    let old = tree.read(Path::new(KEYS), KEYS_MAX).unwrap_or_default();
-    let old = String::from_utf8_lossy(&old).into_owned();
-    let new: String = keys
-        .lines()
-        .filter(|key| old.lines().all(|known| known != *key))
-        .map(|key| format!("{key}\n"))
-        .collect();
+    let old = match tree.read(Path::new(KEYS), KEYS_MAX) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        old => old.context(|| format!("cannot read '{KEYS}' of machine '{name}'"))?,
+    };
+    let new = with_keys(&String::from_utf8_lossy(&old), keys);
     let has_directory = tree.open_directory(Path::new("/root/.ssh")).is_ok();
     drop(tree);
     let writing = || "cannot write the keys".to_owned();
@@ -200,7 +198,7 @@ fn add_keys(paths: &Paths, name: &Name, directory: &Path, keys: &str) -> Result<
     let (ssh, file) = (draft.0.join(".ssh"), draft.0.join(".ssh/authorized_keys"));
     let mode = |path: &Path, bits| std::fs::set_permissions(path, std::fs::Permissions::from_mode(bits));
     std::fs::create_dir(&ssh).and_then(|()| mode(&ssh, 0o700)).context(writing)?;
-    std::fs::write(&file, old + &new).and_then(|()| mode(&file, 0o600)).context(writing)?;
+    std::fs::write(&file, new).and_then(|()| mode(&file, 0o600)).context(writing)?;
     let (source, destination) = if has_directory { (&file, KEYS) } else { (&ssh, "/root/.ssh") };
     let request = CopyRequest {
         name,
@@ -211,6 +209,18 @@ fn add_keys(paths: &Paths, name: &Name, directory: &Path, keys: &str) -> Result<
         owners: CopyOwners::Kept,
     };
     copy::copy_to(paths, &request, Progress::silent())
+}
+
+/// Returns a file of keys with further ones, each on a line of its own.
+fn with_keys(old: &str, keys: &str) -> String {
+    let mut text = old.to_owned();
+    for key in keys.lines().filter(|key| old.lines().all(|known| known != *key)) {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&format!("{key}\n"));
+    }
+    text
 }
 
 /// A directory that is removed on drop.
@@ -235,6 +245,14 @@ fn create_draft(directory: &Path) -> std::io::Result<Draft> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_lines_of_their_own() {
+        for (old, expected) in [("", "a\nb\n"), ("x\n", "x\na\nb\n"), ("x", "x\na\nb\n"), ("a", "a\nb\n")] {
+            assert_eq!(with_keys(old, "a\nb\n"), expected, "{old:?}");
+        }
+        assert_eq!(with_keys("b\na", "a\n"), "b\na");
+    }
 
     #[test]
     fn private_keys_and_other_files_are_refused() {
