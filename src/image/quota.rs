@@ -100,8 +100,18 @@ fn require_enforcement(directory: &OwnedFd) -> Result<()> {
 fn project_of(place: &Path, directory: &OwnedFd) -> Result<u32> {
     let reading = || format!("cannot find out the project of '{}'", place.display());
     let found = quota::project(directory.as_fd()).context(reading)?;
-    if found != 0 {
+    if found & OWN != 0 {
         return Ok(found);
+    }
+    if found != 0 {
+        return Err(Error::new(format!(
+            "'{}' belongs to project {found} of the administrator",
+            place.display()
+        ))
+        .with_hint(
+            "its limit would be that of all files of the project: set it with setquota(8), and remove \
+                        resources.disk-max",
+        ));
     }
     let inode = place.metadata().context(reading)?.ino();
     // The inode is unique on its file system, but for its upper bits.
