@@ -171,8 +171,9 @@ undivert:
 	dpkg-divert --quiet --local --rename --remove /usr/bin/systemd-nspawn
 
 lint:
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	$(CARGO) clippy --locked --package coracle-pull --all-targets --quiet -- -D warnings
 	$(CARGO) clippy --locked --test vm --test callers --quiet -- -D warnings
 	$(CARGO) clippy --locked --target $(TARGET) --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
@@ -197,6 +198,7 @@ build-and-lint: deps
 test: deps trees build-and-lint
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=$$((2 * $$(nproc))) \
 		timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast -- --include-ignored
+	$(CARGO) test --locked --package coracle-pull --quiet
 
 # `make test` has run the suite on Debian 13. The last lane runs it on hosts that are machines of coracle.
 test-all: test test-images test-callers

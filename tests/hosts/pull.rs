@@ -3,7 +3,7 @@
 
 use crate::archives::{has_no_drafts, refused};
 use crate::oci::{assert_same, by_umoci, outside_in, tree, with_images};
-use crate::support::{Host, LONG, install};
+use crate::support::{Host, LONG};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -53,7 +53,7 @@ impl Servers {
                 "skopeo copy -q --dest-tls-verify=false --dest-creds user:secret oci:L:{source} docker://localhost:5000/team/{name}"
             ));
         }
-        let helper = install::binary().with_file_name("coracle-pull");
+        let helper = Path::new(env!("CARGO_BIN_EXE_coracle")).with_file_name("coracle-pull");
         let cargo = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--locked", "--package", "coracle-pull"])
             .status();
