@@ -14,7 +14,7 @@ run() { $command \"$@\" </dev/null; }
 fn host(base: &str) -> (Host, Snapshot) {
     let host = Host::builder().guest_as(base, "base").on_disk().start();
     host.sh_ok(&format!(
-        "mkdir -m 700 {STORAGE}; mkdir -p /var/lib/coracle; ln -s {STORAGE} /var/lib/coracle/storage"
+        "mkdir -p -m 1777 /var/lib/machines/base/var/tmp; mkdir -m 700 {STORAGE}; mkdir -p /var/lib/coracle; ln -s {STORAGE} /var/lib/coracle/storage"
     ));
     host.activate_machined();
     // The first session creates the directories and the slices that stay.
