@@ -61,18 +61,22 @@ pub(crate) fn add(paths: &Paths, request: &DeviceRequest<'_>) -> Result<()> {
     let mut nothing = |_: &str, _: &str| ControlFlow::Continue(());
     let started = block_on(units::run(JobAction::Start, &[companion], Until::Done, &mut nothing))??;
     started.into_iter().try_for_each(|one| one.result)?;
-    block_on(allowed::allow(&unit, &by_number(&added), &added.access))??;
+    // The list next: also after a kill it names each permission.
+    list.push(added.clone());
+    devices::write(paths, request.name, &list)?;
     let properties = std::fs::read(Path::new("/run/udev/data").join(node.properties_name())).ok();
-    let (number, access) = (by_number(&added), &unit);
-    let made = inside(&leader, || node.create(properties.as_deref()));
-    if let Err(error) = made {
-        // The permission alone would outlive the failure.
-        let denied = block_on(allowed::deny(access, &number)).and_then(|denied| denied);
-        denied.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
-        return Err(error);
+    let number = by_number(&added);
+    let allowed = block_on(allowed::allow(&unit, &number, &added.access)).and_then(|allowed| allowed);
+    let made = allowed.and_then(|()| inside(&leader, || node.create(properties.as_deref())));
+    if made.is_err() {
+        // The permission alone would outlive the failure. While it may exist, the list names it.
+        list.pop();
+        let denied = block_on(allowed::deny(&unit, &number)).and_then(|denied| denied);
+        denied
+            .and_then(|()| devices::write(paths, request.name, &list))
+            .unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     }
-    list.push(added);
-    devices::write(paths, request.name, &list)
+    made
 }
 
 /// Returns the device of a request, and its entry without a boot.
@@ -168,8 +172,9 @@ pub(crate) fn remove(paths: &Paths, name: &Name, path: &Path) -> Result<()> {
     let device = list.remove(at);
     // The permission first: a copy of the node made inside is useless then.
     block_on(allowed::deny(&unit, &by_number(&device)))??;
-    inside(&leader, || node(&device, &record, 0).remove())?;
-    devices::write(paths, name, &list)
+    // Without it a node that stays is useless, and the device can be added again at another path.
+    let removed = inside(&leader, || node(&device, &record, 0).remove());
+    devices::write(paths, name, &list).and(removed)
 }
 
 /// Lists the devices added to a running machine.

@@ -44,6 +44,11 @@ pub(crate) fn read(paths: &Paths, name: &Name, leader: u32) -> Result<Vec<AddedD
     Ok(all.into_iter().filter(|one| one.leader == leader).collect())
 }
 
+/// Returns whether a device was added in this boot. A list that cannot be read counts as one with devices.
+pub(crate) fn has_any(paths: &Paths, name: &Name, leader: u32) -> bool {
+    read(paths, name, leader).map_or(true, |devices| !devices.is_empty())
+}
+
 /// Writes the list atomically.
 ///
 /// # Errors

@@ -14,15 +14,16 @@ use crate::network::firewall;
 use crate::network::hosts_file::Hosts;
 use crate::network::interfaces::ExtraInterface;
 use crate::paths::{Paths, access, store};
-use crate::state::binds;
 use crate::state::build::BuildRecord;
-use crate::state::expected;
+use crate::state::{binds, devices, expected};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 /// The word for writable mounts of the host.
 const BINDS: &str = "binds";
+/// The word for devices of the host.
+const DEVICES: &str = "devices";
 
 /// The phase of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -309,13 +310,18 @@ impl Record {
     }
 
     /// Returns the parts that are not confined: those recorded at the start, `tree` if users of the host can
-    /// reach one of its trees now, and `binds` for a writable mount added since the start.
+    /// reach one of its trees now, and `binds` and `devices` for those added since the start.
     pub(crate) fn unconfined_now(&self, paths: &Paths) -> Vec<String> {
         let mut words = self.unconfined.clone();
         let has_host_ids = self.id_base.is_none_or(|base| base == 0);
-        let is_bound = || binds::writes_to_host(paths, &self.name, self.leader.unwrap_or(0), has_host_ids);
-        if !words.iter().any(|word| word == BINDS) && is_bound() {
-            words.push(BINDS.to_owned());
+        let leader = self.leader.unwrap_or(0);
+        let is_bound = || binds::writes_to_host(paths, &self.name, leader, has_host_ids);
+        let has_devices = || devices::has_any(paths, &self.name, leader);
+        let added: [(&str, &dyn Fn() -> bool); 2] = [(BINDS, &is_bound), (DEVICES, &has_devices)];
+        for (word, is_added) in added {
+            if !words.iter().any(|known| known == word) && is_added() {
+                words.push(word.to_owned());
+            }
         }
         words.extend(self.owned_trees.iter().any(|tree| access::is_open(tree)).then(|| "tree".to_owned()));
         words
@@ -452,6 +458,32 @@ mod tests {
             Record { phase, leader: Some(7), ..record.clone() }.write(&paths).unwrap();
             assert_eq!(Record::read(&paths, &name).unwrap().unwrap().leader, leader, "{phase:?}");
         }
+    }
+
+    #[test]
+    fn devices_of_this_boot_are_unconfined() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let name = Name::new("web").unwrap();
+        std::fs::create_dir_all(paths.machine(&name)).unwrap();
+        let separate = Record { id_base: Some(65_536), leader: Some(7), ..Record::new(name.clone()) };
+        assert!(separate.unconfined_now(&paths).is_empty());
+        let device = devices::AddedDevice {
+            device: "/dev/sda".into(),
+            path: "/dev/sda".into(),
+            block: true,
+            number: 8 << 8,
+            access: "r".to_owned(),
+            leader: 7,
+        };
+        devices::write(&paths, &name, std::slice::from_ref(&device)).unwrap();
+        assert_eq!(separate.unconfined_now(&paths), [DEVICES]);
+        let known = Record { unconfined: vec![DEVICES.to_owned()], ..separate.clone() };
+        assert_eq!(known.unconfined_now(&paths), [DEVICES]);
+        devices::write(&paths, &name, &[devices::AddedDevice { leader: 6, ..device }]).unwrap();
+        assert!(separate.unconfined_now(&paths).is_empty());
+        std::fs::write(paths.machine(&name).join(devices::FILE), "{").unwrap();
+        assert_eq!(separate.unconfined_now(&paths), [DEVICES]);
     }
 
     #[test]

@@ -29,7 +29,10 @@ fn a_device_is_added_and_removed() {
          echo 'E:ID_SERIAL=x' >$f; echo $f"
     ));
     let properties = properties.trim();
+    let unconfined = || host.coracle(&["list", "--json"]).contains("\"devices\"");
+    assert!(!unconfined());
     host.coracle(&["device", "add", "m", &device, "/dev/disk/by-id/data"]);
+    assert!(unconfined());
     let seen = host.ok(&["coracle", "exec", "m", "--", "stat", "-c", "%t:%T %u:%g", "/dev/disk/by-id/data"]);
     assert_eq!(seen, format!("{} 0:0\n", number.trim()));
     assert!(can_read(&host, "/dev/disk/by-id/data"));
@@ -52,6 +55,7 @@ fn a_device_is_added_and_removed() {
         "! coracle exec m -- test -e /dev/disk/by-id/data; ! coracle exec m -- test -e {properties}"
     ));
     assert_eq!(host.unit("m", "DeviceAllow"), allowed);
+    assert!(!unconfined());
     // It ends with the machine, and with its restart.
     host.coracle(&["device", "add", "--read-only", "m", &device]);
     assert!(can_read(&host, &device));
@@ -90,6 +94,7 @@ fn wrong_devices_are_refused() {
         assert!(refused.status == status && refused.stderr.contains(message), "{arguments:?}: {refused}");
     }
     assert!(!host.unit("m", "DeviceAllow").contains("block"));
+    assert!(host.coracle(&["device", "list", "--json", "m"]).contains("[]"), "a refused device is listed");
     // A link of the guest does not lead out of its /dev, nor a directory that it has put in the place.
     host.coracle(&["exec", "m", "--", "ln", "-s", "/root", "/dev/link"]);
     let refused = host.exec(&["coracle", "device", "add", "m", &device, "/dev/link/node"]);
