@@ -9,10 +9,12 @@ use crate::host::systemd::units::{self, JobAction, Until, devices as allowed};
 use crate::host::usb;
 use crate::machine::name::Name;
 use crate::machine::unit_name::{self, ServiceTemplate};
+use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
 use crate::payload::hotplug::HotplugNode;
 use crate::state::devices::{self, AddedDevice};
 use crate::state::record::Record;
+use crate::sys::guest_files::Owners;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -138,6 +140,10 @@ fn node(device: &AddedDevice, record: &Record, mode: u32) -> HotplugNode {
         number: device.number,
         mode: mode & 0o777,
         owner: record.id_base.unwrap_or_default(),
+        owners: match record.id_base {
+            None | Some(0) => Owners::ALL,
+            Some(first) => Owners { first, count: RANGE_SIZE },
+        },
     }
 }
 

@@ -100,6 +100,19 @@ fn wrong_devices_are_refused() {
     let refused = host.exec(&["coracle", "device", "add", "m", &device, "/dev/link/node"]);
     assert_eq!(refused.status, 1, "{refused}");
     host.sh_ok("! ls /var/lib/machines/m/root/node");
+    // Nor a directory that the guest has mounted there, nor one of the host over that of the properties.
+    host.sh_ok("mkdir /srv/data; coracle bind m /srv/data /mnt");
+    host.sh_ok("coracle exec m -- sh -c 'mkdir -p /dev/bus /run/udev/data; mount --bind /mnt /dev/bus'");
+    let refused = host.exec(&["coracle", "device", "add", "m", &device, "/dev/bus/node"]);
+    assert_eq!(refused.status, 1, "{refused}");
+    let properties = host.sh_ok(&format!(
+        "mkdir -p /run/udev/data; f=/run/udev/data/b$(printf '%d:%d' 0x$(stat -c %t {device}) 0x$(stat -c %T {device}))
+         echo 'E:ID_SERIAL=x' >$f; echo $f"
+    ));
+    host.sh_ok("coracle exec m -- mount --bind /mnt /run/udev/data");
+    host.coracle(&["device", "add", "m", &device, "/dev/node"]);
+    host.coracle(&["device", "remove", "m", "/dev/node"]);
+    host.sh_ok(&format!("test -z \"$(ls /srv/data)\"; rm {}", properties.trim()));
     // Machines in the foreground have no such unit.
     let run = host.spawn(&[
         "coracle",
