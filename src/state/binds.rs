@@ -48,14 +48,22 @@ pub(crate) fn read(paths: &Paths, name: &Name, leader: u32) -> Result<Vec<Bindin
     Ok(all.into_iter().filter(|one| one.leader == leader && ids.contains(&one.mount)).collect())
 }
 
-/// Returns whether root of this boot could write files of the host with the rights of their owners through one
-/// of the added mounts. Mounts that the guest has unmounted count too, because only root reads the mounts of a
-/// process: all users must see the same answer.
+/// Returns whether root of this boot could act as the owners of files of the host through one of the added
+/// mounts. With mapped ids also through read-only ones: it reads files of root there, and connects to sockets and
+/// writes to pipes, which a read-only mount does not prevent. Mounts that the guest has unmounted count too,
+/// because only root reads the mounts of a process: all users must see the same answer. A list that cannot be
+/// read counts as one with such a mount.
 pub(crate) fn writes_to_host(paths: &Paths, name: &Name, leader: u32, has_host_ids: bool) -> bool {
-    let Ok(bytes) = std::fs::read(paths.machine(name).join(FILE)) else { return false };
-    let all: Vec<Binding> = serde_json::from_slice(&bytes).unwrap_or_default();
-    let is_mapped = |one: &Binding| has_host_ids || one.map != MountIds::Host.as_text();
-    all.iter().any(|one| one.leader == leader && !one.read_only && is_mapped(one))
+    let all: Vec<Binding> = match std::fs::read(paths.machine(name).join(FILE)) {
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(all) => all,
+            Err(_) => return true,
+        },
+        Err(error) => return error.kind() != std::io::ErrorKind::NotFound,
+    };
+    let acts_as_owner =
+        |one: &Binding| one.map != MountIds::Host.as_text() || (has_host_ids && !one.read_only);
+    all.iter().any(|one| one.leader == leader && acts_as_owner(one))
 }
 
 /// Writes the list atomically.
@@ -66,4 +74,38 @@ pub(crate) fn write(paths: &Paths, name: &Name, bindings: &[Binding]) -> Result<
     let file = paths.machine(name).join(FILE);
     let text = serde_json::to_vec_pretty(bindings).map_err(|error| Error::new(error.to_string()))?;
     store::replace(&file, &text, 0o666).context(|| format!("cannot write '{}'", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_acts_as_an_owner_by_mapped_ids_or_writable_mounts() {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, name) = (Paths::below(root.path()), Name::new("web").unwrap());
+        std::fs::create_dir_all(paths.machine(&name)).unwrap();
+        let finds = |host_ids| writes_to_host(&paths, &name, 7, host_ids);
+        assert!(!finds(false) && !finds(true), "without a list");
+        for (map, read_only, expected) in [
+            (MountIds::Host, false, [false, true]),
+            (MountIds::Host, true, [false, false]),
+            (MountIds::Same, false, [true, true]),
+            (MountIds::Same, true, [true, true]),
+        ] {
+            let one = Binding {
+                target: "/mnt".into(),
+                source: "/srv".into(),
+                read_only,
+                map: map.as_text().to_owned(),
+                mount: 1,
+                leader: 7,
+            };
+            write(&paths, &name, &[one]).unwrap();
+            assert_eq!([finds(false), finds(true)], expected, "{map:?}, read-only: {read_only}");
+            assert!(!writes_to_host(&paths, &name, 8, true), "of another boot");
+        }
+        std::fs::write(paths.machine(&name).join(FILE), "{").unwrap();
+        assert!(finds(false), "an unreadable list");
+    }
 }
