@@ -53,7 +53,7 @@ pub(crate) fn check(paths: &Paths, name: &Name) -> Result<()> {
         after.write(paths, name)?;
     }
     events.iter().for_each(|event| event.send(name));
-    if events.iter().any(|event| event.kind == UNHEALTHY) {
+    if is_due(&before, &after, health, &events) {
         act(paths, &record, health.action)?;
     }
     Ok(())
@@ -134,7 +134,8 @@ fn judge(
         }
         Some(Err(reason)) => {
             after.failures = before.failures.saturating_add(1);
-            if after.failures == health.retries {
+            // The definition may allow fewer failures than before.
+            if after.failures >= health.retries && before.healthy != Some(false) {
                 let checks = if after.failures == 1 { "check" } else { "checks in a row" };
                 let message = format!("{} failed {checks}: {reason}", after.failures);
                 events.push(Event { kind: UNHEALTHY, message });
@@ -150,6 +151,14 @@ fn judge(
     }
     after.near = near.into_iter().map(|(key, _)| key.to_owned()).collect();
     (after, events)
+}
+
+/// Returns whether the action is due: when the machine becomes unhealthy, and after as many further failures, as it
+/// may have failed or been interrupted.
+fn is_due(before: &HealthState, after: &HealthState, health: &Health, events: &[Event]) -> bool {
+    let is_further = after.healthy == Some(false) && after.failures > before.failures;
+    events.iter().any(|event| event.kind == UNHEALTHY)
+        || (is_further && after.failures.is_multiple_of(health.retries.max(1)))
 }
 
 /// Returns the limits that a machine has nearly reached, each with a message. Memory that the kernel can take
@@ -221,6 +230,30 @@ mod tests {
         let none: [&str; 0] = [];
         assert_eq!(kinds, [&none[..], &[HEALTHY], &none, &[UNHEALTHY], &none, &[HEALTHY], &none]);
         assert_eq!((state.healthy, state.failures), (Some(true), 0));
+    }
+
+    #[test]
+    fn the_action_is_repeated_after_further_failures() {
+        let health = health(2);
+        let mut state = HealthState::default();
+        let mut due = Vec::new();
+        for _ in 0..5 {
+            let (after, events) = judge(&state, &health, Some(Err("x".to_owned())), Vec::new());
+            due.push(is_due(&state, &after, &health, &events));
+            // Nothing is due without a result.
+            let (same, events) = judge(&after, &health, None, Vec::new());
+            assert!(!is_due(&after, &same, &health, &events));
+            state = after;
+        }
+        assert_eq!(due, [false, true, false, true, false]);
+    }
+
+    #[test]
+    fn a_machine_with_more_failures_than_allowed_is_unhealthy() {
+        let before = HealthState { healthy: Some(true), failures: 5, ..HealthState::default() };
+        let (after, events) = judge(&before, &health(2), Some(Err("x".to_owned())), Vec::new());
+        assert!(after.healthy == Some(false) && events[0].kind == UNHEALTHY);
+        assert!(is_due(&before, &after, &health(2), &events));
     }
 
     #[test]
