@@ -2,7 +2,7 @@
 //! Run by the timer that the generator creates.
 
 use super::progress::Progress;
-use super::{defined, now, start, stats};
+use super::{defined, start, stats};
 use crate::error::Result;
 use crate::host::cgroup;
 use crate::machine::name::Name;
@@ -24,7 +24,7 @@ pub(crate) fn check(paths: &Paths, name: &Name) -> Result<()> {
     let leader = record.leader.unwrap_or_default();
     let sample = stats::sample(&record);
     let bytes = sample.net_received.unwrap_or(0).saturating_add(sample.net_sent.unwrap_or(0));
-    let time = now();
+    let time = uptime();
     let found = Activity { leader, time, since: time, bytes, processor: sample.cpu.unwrap_or(0) };
     let before = Activity::read(paths, name, leader);
     let after = before
@@ -45,9 +45,20 @@ fn is_checked(record: &Record) -> bool {
     record.is_alive() && record.phase == Phase::Running && !is_frozen()
 }
 
+/// Returns the time since the host booted, microseconds. A clock that is set, and a host that sleeps, do not make a
+/// machine idle.
+fn uptime() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000 + part(now.tv_nsec) / 1_000
+}
+
 /// Returns whether a machine was idle between two checks: no traffic over its link, and hardly any processor
-/// time.
+/// time. A check in the future is one of another clock, by an older version.
 fn is_idle(before: &Activity, now: &Activity) -> bool {
+    if before.time > now.time {
+        return false;
+    }
     let (elapsed, used) =
         (now.time.saturating_sub(before.time), now.processor.saturating_sub(before.processor));
     now.bytes == before.bytes && u128::from(used) * 100 <= u128::from(elapsed) * u128::from(IDLE_PROCESSOR)
@@ -65,5 +76,8 @@ mod tests {
         assert!(is_idle(&before, &at(100, 700_000)));
         assert!(!is_idle(&before, &at(100, 700_001)));
         assert!(!is_idle(&before, &at(101, 500_000)));
+        let later = Activity { time: before.time - 1, ..before };
+        assert!(!is_idle(&before, &later), "a check in the future");
+        assert!(uptime() > 0);
     }
 }
