@@ -5,9 +5,10 @@ use super::exec::{self, Apart, ExecRequest, TIMEOUT_STATUS, TerminalMode};
 use super::list::read_number;
 use super::progress::Progress;
 use super::start::{self, StartWait};
-use super::{defined, now, signal};
+use super::{defined, signal};
 use crate::error::Result;
 use crate::host::cgroup;
+use crate::host::procfs::start_time;
 use crate::host::systemd::journal::printable_line;
 use crate::host::systemd::journal::writer::JournalWriter;
 use crate::machine::health::{Health, HealthAction};
@@ -61,9 +62,17 @@ pub(crate) fn check(paths: &Paths, name: &Name) -> Result<()> {
 
 /// Returns whether a machine is checked now: not while it starts.
 fn is_checked(record: &Record, grace: Duration) -> bool {
-    let since = Duration::from_micros(now().saturating_sub(record.started));
+    let since = record.leader.and_then(age).unwrap_or_default();
     let is_frozen = || record.payload_cgroup().is_some_and(|payload| cgroup::is_frozen(&payload));
     record.is_alive() && record.phase == Phase::Running && since >= grace && !is_frozen()
+}
+
+/// Returns the time since a process started, by the clock that is not set.
+fn age(process: u32) -> Option<Duration> {
+    let now = Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime)).ok()?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let started = Duration::from_millis(start_time(process)?.saturating_mul(1000) / per_second);
+    Some(now.saturating_sub(started))
 }
 
 /// Runs the command inside. `Err` is the reason why it failed.
@@ -230,6 +239,13 @@ mod tests {
         let none: [&str; 0] = [];
         assert_eq!(kinds, [&none[..], &[HEALTHY], &none, &[UNHEALTHY], &none, &[HEALTHY], &none]);
         assert_eq!((state.healthy, state.failures), (Some(true), 0));
+    }
+
+    #[test]
+    fn the_age_of_a_process_is_that_of_the_host_at_most() {
+        let age_of_host = age(1).unwrap();
+        assert!(age(std::process::id()).unwrap() <= age_of_host && age_of_host > Duration::ZERO);
+        assert_eq!(age(u32::MAX), None);
     }
 
     #[test]
