@@ -12,12 +12,18 @@ use crate::paths::Paths;
 use crate::sys::guest_files::GuestRoot;
 use rustix::fd::OwnedFd;
 use rustix::fs::AtFlags;
+use rustix::io::Errno;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The program that writes the settings.
 const PROGRAM: &str = "systemd-firstboot";
+/// The files of settings, in `/etc`.
+const SETTINGS: [&str; 3] = [HOSTNAME, LOCALE, TIMEZONE];
+const HOSTNAME: &str = "hostname";
+const LOCALE: &str = "locale.conf";
+const TIMEZONE: &str = "localtime";
 /// The keys of root inside.
 const KEYS: &str = "/root/.ssh/authorized_keys";
 /// The greatest size of a file with keys, bytes.
@@ -89,9 +95,9 @@ fn public_keys(file: &Path) -> Result<String> {
 /// For the password it replaces the line of root; its option for that would lock root without a password.
 fn first_boot(paths: &Paths, request: &ProvisionRequest<'_>, directory: &Path) -> Result<()> {
     let settings = [
-        ("hostname", "hostname", request.hostname),
-        ("locale", "locale.conf", request.locale),
-        ("timezone", "localtime", request.timezone),
+        ("hostname", HOSTNAME, request.hostname),
+        ("locale", LOCALE, request.locale),
+        ("timezone", TIMEZONE, request.timezone),
     ];
     let given = settings.iter().filter_map(|(option, file, value)| Some((option, file, (*value)?)));
     let options: Vec<String> =
@@ -123,11 +129,12 @@ impl Aside {
         let etc = GuestRoot::of_tree(directory)?
             .open_directory(Path::new("/etc"))
             .context(|| format!("cannot open '/etc' of '{}'", directory.display()))?;
+        SETTINGS.iter().try_for_each(|file| recover(&etc, file))?;
         let mut aside = Self { etc, files: Vec::new() };
         for file in files {
             match rustix::fs::renameat(&aside.etc, *file, &aside.etc, hidden(file)) {
                 Ok(()) => aside.files.push((*file).to_owned()),
-                Err(rustix::io::Errno::NOENT) => {}
+                Err(Errno::NOENT) => {}
                 Err(errno) => {
                     let error = Error::from(errno).context(format!("cannot replace '/etc/{file}'"));
                     aside.end(Err(error.clone()))?;
@@ -142,7 +149,7 @@ impl Aside {
     fn end(self, result: Result<()>) -> Result<()> {
         for file in &self.files {
             let done = match result {
-                Ok(()) => rustix::fs::unlinkat(&self.etc, hidden(file), AtFlags::empty()),
+                Ok(()) => delete(&self.etc, file),
                 Err(_) => rustix::fs::renameat(&self.etc, hidden(file), &self.etc, file.as_str()),
             };
             done.unwrap_or_else(|error| {
@@ -150,6 +157,29 @@ impl Aside {
             });
         }
         result
+    }
+}
+
+/// Ends what a killed process has begun: a former file without a new one is restored, else it is deleted.
+fn recover(etc: &OwnedFd, file: &str) -> Result<()> {
+    let recovered = match rustix::fs::statat(etc, file, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => rustix::fs::renameat(etc, hidden(file), etc, file),
+        _ => delete(etc, file),
+    };
+    match recovered {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => {
+            let error = Error::from(errno).context(format!("cannot delete '/etc/{}'", hidden(file)));
+            Err(error.with_hint("delete it in the tree of the machine"))
+        }
+    }
+}
+
+/// Deletes a former file, or an empty directory in its place.
+fn delete(etc: &OwnedFd, file: &str) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(etc, hidden(file), AtFlags::empty()) {
+        Err(Errno::ISDIR) => rustix::fs::unlinkat(etc, hidden(file), AtFlags::REMOVEDIR),
+        deleted => deleted,
     }
 }
 
@@ -186,11 +216,15 @@ fn run(directory: &Path, options: &[String]) -> Result<()> {
 /// Adds keys to those of root, in a new file that replaces the old one.
 fn add_keys(paths: &Paths, name: &Name, directory: &Path, keys: &str) -> Result<()> {
     let tree = GuestRoot::of_tree(directory)?;
-    let old = match tree.read(Path::new(KEYS), KEYS_MAX) {
+    // One byte more than the greatest size: a larger file must not be cut.
+    let old = match tree.read(Path::new(KEYS), KEYS_MAX + 1) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         old => old.context(|| format!("cannot read '{KEYS}' of machine '{name}'"))?,
     };
-    let new = with_keys(&String::from_utf8_lossy(&old), keys);
+    if old.len() as u64 > KEYS_MAX {
+        return Err(Error::new(format!("'{KEYS}' of machine '{name}' is larger than 1 MiB")));
+    }
+    let new = with_keys(&old, keys);
     let has_directory = tree.open_directory(Path::new("/root/.ssh")).is_ok();
     drop(tree);
     let writing = || "cannot write the keys".to_owned();
@@ -212,13 +246,15 @@ fn add_keys(paths: &Paths, name: &Name, directory: &Path, keys: &str) -> Result<
 }
 
 /// Returns a file of keys with further ones, each on a line of its own.
-fn with_keys(old: &str, keys: &str) -> String {
+fn with_keys(old: &[u8], keys: &str) -> Vec<u8> {
+    let is_known = |key: &str| old.split(|byte| *byte == b'\n').any(|known| known == key.as_bytes());
     let mut text = old.to_owned();
-    for key in keys.lines().filter(|key| old.lines().all(|known| known != *key)) {
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
+    for key in keys.lines().filter(|key| !is_known(key)) {
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
         }
-        text.push_str(&format!("{key}\n"));
+        text.extend_from_slice(key.as_bytes());
+        text.push(b'\n');
     }
     text
 }
@@ -236,7 +272,11 @@ impl Drop for Draft {
 fn create_draft(directory: &Path) -> std::io::Result<Draft> {
     std::fs::create_dir_all(directory)?;
     let draft = directory.join(format!(".provision-{}", std::process::id()));
-    std::fs::create_dir(&draft)?;
+    // A killed process of the same number may have left one.
+    match std::fs::remove_dir_all(&draft) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => std::fs::create_dir(&draft)?,
+    }
     let draft = Draft(draft);
     std::fs::set_permissions(&draft.0, std::fs::Permissions::from_mode(0o700))?;
     Ok(draft)
@@ -249,9 +289,48 @@ mod tests {
     #[test]
     fn keys_are_lines_of_their_own() {
         for (old, expected) in [("", "a\nb\n"), ("x\n", "x\na\nb\n"), ("x", "x\na\nb\n"), ("a", "a\nb\n")] {
-            assert_eq!(with_keys(old, "a\nb\n"), expected, "{old:?}");
+            assert_eq!(with_keys(old.as_bytes(), "a\nb\n"), expected.as_bytes(), "{old:?}");
         }
-        assert_eq!(with_keys("b\na", "a\n"), "b\na");
+        assert_eq!(with_keys(b"b\na", "a\n"), b"b\na");
+        assert_eq!(with_keys(b"\xff", "a\n"), b"\xff\na\n", "other text stays");
+    }
+
+    #[test]
+    fn settings_put_aside_by_a_killed_process_come_back() {
+        let root = tempfile::tempdir().unwrap();
+        let etc = root.path().join("etc");
+        std::fs::create_dir(&etc).unwrap();
+        let read = |file: &str| std::fs::read_to_string(etc.join(file)).ok();
+        std::fs::write(etc.join("hostname"), "old").unwrap();
+        let _killed = Aside::put(root.path(), &["hostname"]).unwrap();
+        assert_eq!((read("hostname"), read(".hostname.coracle").as_deref()), (None, Some("old")));
+        let aside = Aside::put(root.path(), &["localtime"]).unwrap();
+        assert_eq!((read("hostname").as_deref(), read(".hostname.coracle")), (Some("old"), None));
+        aside.end(Ok(())).unwrap();
+        // Killed after the new file was written: the former one is not wanted any more.
+        let _killed = Aside::put(root.path(), &["hostname"]).unwrap();
+        std::fs::write(etc.join("hostname"), "new").unwrap();
+        let aside = Aside::put(root.path(), &["hostname"]).unwrap();
+        assert_eq!(read(".hostname.coracle").as_deref(), Some("new"));
+        assert!(aside.end(Err(Error::new("x"))).is_err());
+        assert_eq!((read("hostname").as_deref(), read(".hostname.coracle")), (Some("new"), None));
+        // An empty directory of the guest in the place of a hidden file does not count, a full one is named.
+        let hidden = etc.join(".hostname.coracle");
+        std::fs::create_dir(&hidden).unwrap();
+        Aside::put(root.path(), &[]).unwrap();
+        assert!(!hidden.exists());
+        std::fs::create_dir_all(hidden.join("x")).unwrap();
+        let error = Aside::put(root.path(), &[]).err().unwrap();
+        assert!(error.to_string().contains("/etc/.hostname.coracle"), "{error}");
+    }
+
+    #[test]
+    fn a_draft_of_a_killed_process_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let killed = create_draft(root.path()).unwrap();
+        std::fs::write(killed.0.join("file"), "").unwrap();
+        let draft = create_draft(root.path()).unwrap();
+        assert!(draft.0.is_dir() && !draft.0.join("file").exists());
     }
 
     #[test]
