@@ -101,7 +101,7 @@ fn wrong_devices_are_refused() {
     assert_eq!(refused.status, 1, "{refused}");
     host.sh_ok("! ls /var/lib/machines/m/root/node");
     // Nor a directory that the guest has mounted there, nor one of the host over that of the properties.
-    host.sh_ok("mkdir /srv/data; coracle bind m /srv/data /mnt");
+    host.sh_ok("mkdir /srv/data; coracle bind --mkdir --map=none m /srv/data /mnt");
     host.sh_ok("coracle exec m -- sh -c 'mkdir -p /dev/bus /run/udev/data; mount --bind /mnt /dev/bus'");
     let refused = host.exec(&["coracle", "device", "add", "m", &device, "/dev/bus/node"]);
     assert_eq!(refused.status, 1, "{refused}");
