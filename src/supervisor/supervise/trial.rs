@@ -3,6 +3,7 @@
 
 use super::Loop;
 use crate::image::trial;
+use crate::machine::init::PayloadKind;
 use crate::supervisor::exit::Exit;
 use crate::supervisor::failure;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -44,6 +45,9 @@ impl Loop {
     /// Prepares the boot of an older version after the end of a tried one. Returns false if the end is that of the
     /// machine.
     pub(super) fn falls_back(&mut self, exit: Exit) -> bool {
+        if self.stop.is_none() && is_done(exit, self.state.record.init) {
+            self.bless_version();
+        }
         let record = &self.state.record;
         let is_requested = self.stop.is_some() || matches!(exit, Exit::PowerOff | Exit::Reboot);
         if !record.is_trial || is_requested || !self.state.is_launched() || !trial::has_older(&record.root) {
@@ -67,5 +71,24 @@ impl Loop {
         };
         self.console.drain();
         failure::record_exit(&self.state, exit, &why, self.console.tail(failure::LINES));
+    }
+}
+
+/// Returns whether a command has done its work: it must not run once more. An init does not end by itself.
+fn is_done(exit: Exit, payload: Option<PayloadKind>) -> bool {
+    exit == Exit::Exited(0) && !matches!(payload, Some(PayloadKind::Init(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::init::Init;
+
+    #[test]
+    fn a_command_that_succeeds_has_done_its_work() {
+        assert!(is_done(Exit::Exited(0), Some(PayloadKind::Command)));
+        assert!(is_done(Exit::Exited(0), None));
+        assert!(!is_done(Exit::Exited(1), Some(PayloadKind::Command)));
+        assert!(!is_done(Exit::Exited(0), Some(PayloadKind::Init(Init::Unknown))));
     }
 }
