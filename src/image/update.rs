@@ -3,7 +3,7 @@
 
 use super::import::{self, ImportSource, Imported, VersionRequest};
 use super::locks::{self, HeldLocks};
-use super::{find, refuse, users, version};
+use super::{find, named_files, refuse, users, version};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
@@ -58,6 +58,7 @@ fn add_version(request: UpdateRequest<'_>, progress: &mut CopyProgress<'_>) -> R
                 .with_hint(format!("convert it first: coracle convert {name} directory")));
         }
     };
+    refuse_verified(image.path())?;
     let version = request.version.map_or_else(now, str::to_owned);
     check(&version)?;
     let directory = match versions_of(image.path()) {
@@ -76,6 +77,32 @@ fn add_version(request: UpdateRequest<'_>, progress: &mut CopyProgress<'_>) -> R
     let is_disk = !suffix.is_empty();
     let request = VersionRequest { paths, name, source: request.source, path, is_disk, largest };
     Ok((version, import::import_version(request, progress)?))
+}
+
+/// Refuses an image with hashes: a version has another name, and would start without verification.
+fn refuse_verified(image: &Path) -> Result<()> {
+    let refused = |by: String| {
+        Error::new(format!("{by} verifies the image, and not a new version")).with_hint(
+            "create the version by hand, with its hashes beside it: NAME.raw.v/NAME_VERSION.raw and \
+             NAME_VERSION.roothash (systemd.v(7))",
+        )
+    };
+    if image.extension().is_none_or(|suffix| suffix != "raw") {
+        return Ok(());
+    }
+    for suffix in ["roothash", "roothash.p7s", "usrhash", "usrhash.p7s", "verity"] {
+        let file = image.with_extension(suffix);
+        if named_files::exists(&file)? {
+            return Err(refused(format!("'{}'", file.display())));
+        }
+    }
+    for attribute in ["user.verity.roothash", "user.verity.usrhash"] {
+        let mut hash = [0; 1024];
+        if rustix::fs::getxattr(image, attribute, &mut hash[..]).is_ok() {
+            return Err(refused(format!("the attribute '{attribute}'")));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the directory `NAME.v` of a version. `None` for an image without versions.
@@ -176,5 +203,16 @@ mod tests {
         let error = add(&paths, &Name::new("shop").unwrap(), &source, "1").unwrap_err();
         assert!(error.hint().unwrap().contains("coracle convert shop directory"), "{error}");
         assert_eq!(fs::read_dir(images.join("web.v")).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn an_image_with_hashes_keeps_its_name() {
+        let (root, paths, _) = host();
+        let (image, hash) = (paths.images().join("os.raw"), paths.images().join("os.roothash"));
+        fs::write(&image, "").unwrap();
+        fs::write(&hash, "00").unwrap();
+        let error = add(&paths, &Name::new("os").unwrap(), &root.path().join("new"), "1").unwrap_err();
+        assert!(error.to_string().contains("os.roothash' verifies the image"), "{error}");
+        assert!(image.is_file() && !paths.images().join("os.raw.v").exists());
     }
 }
