@@ -48,6 +48,9 @@ const UNVERIFIED: [&str; 11] = [
     "siglevel=never",
 ];
 
+/// The suffixes of files of packages.
+const FILES: [&str; 5] = [".rpm", ".deb", ".apk", ".xbps", ".pkg.tar.zst"];
+
 /// A request for a distribution: `NAME[:SUITE]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Distribution {
@@ -244,10 +247,15 @@ fn packages(recipe: &Recipe, further: &[String]) -> Result<Vec<String>> {
 }
 
 fn packages_of(names: &[String]) -> Result<Vec<String>> {
-    match names.iter().find(|name| !is_word(name)) {
+    match names.iter().find(|name| !is_package(name)) {
         None => Ok(names.to_vec()),
         Some(name) => Err(Error::new(format!("'{name}' is not the name of a package"))),
     }
+}
+
+/// Returns whether a text is the name of a package. A path or an address would be a file, which no repository has signed.
+fn is_package(text: &str) -> bool {
+    is_word(text) && !text.contains('/') && !FILES.iter().any(|suffix| text.ends_with(suffix))
 }
 
 /// Returns whether a text can be an argument of a program: not an option, and without blanks and other
@@ -337,6 +345,9 @@ mod tests {
             (&RECIPE.replace("['/keys/{suite}']", "[]"), "signatures are always verified"),
             (&RECIPE.replace("suite = 'one'", "suite = 'one'\nrequires-mirror = true"), "know no mirror"),
             (&RECIPE.replace("'init'", "'-o'"), "is not the name of a package"),
+            (&RECIPE.replace("'init'", "'https://example.org/x'"), "is not the name of a package"),
+            (&RECIPE.replace("'init'", "'tmp/x'"), "is not the name of a package"),
+            (&RECIPE.replace("'init'", "'x.rpm'"), "is not the name of a package"),
             (&RECIPE.replace("'make'", "'../make'"), "is not the name of a program"),
         ] {
             let (_root, paths) = host(&[("etc/coracle/distributions.d/own.toml", text)]);
