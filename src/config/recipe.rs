@@ -34,7 +34,7 @@ struct StepTable {
 }
 
 /// Words of arguments that switch the verification of signatures off.
-const UNVERIFIED: [&str; 11] = [
+const UNVERIFIED: [&str; 19] = [
     "no-check-gpg",
     "nogpgcheck",
     "no-gpg-checks",
@@ -46,6 +46,14 @@ const UNVERIFIED: [&str; 11] = [
     "allow-insecure",
     "trusted=yes",
     "siglevel=never",
+    "siglevel=optional",
+    "trustall",
+    "no-gpgcheck",
+    "gpgcheck=no",
+    "gpgcheck=off",
+    "no-check-sig",
+    "allow-weak",
+    "allow-unsigned",
 ];
 
 /// The suffixes of files of packages.
@@ -185,7 +193,7 @@ fn step(table: StepTable) -> Result<RecipeStep> {
     }
     for argument in &arguments {
         check_placeholders(argument)?;
-        let lower = argument.to_ascii_lowercase();
+        let lower: String = argument.to_ascii_lowercase().split_whitespace().collect();
         if let Some(word) = UNVERIFIED.iter().find(|word| lower.contains(*word)) {
             return Err(Error::new(format!(
                 "the argument '{argument}' of '{program}' switches signatures off"
@@ -342,6 +350,10 @@ mod tests {
             ("suite = 1", "in '"),
             (&RECIPE.replace("{tree}", "{root}"), "unknown placeholder '{root}'"),
             (&RECIPE.replace("'{suite}'", "'--allow-untrusted'"), "switches signatures off"),
+            (
+                &RECIPE.replace("'{suite}', '{tree}'", "'SigLevel = Never', '{tree}'"),
+                "switches signatures off",
+            ),
             (&RECIPE.replace("['/keys/{suite}']", "[]"), "signatures are always verified"),
             (&RECIPE.replace("suite = 'one'", "suite = 'one'\nrequires-mirror = true"), "know no mirror"),
             (&RECIPE.replace("'init'", "'-o'"), "is not the name of a package"),
