@@ -285,7 +285,7 @@ fn start(
         if claims.choice.ids.changes_owners {
             owners::change(machine, claims.choice.ids.base.unwrap_or_default())?;
         }
-        quota::limit_machine(machine)?;
+        quota::limit_machine(paths, machine)?;
         let attached = image::attach(AttachRequest {
             paths,
             machine,

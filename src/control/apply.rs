@@ -123,7 +123,7 @@ fn reconcile(paths: &Paths, resolved: &Resolved, act: Act) -> Result<Vec<Setting
             DISK_KEY => {
                 changes.push(change(Effect::Live));
                 if act == Act::Apply {
-                    quota::limit(&resolved.machine.root, resolved.machine.resources.disk_max)?;
+                    quota::limit(paths, &resolved.machine.root, resolved.machine.resources.disk_max)?;
                 }
             }
             key if network_update::KEYS.contains(&key) && can_update => {

@@ -6,8 +6,10 @@ use crate::error::{Context, Error, Result};
 use crate::host::runtime;
 use crate::host::systemd::machined;
 use crate::machine::Machine;
+use crate::machine::name::Name;
 use crate::machine::root::{Root, RootSource};
 use crate::machine::size;
+use crate::paths::Paths;
 use crate::sys::quota::{self, ProjectUsage};
 use crate::sys::{btrfs, mount};
 use crate::tree::projects;
@@ -23,28 +25,28 @@ const OWN: u32 = 1 << 30;
 ///
 /// # Errors
 /// As for [`limit`].
-pub(crate) fn limit_machine(machine: &Machine) -> Result<()> {
-    machine.resources.disk_max.map_or(Ok(()), |bytes| limit(&machine.root, Some(bytes)))
+pub(crate) fn limit_machine(paths: &Paths, machine: &Machine) -> Result<()> {
+    machine.resources.disk_max.map_or(Ok(()), |bytes| limit(paths, &machine.root, Some(bytes)))
 }
 
 /// Limits the space of the files that a machine with this root changes. `None` for no limit.
 ///
 /// # Errors
 /// A root without files that are kept, or a file system that does not enforce limits.
-pub(crate) fn limit(root: &Root, bytes: Option<u64>) -> Result<()> {
+pub(crate) fn limit(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()> {
     let limiting = || {
         let bytes = bytes.map_or_else(|| "infinity".to_owned(), size::exact);
         format!("cannot set resources.disk-max = \"{bytes}\" for '{}'", root.path().display())
     };
-    limit_root(root, bytes).map_err(|error| error.context(limiting()))
+    limit_root(paths, root, bytes).map_err(|error| error.context(limiting()))
 }
 
-fn limit_root(root: &Root, bytes: Option<u64>) -> Result<()> {
+fn limit_root(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()> {
     let place = writable(&root.source)?;
     let directory = mount::open_directory(&place)?;
     let bytes = bytes.filter(|bytes| *bytes != u64::MAX);
     if btrfs::lies_on(directory.as_fd()) {
-        return limit_subvolume(&place, &directory, bytes);
+        return limit_subvolume(paths, &place, &directory, bytes);
     }
     require_enforcement(&directory)?;
     let project = project_of(&place, &directory)?;
@@ -52,13 +54,22 @@ fn limit_root(root: &Root, bytes: Option<u64>) -> Result<()> {
 }
 
 /// Has systemd-machined set the limit of a subvolume.
-fn limit_subvolume(place: &Path, directory: &OwnedFd, bytes: Option<u64>) -> Result<()> {
+fn limit_subvolume(paths: &Paths, place: &Path, directory: &OwnedFd, bytes: Option<u64>) -> Result<()> {
     if !btrfs::is_subvolume(directory.as_fd()) {
         return Err(Error::new(format!("'{}' is not a subvolume of Btrfs", place.display()))
             .with_hint("create one: 'coracle export NAME NAME.tar', and 'coracle import NAME.tar OTHER'"));
     }
-    let name = find::name_of(place).ok_or_else(|| Error::new("systemd-machined does not know the image"))?;
+    let name = image_of(paths, place)?;
     runtime::runtime()?.block_on(machined::set_image_limit(&name, bytes))
+}
+
+/// Returns the name that systemd-machined knows a directory by. Another one of the same file name is another image.
+fn image_of(paths: &Paths, place: &Path) -> Result<Name> {
+    let is_place = |name: &Name| find::by_name(paths, name).is_some_and(|image| image.path() == place);
+    find::name_of(place).filter(is_place).ok_or_else(|| {
+        Error::new(format!("systemd-machined does not know '{}' as an image", place.display()))
+            .with_hint("move it to /var/lib/machines, or remove resources.disk-max")
+    })
 }
 
 /// Returns the directory with the files that a machine changes.
@@ -154,5 +165,17 @@ mod tests {
         let error = require_enforcement(&opened).unwrap_err();
         assert_eq!(error.hint(), Some("move the image to ext4, XFS or Btrfs"));
         assert_eq!(usage(directory.path()), None);
+    }
+
+    #[test]
+    fn a_directory_elsewhere_is_not_the_image_of_its_file_name() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let (image, other) = (paths.images().join("web"), root.path().join("srv/web"));
+        for directory in [&image, &other] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        assert_eq!(image_of(&paths, &image).unwrap().as_str(), "web");
+        assert!(image_of(&paths, &other).unwrap_err().to_string().contains("srv/web' as an image"));
     }
 }
