@@ -2,6 +2,7 @@
 //! XFS, by systemd-machined for a subvolume of Btrfs. Called by `run` for a start, and by `control`.
 
 use super::find;
+use super::stack::Stack;
 use crate::error::{Context, Error, Result};
 use crate::host::runtime;
 use crate::host::systemd::machined;
@@ -50,7 +51,32 @@ fn limit_root(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()> {
     }
     require_enforcement(&directory)?;
     let project = project_of(&place, &directory)?;
+    if let RootSource::Stack(path) = &root.source {
+        include_volumes(path, project)?;
+    }
     quota::set_limit(directory.as_fd(), project, bytes).context(|| "cannot set the limit of a project")
+}
+
+/// Counts the files in the volumes of a stack with those of its writable layer. A link leads to files of others.
+fn include_volumes(stack: &Path, project: u32) -> Result<()> {
+    for volume in volumes(stack)? {
+        let directory = mount::open_directory(&volume)?;
+        let setting = || format!("cannot set the project of '{}'", volume.display());
+        let found = quota::project(directory.as_fd()).context(setting)?;
+        if found != 0 && found & OWN == 0 {
+            return Err(of_administrator(&volume, found));
+        }
+        if found != project {
+            projects::set(directory.as_fd(), project).map_err(|error| error.context(setting()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the directories of a stack, other than its root, that a machine writes to.
+fn volumes(stack: &Path) -> Result<Vec<PathBuf>> {
+    let binds = Stack::read(stack)?.binds.into_iter().filter(|bind| !bind.read_only).map(|bind| bind.source);
+    Ok(binds.filter(|volume| volume.symlink_metadata().is_ok_and(|found| found.is_dir())).collect())
 }
 
 /// Has systemd-machined set the limit of a subvolume.
@@ -115,14 +141,7 @@ fn project_of(place: &Path, directory: &OwnedFd) -> Result<u32> {
         return Ok(found);
     }
     if found != 0 {
-        return Err(Error::new(format!(
-            "'{}' belongs to project {found} of the administrator",
-            place.display()
-        ))
-        .with_hint(
-            "its limit would be that of all files of the project: set it with setquota(8), and remove \
-                        resources.disk-max",
-        ));
+        return Err(of_administrator(place, found));
     }
     let inode = place.metadata().context(reading)?.ino();
     // The inode is unique on its file system, but for its upper bits.
@@ -145,6 +164,14 @@ fn project_of(place: &Path, directory: &OwnedFd) -> Result<u32> {
     Err(Error::new("all projects are in use"))
 }
 
+fn of_administrator(place: &Path, project: u32) -> Error {
+    let error = format!("'{}' belongs to project {project} of the administrator", place.display());
+    Error::new(error).with_hint(
+        "its limit would be that of all files of the project: set it with setquota(8), and remove \
+         resources.disk-max",
+    )
+}
+
 /// Returns the space of the files that a machine changes, by its root. `None` if it is not counted.
 pub(crate) fn usage(root: &Path) -> Option<ProjectUsage> {
     let writable = root.join("rw");
@@ -165,6 +192,17 @@ mod tests {
         let error = require_enforcement(&opened).unwrap_err();
         assert_eq!(error.hint(), Some("move the image to ext4, XFS or Btrfs"));
         assert_eq!(usage(directory.path()), None);
+    }
+
+    #[test]
+    fn volumes_are_directories_in_the_stack() {
+        let root = tempfile::tempdir().unwrap();
+        let stack = root.path().join("web.mstack");
+        for entry in ["layer@0", "rw", "bind@data", "robind@etc"] {
+            std::fs::create_dir_all(stack.join(entry)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.path(), stack.join("bind@srv")).unwrap();
+        assert_eq!(volumes(&stack).unwrap(), [stack.join("bind@data")]);
     }
 
     #[test]
