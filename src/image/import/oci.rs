@@ -21,9 +21,11 @@ use crate::image::{layer_files, prune};
 use crate::machine::image_config::{ImageCommand, ImageConfig};
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::sys::mount;
 use crate::tree::copy::CopyProgress;
 use crate::tree::entry::quoted;
 use layers::LayerImport;
+use rustix::fd::AsFd;
 use std::path::PathBuf;
 
 /// The choice of an image among those of a source.
@@ -132,7 +134,9 @@ fn import_image(
     }
     let total = import.bytes;
     let mut go_on = |_| progress(0);
-    let (path, mut warnings) = stack::create(paths, name, &import.layers, image, is_read_only, &mut go_on)?;
+    let largest = import.left(mount::open_directory(&paths.images())?.as_fd())?;
+    let (path, mut warnings) =
+        stack::create(paths, name, &import.layers, image, (is_read_only, largest), &mut go_on)?;
     let execution = &image.config.config;
     let has_init = layer_files::of_stack(&path).is_ok_and(|layers| layer_files::has_init(&layers));
     warnings.extend(import.left_out.summary());

@@ -17,7 +17,7 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::tree::copy::CopyProgress;
 use crate::tree::tar::policy::{self, LeftOut, Limits};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
 
@@ -115,7 +115,7 @@ impl<'a> LayerImport<'a> {
         let mut info = LayerInfo::of(self.name);
         let draft = LayerDraft::create(self.store, &info)?;
         let tree = create_tree(&draft)?;
-        let limits = self.limits(&tree)?;
+        let limits = Limits::of_bytes(self.left(tree.as_fd())?);
         let to = destination(self.paths, self.name, tree.as_fd(), limits, self.largest.is_none())?;
         let to = to.with_use(StreamUse::Layer);
         let before = self.read;
@@ -145,14 +145,14 @@ impl<'a> LayerImport<'a> {
         Ok(StoredLayer { tree: id.tree(self.store), info })
     }
 
-    /// Returns the limits of the next layer.
-    fn limits(&self, tree: &OwnedFd) -> Result<Limits> {
+    /// Returns the bytes that further files in a directory may have.
+    ///
+    /// # Errors
+    /// None are left.
+    pub(super) fn left(&self, directory: BorrowedFd<'_>) -> Result<u64> {
         match self.largest {
-            None => free(tree.as_fd()).map(Limits::of_bytes),
-            Some(largest) => {
-                let left = largest.checked_sub(self.bytes).ok_or_else(|| policy::larger_than(largest))?;
-                Ok(Limits::of_bytes(left))
-            }
+            None => free(directory),
+            Some(largest) => largest.checked_sub(self.bytes).ok_or_else(|| policy::larger_than(largest)),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::LayoutImage;
 use super::layers::StoredLayer;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::image::layers::Layers;
 use crate::image::stack::{self, Stack};
 use crate::image::store::Store;
@@ -16,6 +16,7 @@ use crate::sys::overlay::DATA;
 use crate::tree;
 use crate::tree::copy::CopyProgress;
 use crate::tree::entry::quoted;
+use crate::tree::tar::policy;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use std::collections::BTreeSet;
@@ -26,7 +27,8 @@ const API: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 /// The maximum number of volumes.
 const MOST_VOLUMES: usize = 100;
 
-/// Creates the stack of an image and its configuration. Returns its path, and warnings.
+/// Creates the stack of an image and its configuration, with at most `largest` bytes in its volumes. Returns its path,
+/// and warnings.
 ///
 /// # Errors
 /// An existing file, or one that cannot be created. Nothing is left then.
@@ -35,7 +37,7 @@ pub(super) fn create(
     name: &Name,
     layers: &[StoredLayer],
     image: &LayoutImage,
-    is_read_only: bool,
+    (is_read_only, largest): (bool, u64),
     progress: &mut CopyProgress<'_>,
 ) -> Result<(PathBuf, Vec<String>)> {
     let path = paths.images().join(format!("{name}.mstack"));
@@ -48,8 +50,9 @@ pub(super) fn create(
     let (volumes, warnings) = volumes(image.config.config.volumes.keys());
     if !volumes.is_empty() {
         let root = Layers::of_host().read_only(&Stack::read(&draft.path())?.root)?;
+        let mut left = largest;
         for volume in &volumes {
-            create_volume(&root, volume, entries.as_fd(), progress)
+            left -= create_volume(&root, volume, entries.as_fd(), left, progress)
                 .map_err(|error| error.context(format!("cannot create the volume '{}'", volume.display())))?;
         }
     }
@@ -109,20 +112,29 @@ fn volumes<'a>(paths: impl Iterator<Item = &'a String>) -> (Vec<PathBuf>, Vec<St
     (found, warnings)
 }
 
-/// Creates a volume with the files that the image has there.
+/// Creates a volume with the files that the image has there, at most `left` bytes. Returns their number: also a small
+/// image can have the same files in many volumes.
 fn create_volume(
     root: &OwnedFd,
     volume: &Path,
     entries: BorrowedFd<'_>,
+    left: u64,
     progress: &mut CopyProgress<'_>,
-) -> Result<()> {
+) -> Result<u64> {
     let entry = format!("bind@{}", stack::escaped(volume));
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut limited = |bytes| if bytes > left { Err(policy::larger_than(left)) } else { progress(bytes) };
     match rustix::fs::openat2(root, volume, flags, Mode::empty(), resolve) {
-        Ok(found) => tree::copy::copy(found.as_fd(), entries, entry.as_ref(), progress).map(drop),
+        Ok(found) => {
+            let copied = tree::copy::copy(found.as_fd(), entries, entry.as_ref(), &mut limited)?;
+            // Also files that share all of their blocks.
+            limited(copied.bytes)?;
+            Ok(copied.bytes)
+        }
         Err(rustix::io::Errno::NOENT) => {
-            rustix::fs::mkdirat(entries, entry, Mode::from_raw_mode(0o755)).map_err(Error::from)
+            rustix::fs::mkdirat(entries, entry, Mode::from_raw_mode(0o755))?;
+            Ok(0)
         }
         Err(errno) => Err(errno.into()),
     }
@@ -148,6 +160,30 @@ mod tests {
         assert_eq!(layers(&[("a", false), ("b", false), ("a", false)]), "ba");
         assert_eq!(layers(&[("a", false), ("b", true), ("c", false)]), "bc");
         assert_eq!(layers(&[("a", true), ("b", true)]), "b");
+    }
+
+    #[test]
+    fn volumes_are_as_large_as_the_image_may_be() {
+        let root = tempfile::Builder::new().tempdir_in("/var/tmp").unwrap();
+        for directory in ["image/data", "stack"] {
+            std::fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        std::os::unix::fs::symlink("data", root.path().join("image/again")).unwrap();
+        std::fs::write(root.path().join("image/data/file"), [b'a'; 5000]).unwrap();
+        let image = mount::open_directory(&root.path().join("image")).unwrap();
+        let entries = rustix::fs::open(
+            root.path().join("stack"),
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .unwrap();
+        let create = |path: &str, left: u64| {
+            create_volume(&image, Path::new(path), entries.as_fd(), left, &mut |_| Ok(()))
+        };
+        assert_eq!(create("/data", 6000).unwrap(), 5000);
+        let error = create("/again", 4000).unwrap_err().to_string();
+        assert!(error.contains("larger than 4000 bytes"), "{error}");
+        assert_eq!(create("/new", 0).unwrap(), 0);
     }
 
     #[test]
