@@ -104,6 +104,7 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
 fn start_version(paths: &Paths, machine: &mut Machine, mut kept: Option<Carried>) -> Result<Running> {
     let mut failed = kept.as_ref().and_then(|kept| kept.state.record.failed_version.clone());
     let mut is_again = kept.is_some();
+    let mut tried = Vec::new();
     loop {
         let version = trial::begin(paths, &machine.name, &machine.root, failed.as_deref(), is_again)?;
         machine.replace_root(version.clone());
@@ -111,7 +112,10 @@ fn start_version(paths: &Paths, machine: &mut Machine, mut kept: Option<Carried>
             Ok(running) => return Ok(running),
             Err(error) => error,
         };
+        tried.extend(version.is_trial.then(|| version.path().to_owned()));
         if !version.is_trial || !trial::has_older(version.path()) {
+            // None has booted: a device, a file or a lock of the host is missing.
+            tried.iter().for_each(|version| trial::give_back(version));
             return Err(error);
         }
         let why = format!("version '{}' did not boot: {error}", trial::shown(version.path()));

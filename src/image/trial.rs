@@ -2,8 +2,10 @@
 //! guest removes the counters, and a failed boot goes on with the next older version. Called by `run` and by the
 //! supervisor.
 
+use super::locks::{self, HeldLocks};
 use super::version::{self, Tries};
 use crate::error::{Context, Result};
+use crate::host::lock::LockMode;
 use crate::machine::name::Name;
 use crate::machine::root::{Root, RootSource};
 use crate::paths::Paths;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// taken from a version with counters. `is_again` is false for a first start: nothing of a running machine changes.
 ///
 /// # Errors
-/// Any error of rename(2).
+/// A version that a verb uses, or any error of rename(2).
 pub(crate) fn begin(
     paths: &Paths,
     name: &Name,
@@ -33,11 +35,23 @@ pub(crate) fn begin(
     if !is_again && Record::read(paths, name)?.is_some_and(|record| record.is_alive()) {
         return Ok(root);
     }
+    let mut held = HeldLocks::default();
+    if !is_again {
+        // A verb uses it by its path.
+        held.take(paths, locks::of_path(paths, root.source.path(), LockMode::Exclusive)?)?;
+    }
     let taken = tries.taken();
     rename(root.source.path(), &taken)?;
     root.source = RootSource::of_path(taken);
     root.is_trial = true;
     Ok(root)
+}
+
+/// Gives back the attempt of a version whose start has failed, and so has that of the versions before it: the fault is
+/// not that of the version. Errors are logged.
+pub(crate) fn give_back(version: &Path) {
+    let Some(path) = Tries::of(version).and_then(|tries| tries.given_back()) else { return };
+    rename(version, &path).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
 }
 
 /// Returns whether there is an older version to go on with.
@@ -81,6 +95,9 @@ mod tests {
         }
         let root = Root::of(RootSource::Directory(at("web_2+3")));
         let root = begin(&paths, &name, &root, None, false).unwrap();
+        assert!(root.is_trial && root.source.path() == at("web_2+2-1"));
+        give_back(root.source.path());
+        let root = begin(&paths, &name, &Root::of(RootSource::Directory(at("web_2+3"))), None, false).unwrap();
         assert!(root.is_trial && root.source.path() == at("web_2+2-1"));
         let again = Root::of(RootSource::Directory(at("web_2+2-1")));
         let again = begin(&paths, &name, &again, Some(root.source.path()), true).unwrap();

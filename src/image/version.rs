@@ -244,6 +244,14 @@ impl Tries {
         directory.join(format!("{stem}+{}-{}{suffix}", left.saturating_sub(1), done.saturating_add(1)))
     }
 
+    /// Returns the path with one attempt more. `None` if none was taken.
+    pub(super) fn given_back(&self) -> Option<PathBuf> {
+        let Self { directory, stem, suffix, left, done } = self;
+        let (left, done) = (left.saturating_add(1), done.checked_sub(1)?);
+        let done = if done == 0 { String::new() } else { format!("-{done}") };
+        Some(directory.join(format!("{stem}+{left}{done}{suffix}")))
+    }
+
     /// Returns the path without counters.
     pub(super) fn blessed(&self) -> PathBuf {
         self.directory.join(format!("{}{}", self.stem, self.suffix))
@@ -343,6 +351,9 @@ mod tests {
         assert_eq!((first.left, first.taken()), (3, PathBuf::from("/a/web.v/web_2+2-1")));
         let raw = tries("/a/web.raw.v/web_2_x86-64+1-2.raw").unwrap();
         assert_eq!(raw.taken(), Path::new("/a/web.raw.v/web_2_x86-64+0-3.raw"));
+        assert_eq!(raw.given_back().as_deref(), Some(Path::new("/a/web.raw.v/web_2_x86-64+2-1.raw")));
+        assert_eq!(tries("/a/web.v/web_2+2-1").unwrap().given_back(), Some(first.directory.join("web_2+3")));
+        assert_eq!(first.given_back(), None);
         assert_eq!(raw.blessed(), Path::new("/a/web.raw.v/web_2_x86-64.raw"));
         for path in ["/a/web.v/web_2", "/a/web/web_2+3", "/a/web.v/web_2+x", "/a/web+3"] {
             assert_eq!(tries(path), None, "{path}");
