@@ -41,7 +41,14 @@ pub(crate) fn begin(
         held.take(paths, locks::of_path(paths, root.source.path(), LockMode::Exclusive)?)?;
     }
     let taken = tries.taken();
-    rename(root.source.path(), &taken)?;
+    if let Err(error) = rename(root.source.path(), &taken) {
+        // A read-only or full file system counts no boots, and has a good tree nevertheless.
+        if root.source.path().exists() {
+            log::warn!("{error}, ignoring");
+            return Ok(root);
+        }
+        return Err(error);
+    }
     root.source = RootSource::of_path(taken);
     root.is_trial = true;
     Ok(root)
@@ -97,7 +104,8 @@ mod tests {
         let root = begin(&paths, &name, &root, None, false).unwrap();
         assert!(root.is_trial && root.source.path() == at("web_2+2-1"));
         give_back(root.source.path());
-        let root = begin(&paths, &name, &Root::of(RootSource::Directory(at("web_2+3"))), None, false).unwrap();
+        let root =
+            begin(&paths, &name, &Root::of(RootSource::Directory(at("web_2+3"))), None, false).unwrap();
         assert!(root.is_trial && root.source.path() == at("web_2+2-1"));
         let again = Root::of(RootSource::Directory(at("web_2+2-1")));
         let again = begin(&paths, &name, &again, Some(root.source.path()), true).unwrap();
@@ -105,5 +113,12 @@ mod tests {
         assert_eq!(shown(root.source.path()), "web_2");
         assert_eq!(bless(root.source.path()).unwrap(), at("web_2"));
         assert!(at("web_2").is_dir());
+        // Boots that cannot be counted.
+        for file in ["web_3+1", "web_3+0-1"] {
+            std::fs::create_dir_all(at(file)).unwrap();
+        }
+        let root =
+            begin(&paths, &name, &Root::of(RootSource::Directory(at("web_3+1"))), None, false).unwrap();
+        assert!(!root.is_trial && root.source.path() == at("web_3+1"));
     }
 }
