@@ -414,7 +414,7 @@ impl Loop {
             match notification {
                 Notification::Ready => {
                     self.recognise_ready();
-                    self.became_ready();
+                    self.reported_ready();
                 }
                 Notification::Status(status) if self.stop.is_none() || !status.is_empty() => {
                     let is_new = self.boot.is_new_text(&status);

@@ -143,14 +143,21 @@ impl Loop {
         self.send_status();
     }
 
-    /// Handles the guest's `READY=1`.
+    /// Handles the guest's `READY=1`: its version has booted.
+    pub(super) fn reported_ready(&mut self) {
+        self.became_ready();
+        if self.stop.is_none() {
+            self.bless_version();
+        }
+    }
+
+    /// Begins to count the guest as up.
     pub(super) fn became_ready(&mut self) {
         if !self.ready && self.stop.is_none() {
             self.ready = true;
             self.state.record.is_late = false;
             self.state.record.waits_for = None;
             super::failure::clear(&self.state);
-            self.bless_version();
             self.enter(Phase::Running);
             self.service_manager.send(&[NotifyState::Ready]);
         }
