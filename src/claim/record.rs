@@ -49,7 +49,7 @@ pub(super) fn of(
     }
     record.started = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
     record.root = machine.root.top().to_owned();
-    record.is_trial = machine.root.is_trial;
+    record.version = machine.root.is_trial.then(|| machine.root.path().to_owned());
     record.failed_version = None;
     if let Some(fallback) = &machine.root.fallback {
         record.fallback = Some(fallback.clone());

@@ -105,14 +105,11 @@ pub(crate) struct Record {
     /// Its root directory on the host.
     #[serde(default)]
     pub(crate) root: PathBuf,
-    /// Whether its root is a version whose boot is an attempt.
-    #[serde(default)]
-    pub(crate) is_trial: bool,
+    /// The version whose boot is an attempt: the root, or a directory above it.
+    pub(crate) version: Option<PathBuf>,
     /// The version that has not booted, for the next launch in the same unit.
-    #[serde(default)]
     pub(crate) failed_version: Option<PathBuf>,
     /// The newer version that did not boot, and why, as a message.
-    #[serde(default)]
     pub(crate) fallback: Option<String>,
     /// The cgroup directory of the unit or scope, the parent of `payload` (absolute path).
     pub(crate) cgroup: Option<PathBuf>,
@@ -223,7 +220,7 @@ impl Record {
             started: 0,
             machine_id: None,
             root: PathBuf::new(),
-            is_trial: false,
+            version: None,
             failed_version: None,
             fallback: None,
             cgroup: None,
