@@ -431,11 +431,17 @@ impl Cloner<'_> {
         Ok(Cloned { path, method, kept_identity, marked: None })
     }
 
-    /// Publishes the clone, a stack with the configuration of the source if that has one.
+    /// Publishes the clone, a stack with the configuration of the source if that has one. That of a former image of
+    /// the name is not its own.
     fn publish_as(&self, draft: Draft, path: &Path, content: DraftContent) -> Result<()> {
         let is_stack = path.extension().is_some_and(|suffix| suffix == "mstack");
         let config = oci_config::of_name(self.request.paths, self.request.source).filter(|_| is_stack);
-        let Some(config) = config else { return draft.publish(path, content) };
+        let Some(config) = config else {
+            if is_stack {
+                oci_config::complete(path)?;
+            }
+            return draft.publish(path, content);
+        };
         let text = std::fs::read(&config).context(|| format!("cannot read '{}'", config.display()))?;
         oci_config::publish(&self.store, draft, path, &text, content)
     }

@@ -60,7 +60,7 @@ fn write(path: &Path, config: &[u8]) -> Result<()> {
     draft.publish(path, DraftContent::Entries)
 }
 
-/// Removes the configuration of a stack that was not published.
+/// Removes the configuration of a stack that was not published, or that was removed without it.
 ///
 /// # Errors
 /// A file that cannot be removed.
