@@ -5,7 +5,7 @@ use super::import::{self, ImportSource, Imported, VersionRequest};
 use super::locks::{self, HeldLocks};
 use super::{find, named_files, refuse, users, version};
 use crate::error::{Context, Error, Result};
-use crate::host::lock::LockMode;
+use crate::host::lock::{self, LockMode};
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
@@ -48,6 +48,9 @@ pub(crate) fn update(
 
 fn add_version(request: UpdateRequest<'_>, progress: &mut CopyProgress<'_>) -> Result<(String, Imported)> {
     let UpdateRequest { paths, name, tries, largest, .. } = request;
+    let Some(_updating) = lock::attempt(paths, &format!("update-{name}"))? else {
+        return Err(Error::new("another command updates it").with_hint("try again when that has ended"));
+    };
     let image = find::existing(paths, name)?;
     refuse::of_package(paths, &image)?;
     let suffix = match &image {
@@ -131,7 +134,11 @@ fn make_versioned(request: &UpdateRequest<'_>, image: &RootSource, suffix: &str)
     }
     let first = directory.join(format!("{name}_{FIRST}{suffix}"));
     let flags = rustix::fs::RenameFlags::NOREPLACE;
-    rustix::fs::renameat_with(rustix::fs::CWD, path, rustix::fs::CWD, &first, flags).context(creating)?;
+    if let Err(errno) = rustix::fs::renameat_with(rustix::fs::CWD, path, rustix::fs::CWD, &first, flags) {
+        // Empty, unless there are versions in it.
+        let _ = std::fs::remove_dir(&directory);
+        return Err(errno).context(creating);
+    }
     Ok(directory)
 }
 
@@ -203,6 +210,16 @@ mod tests {
         let error = add(&paths, &Name::new("shop").unwrap(), &source, "1").unwrap_err();
         assert!(error.hint().unwrap().contains("coracle convert shop directory"), "{error}");
         assert_eq!(fs::read_dir(images.join("web.v")).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn one_update_at_a_time() {
+        let (root, paths, name) = host();
+        let held = lock::attempt(&paths, "update-web").unwrap();
+        let error = add(&paths, &name, &root.path().join("new"), "1").unwrap_err().to_string();
+        assert!(error.contains("another command updates it"), "{error}");
+        drop(held);
+        add(&paths, &name, &root.path().join("new"), "1").unwrap();
     }
 
     #[test]
