@@ -134,17 +134,27 @@ impl Draft {
     ///
     /// # Errors
     /// An existing file of this name.
-    pub(crate) fn publish(mut self, path: &Path, content: DraftContent) -> Result<()> {
+    pub(crate) fn publish(self, path: &Path, content: DraftContent) -> Result<()> {
+        if self.publish_new(path, content)? {
+            return Ok(());
+        }
+        Err(Error::new(format!("'{}' exists already", path.display())))
+    }
+
+    /// Renames the draft as [`Self::publish`]. Returns false if a file of this name exists.
+    ///
+    /// # Errors
+    /// Any error of syncfs(2) and rename(2).
+    pub(crate) fn publish_new(mut self, path: &Path, content: DraftContent) -> Result<bool> {
         self.sync(path, content)?;
         let flags = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(&self.directory, &self.name, rustix::fs::CWD, path, flags) {
-            Err(rustix::io::Errno::EXIST) => {
-                return Err(Error::new(format!("'{}' exists already", path.display())));
-            }
+            Err(rustix::io::Errno::EXIST) => return Ok(false),
             renamed => renamed.context(|| format!("cannot create '{}'", path.display()))?,
         }
         self.is_published = true;
-        settle(path, content)
+        settle(path, content)?;
+        Ok(true)
     }
 
     /// Exchanges the draft with an existing file or directory: it is the former one afterwards.

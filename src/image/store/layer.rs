@@ -153,6 +153,15 @@ impl LayerDraft {
         store.open(StorePart::Layers)?;
         self.draft.publish(&id.path(store), content)
     }
+
+    /// Publishes the layer under an id that another command may publish, too. Returns false if there is such a layer.
+    ///
+    /// # Errors
+    /// As for [`Self::publish_as`].
+    pub(crate) fn publish_shared(self, store: &Store, id: &LayerId, content: DraftContent) -> Result<bool> {
+        store.open(StorePart::Layers)?;
+        self.draft.publish_new(&id.path(store), content)
+    }
 }
 
 /// Returns the layer that a path leads into. `None` outside of the layers. The path has no links, but its end

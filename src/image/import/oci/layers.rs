@@ -19,7 +19,7 @@ use crate::tree::copy::CopyProgress;
 use crate::tree::tar::policy::{self, LeftOut, Limits};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A layer in the store.
 #[derive(Debug, Clone)]
@@ -181,12 +181,29 @@ fn check_digests(source: &LayerSource, stream: &ExtractedStream) -> Result<()> {
     }
 }
 
-/// Publishes a layer, unless another import has published it in the meantime.
+/// Publishes a layer, unless another import has published it in the meantime. An error of the disk is not that.
 fn publish(draft: LayerDraft, store: &Store, id: &LayerId) -> Result<()> {
-    let published = draft.publish_as(store, id, DraftContent::Data);
-    if published.is_err() && is_complete(&id.path(store)) { Ok(()) } else { published }
+    if draft.publish_shared(store, id, DraftContent::Data)? || LayerInfo::read(store, id).is_some() {
+        return Ok(());
+    }
+    Err(Error::new(format!("'{}' exists and is no layer", id.path(store).display())).with_hint("remove it"))
 }
 
-fn is_complete(layer: &Path) -> bool {
-    layer.is_dir()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_layer_is_that_of_another_import() {
+        let root = tempfile::tempdir().unwrap();
+        let (store, id) = (Store::of(&Paths::below(root.path())), LayerId::random());
+        let again = || {
+            let draft = LayerDraft::create(&store, &LayerInfo::of(&Name::new("web").unwrap())).unwrap();
+            publish(draft, &store, &id)
+        };
+        again().unwrap();
+        again().unwrap();
+        std::fs::remove_file(id.path(&store).join("info.json")).unwrap();
+        assert!(again().unwrap_err().to_string().contains("is no layer"));
+    }
 }
