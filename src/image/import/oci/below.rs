@@ -3,7 +3,7 @@
 //! file, is removed with the directories for it. Called by `layers`. The new layer and those below are hostile: no
 //! link is followed.
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::import::extractor::LayerMarks;
 use crate::image::layer_files::{self, LayerFiles};
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -17,16 +17,26 @@ const LARGEST: usize = 65536;
 /// The attributes that are copied.
 const COPIED: [&[u8]; 2] = [b"user.", b"system.posix_acl_"];
 
-/// Completes the tree of a layer.
+/// The maximum number of looks for what a layer refers to, each of them in one layer below it.
+const MOST_LOOKS: usize = 10_000_000;
+
+/// Completes the tree of a layer, with `depth` layers below it. `go_on` is called for each entry.
 ///
 /// # Errors
-/// A file that cannot be read or changed.
-pub(super) fn complete(tree: BorrowedFd<'_>, marks: &LayerMarks, below: &LayerFiles) -> Result<()> {
+/// Too much work, an interruption, or a file that cannot be read or changed.
+pub(super) fn complete(
+    tree: BorrowedFd<'_>,
+    marks: &LayerMarks,
+    (below, depth): (&LayerFiles, usize),
+    go_on: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
+    limit_looks(marks.whiteouts().count() + marks.implied().count(), depth)?;
     let find = |path: &Path| -> Result<Option<(OwnedFd, Stat)>> {
         let hides = layer_files::hides_others(tree, path).context(|| "cannot read the layer")?;
         if hides { Ok(None) } else { below.find(path) }
     };
     for path in marks.whiteouts() {
+        go_on()?;
         if find(&path)?.is_none() {
             remove(tree, &path, AtFlags::empty()).context(|| "cannot remove a whiteout")?;
         }
@@ -34,6 +44,7 @@ pub(super) fn complete(tree: BorrowedFd<'_>, marks: &LayerMarks, below: &LayerFi
     // Those inside first: a change of an entry updates the time of its directory.
     let implied: Vec<_> = marks.implied().collect();
     for path in implied.iter().rev() {
+        go_on()?;
         if let Some((found, stat)) = find(path)?.filter(is_directory) {
             let new = layer_files::open(tree, path).context(|| "cannot open a directory of the layer")?;
             copy_metadata(&found, &stat, &new).context(|| "cannot complete a directory of the layer")?;
@@ -46,6 +57,15 @@ pub(super) fn complete(tree: BorrowedFd<'_>, marks: &LayerMarks, below: &LayerFi
         }
     }
     Ok(())
+}
+
+/// Refuses a small layer that would keep the import busy for hours.
+fn limit_looks(entries: usize, depth: usize) -> Result<()> {
+    if entries.saturating_mul(depth) <= MOST_LOOKS {
+        return Ok(());
+    }
+    Err(Error::new(format!("it has {entries} entries that refer to {depth} layers below it"))
+        .with_hint("squash the image: its layers become one"))
 }
 
 fn is_directory((_, stat): &(OwnedFd, Stat)) -> bool {
@@ -93,4 +113,15 @@ fn copy_metadata(from: &OwnedFd, stat: &Stat, to: &OwnedFd) -> rustix::io::Resul
     }
     rustix::fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     rustix::fs::futimens(&to, &times(stat))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_work_for_a_layer_is_limited() {
+        limit_looks(100_000, 100).unwrap();
+        assert!(limit_looks(500_000, 498).unwrap_err().to_string().contains("500000 entries"));
+    }
 }

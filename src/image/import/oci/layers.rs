@@ -132,8 +132,9 @@ impl<'a> LayerImport<'a> {
             let from = self.layers.iter().rposition(|layer| layer.info.is_opaque).unwrap_or(0);
             let from = if marks.is_opaque { self.layers.len() } else { from };
             let below = self.layers.get(from..).unwrap_or_default();
-            let below = LayerFiles::open(below.iter().rev().map(|layer| layer.tree.as_path()))?;
-            below::complete(tree.as_fd(), marks, &below)?;
+            let files = LayerFiles::open(below.iter().rev().map(|layer| layer.tree.as_path()))?;
+            let mut go_on = || progress(before + size);
+            below::complete(tree.as_fd(), marks, (&files, below.len()), &mut go_on)?;
             chained
         } else {
             plain
