@@ -42,6 +42,20 @@ pub(crate) fn limit(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()
     limit_root(paths, root, bytes).map_err(|error| error.context(limiting()))
 }
 
+/// Removes the limit of an image that is removed: it would stay in the records of the file system, with a project that
+/// no other image gets. Errors are logged.
+pub(super) fn forget(source: &RootSource) {
+    let removing = || -> Result<()> {
+        let directory = mount::open_directory(&writable(source)?)?;
+        match quota::project(directory.as_fd()) {
+            Ok(project) if project & OWN != 0 => quota::set_limit(directory.as_fd(), project, None)
+                .context(|| "cannot remove the limit of a project"),
+            _ => Ok(()),
+        }
+    };
+    removing().unwrap_or_else(|error| log::debug!("{error}, ignoring"));
+}
+
 fn limit_root(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()> {
     let place = writable(&root.source)?;
     let directory = mount::open_directory(&place)?;

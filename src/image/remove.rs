@@ -4,7 +4,7 @@
 use super::changes::{Changes, Step};
 use super::locks::{self, HeldLocks};
 use super::named_files::{self, Keeper, NamedFile};
-use super::{find, refuse, snapshot, users};
+use super::{find, quota, refuse, snapshot, users};
 use crate::error::Result;
 use crate::host::lock::LockMode;
 use crate::host::probe;
@@ -117,6 +117,9 @@ fn remove_image(
     // The files of the image last: they take the longest time.
     let trash = changes.images.get(1).cloned();
     changes.steps.extend(deleted.iter().cloned().chain(state).chain(trash).map(Step::Delete));
+    if let Some(image) = image.as_ref().filter(|image| !image.path().is_symlink()) {
+        quota::forget(image);
+    }
     changes.run(paths)?;
     let kept = kept.into_iter().filter(|file| file.keeper == Keeper::Administrator).map(|file| file.path);
     let uncovered = find::by_name(paths, name).map(|image| image.path().to_owned());
