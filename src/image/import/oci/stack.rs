@@ -24,6 +24,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// The directories of API file systems: a volume there would hide them.
 const API: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
+/// The length of the name of an entry, which has a word before it.
+const LONGEST_ENTRY: usize = 240;
 /// The maximum number of volumes.
 const MOST_VOLUMES: usize = 100;
 
@@ -102,9 +104,14 @@ fn volumes<'a>(paths: impl Iterator<Item = &'a String>) -> (Vec<PathBuf>, Vec<St
             && path.parent().is_some()
             && !text.contains('\0')
             && text.len() < 200
+            && stack::escaped(path).len() < LONGEST_ENTRY
             && !API.iter().any(|api| path.starts_with(api));
+        let plain: PathBuf = path.components().collect();
+        if is_valid && found.contains(&plain) {
+            continue;
+        }
         if is_valid && found.len() < MOST_VOLUMES {
-            found.push(path.components().collect());
+            found.push(plain);
         } else {
             warnings.push(format!("ignoring the volume {}", quoted(text.as_bytes())));
         }
@@ -189,11 +196,12 @@ mod tests {
     #[test]
     fn volumes_are_below_the_root() {
         let paths: Vec<String> =
-            ["/data", "/var/lib/my-sql/", "/", "", "data", "/a/../b", "/proc/x", "/run", "/x\0"]
+            ["/data", "/data/", "/var/lib/my-sql/", "/", "", "data", "/a/../b", "/proc/x", "/run", "/x\0"]
                 .map(str::to_owned)
                 .into();
-        let (found, warnings) = volumes(paths.iter());
+        let long = format!("/{}", "ä".repeat(90));
+        let (found, warnings) = volumes(paths.iter().chain([&long]));
         assert_eq!(found, [Path::new("/data"), Path::new("/var/lib/my-sql")]);
-        assert_eq!(warnings.len(), 7);
+        assert_eq!(warnings.len(), 8);
     }
 }
