@@ -33,6 +33,10 @@ impl Verb {
                     true => error.with_kind_of_failure(Kind::Launch),
                     false => error,
                 };
+                if *paths != Paths::default() {
+                    let error = Error::new(format!("{} machines with --root needs root", ask.verb.doing()));
+                    return Err(of_entry(error.with_hint("run it with sudo(8)")).into());
+                }
                 self.delegate(&ask, passwords)
                     .map_err(|failures| Failures(failures.0.into_iter().map(of_entry).collect()))
             }
@@ -142,4 +146,20 @@ impl Verb {
 fn parsed<T: DeserializeOwned>(document: &str) -> Result<T> {
     serde_json::from_str(document)
         .map_err(|error| Error::new(format!("received an invalid document from the service: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    #[test]
+    fn the_service_gets_no_request_about_other_files() {
+        for line in ["coracle --root /srv/test stop web", "coracle exec --root=/srv/test web true"] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let cli = crate::cli::parse(&words).unwrap().unwrap();
+            let failures = cli.verb.run_as_user(&Paths::below("/srv/test"), false).unwrap_err();
+            assert!(failures.0[0].to_string().ends_with("with --root needs root"), "{line}");
+        }
+    }
 }
