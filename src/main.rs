@@ -53,8 +53,19 @@ fn program() -> u8 {
     if arguments.get(1).is_some_and(|verb| verb == service::VERB) {
         return serve();
     }
-    let outcome = match cli::parse(&arguments) {
-        Ok(Some(cli)) => run(cli, &arguments),
+    if arguments.get(1).is_some_and(|verb| verb == service::JOB_VERB) {
+        return match service::receive_words(arguments.into_iter().next()) {
+            Ok(arguments) => parse_and_run(&arguments),
+            Err(error) => failed(&error),
+        };
+    }
+    parse_and_run(&arguments)
+}
+
+/// Parses the command line and runs its verb.
+fn parse_and_run(arguments: &[OsString]) -> u8 {
+    let outcome = match cli::parse(arguments) {
+        Ok(Some(cli)) => run(cli, arguments),
         Ok(None) => Ok(0),
         Err(error) => Err(error.into()),
     };

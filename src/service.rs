@@ -14,6 +14,7 @@ mod refusal;
 mod snapshot;
 mod streams;
 mod watch;
+mod words;
 
 use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
@@ -21,6 +22,7 @@ use crate::host::systemd::bus;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 pub use job::report;
+pub use words::{VERB as JOB_VERB, receive as receive_words};
 
 use job::JobState;
 use manager::Manager;

@@ -222,6 +222,11 @@ impl AskVerb {
         self.row().3
     }
 
+    /// Returns whether its words, a command or its environment, are nobody else's business.
+    pub(crate) fn has_private_words(self) -> bool {
+        matches!(self, Self::Exec | Self::Shell)
+    }
+
     /// Returns whether every user may call it.
     pub(crate) fn is_public(self) -> bool {
         self == Self::Stats

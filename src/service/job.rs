@@ -5,7 +5,7 @@ use super::authority::{Caller, departure};
 use super::quota::{Permit, Resource};
 use super::refusal::Refusal;
 use super::streams::Streams;
-use super::{Service, lock, object_path};
+use super::{Service, lock, object_path, words};
 use crate::ask::Ask;
 use crate::error::{Error, ErrorName, Result};
 use crate::host::systemd::units::transient::{self, TransientService, UnitEnd, UnitWatch};
@@ -123,6 +123,11 @@ pub(super) async fn start(
     // After the verb, which this program then parses without the definition of its command line.
     let mut command = ask.words();
     command.splice(1..1, expected.into_iter().chain(streams.report.as_ref().map(|_| "--report".to_owned())));
+    if let (true, Some(stdin)) = (ask.verb.has_private_words(), streams.job[0].take()) {
+        streams.job[0] = Some(words::hand_over(&command, stdin)?);
+        command = [words::VERB, ask.verb.as_str()].map(str::to_owned).into();
+        command.extend(machines.iter().cloned());
+    }
     command.insert(0, transient::own_program()?);
     let fields = machines.iter().map(|name| format!("CORACLE_MACHINE={name}"));
     let service_unit = TransientService {

@@ -136,6 +136,7 @@ fn exec_is_as_for_root() {
         "setpriv --reuid=ann --regid=ann --init-groups coracle exec -t web -- sh -c 'tty; stty size; exit 5'";
     let out = host.exec_on_tty(Duration::from_secs(30), &format!("stty rows 30 cols 90; {line}"));
     assert!(out.status == 5 && out.stdout.contains("/dev/pts/") && out.stdout.contains("30 90"), "{out}");
+    a_job_keeps_its_words(&host);
     // Nothing is left: neither a job nor a command whose caller has died.
     let mut job = host.spawn(&[
         "setpriv",
@@ -154,6 +155,33 @@ fn exec_is_as_for_root() {
     host.wait_until(LONG, "! pgrep -fx 'sleep 98765'");
     host.wait_until(LONG, "! systemctl list-units --no-legend 'coracle-job-*' | grep .");
     host.stop();
+}
+
+/// Asserts that other users read neither the command of a job nor its environment, with and without a terminal;
+/// and that a log without further entries ends with its reader.
+fn a_job_keeps_its_words(host: &Host) {
+    let user = ["setpriv", "--reuid=ann", "--regid=ann", "--init-groups"];
+    for terminal in ["-T", "-t"] {
+        let line = format!(
+            "export TOKEN=s3cret; exec coracle exec {terminal} -E TOKEN web -- sh -c 'sleep 4567; : pass2word'"
+        );
+        let mut job = host.spawn(&[&user[..], &["sh", "-c", &line]].concat());
+        host.wait_until(LONG, "pgrep -fx 'sleep 4567'");
+        let shown = by(
+            host,
+            "bob",
+            "systemctl show 'coracle-job-*'; systemctl cat 'coracle-job-*'; \
+             for id in $(systemctl show -P MainPID 'coracle-job-*'); do tr '\\0' ' ' </proc/$id/cmdline; done",
+        );
+        assert!(shown.stdout.contains("coracle job exec web"), "{shown}");
+        assert!(!shown.stdout.contains("s3cret") && !shown.stdout.contains("pass2word"), "{shown}");
+        job.kill();
+        host.wait_until(LONG, "! systemctl list-units --no-legend 'coracle-job-*' | grep .");
+    }
+    let mut log = host.spawn(&[&user[..], &["coracle", "logs", "-f", "web"]].concat());
+    host.wait_until(LONG, "systemctl list-units --no-legend 'coracle-job-*' | grep .");
+    log.kill();
+    host.wait_until(LONG, "! systemctl list-units --no-legend 'coracle-job-*' | grep .");
 }
 
 #[test]
