@@ -158,7 +158,8 @@ pub(super) async fn start(
     });
     publish(service, &state).await?;
     let descriptors = std::mem::take(&mut streams.caller);
-    let sender = streams.done.is_some().then(|| caller.sender.clone());
+    // Whoever has streams of the job is its only reader: `logs -f` of a quiet machine would never end.
+    let sender = (!descriptors.is_empty()).then(|| caller.sender.clone());
     tokio::spawn(follow(Arc::clone(service), Arc::clone(&state), watch, streams, sender, permit));
     Ok((state, descriptors))
 }

@@ -124,8 +124,10 @@ pub(crate) fn read(
         for (source, (journal, query)) in sources.iter_mut().zip(journals) {
             source.renew(journal, query)?;
         }
-        if wait(&mut sources, follows)? == Waited::Read {
-            continue;
+        match wait(&mut sources, follows)? {
+            Waited::Read => continue,
+            Waited::Unread => return Ok(()),
+            Waited::Enough => {}
         }
         let heads =
             sources.iter().enumerate().filter_map(|(at, source)| Some((source.head.as_ref()?.time, at)));
@@ -150,6 +152,8 @@ enum Waited {
     Read,
     /// The timeout has expired: the oldest entry is the next one.
     Enough,
+    /// The reader of standard output has ended: nobody waits for further entries.
+    Unread,
 }
 
 /// Reads from the sources without a ready entry. Waits for all of them; with `follows` and a ready entry of
@@ -167,6 +171,10 @@ fn wait(sources: &mut [Source], follows: bool) -> Result<Waited> {
     }
     let mut polled: Vec<PollFd<'_>> =
         waiting.iter().map(|source| PollFd::from_borrowed_fd(source.output.as_fd(), PollFlags::IN)).collect();
+    let stdout = rustix::stdio::stdout();
+    if follows {
+        polled.push(PollFd::from_borrowed_fd(stdout, PollFlags::empty()));
+    }
     let patience = if follows && has_entry { Some(PATIENCE) } else { renewed.then_some(RENEWAL) };
     let patience =
         patience.map(|time| rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) });
@@ -176,6 +184,9 @@ fn wait(sources: &mut [Source], follows: bool) -> Result<Waited> {
         ready => ready.context(|| "cannot wait for journalctl".to_owned())?,
     };
     let ready: Vec<bool> = polled.iter().map(|one| !one.revents().is_empty()).collect();
+    if follows && ready.last() == Some(&true) {
+        return Ok(Waited::Unread);
+    }
     for (source, _) in waiting.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
         source.fill();
     }
