@@ -4,8 +4,8 @@
 use super::Service;
 use super::quota::Resource;
 use super::refusal::Refusal;
-use crate::ask::Ask;
-use crate::error::{Error, Result};
+use crate::ask::{Action, Ask, AskVerb};
+use crate::error::{Error, ErrorName, Result};
 use crate::host::polkit::{self, Answer, Question};
 use crate::host::systemd::bus;
 use crate::machine::name::Name;
@@ -70,6 +70,8 @@ pub(super) async fn departure(connection: &Connection, sender: &str) {
 struct Target<'a> {
     name: Option<&'a Name>,
     record: Option<Record>,
+    /// The process id and start time of the supervisor in its record, also of one that has ended.
+    supervisor: Option<(u32, u64)>,
 }
 
 /// Asks polkit about each machine of a request, or about the host. Returns the words for the job that name the
@@ -84,21 +86,36 @@ pub(super) async fn allow(
 ) -> std::result::Result<Vec<String>, Refusal> {
     let mut targets = Vec::new();
     for name in &ask.machines {
-        let record = Record::read(&service.paths, name)?.filter(Record::is_alive);
-        targets.push(Target { name: Some(name), record });
+        let record = Record::read(&service.paths, name)?;
+        let supervisor = record.as_ref().map(|record| (record.supervisor, record.supervisor_start));
+        let record = record.filter(Record::is_alive);
+        if record.is_none() && ask.verb.action() == Action::Enter {
+            // The answer would hold for whatever takes the name until the job reads it.
+            let error = Error::new(format!("machine '{name}' is not running"));
+            return Err(error.named(ErrorName::NotRunning).into());
+        }
+        targets.push(Target { name: Some(name), record, supervisor });
     }
     if targets.is_empty() {
-        targets.push(Target { name: None, record: None });
+        targets.push(Target { name: None, record: None, supervisor: None });
     }
     let is_free = caller.uid == 0 || ask.verb.is_public();
     for target in targets.iter().filter(|_| !is_free) {
         question(service, caller, ask, target).await?;
     }
-    let expected = |target: &Target<'_>| {
-        let (name, record) = (target.name?, target.record.as_ref()?);
-        Some(format!("--expect={name}:{}:{}", record.supervisor, record.supervisor_start))
-    };
-    Ok(targets.iter().filter_map(expected).collect())
+    Ok(targets.iter().filter_map(|target| target.expected(ask.verb)).collect())
+}
+
+impl Target<'_> {
+    /// Returns the word for the job that names the machine meant. A machine that does not run must not run
+    /// when the job reads its record, unless the job itself starts it.
+    fn expected(&self, verb: AskVerb) -> Option<String> {
+        let starts = matches!(verb, AskVerb::Start | AskVerb::Restart | AskVerb::Enable);
+        let is_bound = self.record.is_some() || !starts && !verb.is_public();
+        // No process has the number 0.
+        let (supervisor, start) = is_bound.then(|| self.supervisor.unwrap_or_default())?;
+        Some(format!("--expect={}:{supervisor}:{start}", self.name?))
+    }
 }
 
 /// Asks about one machine.
@@ -170,4 +187,21 @@ fn with_cure(error: Error, ask: &Ask) -> Error {
         ask.verb.as_str(),
         ask.verb.action().id()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_does_not_run_must_not_run_later() {
+        let name = Name::new("web").unwrap();
+        let target = |supervisor| Target { name: Some(&name), record: None, supervisor };
+        let expected = |verb, supervisor| target(supervisor).expected(verb);
+        assert_eq!(expected(AskVerb::Logs, None).as_deref(), Some("--expect=web:0:0"));
+        assert_eq!(expected(AskVerb::Stop, Some((7, 99))).as_deref(), Some("--expect=web:7:99"));
+        for verb in [AskVerb::Start, AskVerb::Restart, AskVerb::Enable, AskVerb::Stats] {
+            assert_eq!(expected(verb, Some((7, 99))), None, "{verb:?}");
+        }
+    }
 }
