@@ -11,6 +11,7 @@ mod machine;
 mod manager;
 mod quota;
 mod refusal;
+mod signals;
 mod snapshot;
 mod streams;
 mod watch;

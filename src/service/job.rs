@@ -5,7 +5,7 @@ use super::authority::{Caller, departure};
 use super::quota::{Permit, Resource};
 use super::refusal::Refusal;
 use super::streams::Streams;
-use super::{Service, lock, object_path, words};
+use super::{Service, lock, object_path, signals, words};
 use crate::ask::Ask;
 use crate::error::{Error, ErrorName, Result};
 use crate::host::systemd::units::transient::{self, TransientService, UnitEnd, UnitWatch};
@@ -387,6 +387,11 @@ impl Job {
         number: i32,
     ) -> std::result::Result<(), Refusal> {
         let _call = self.admit(&header).await?;
+        if !signals::is_passed(&self.state.verb, number) {
+            let error =
+                Error::new(format!("signal {number} is not passed to a job of '{}'", self.state.verb));
+            return Err(error.named(ErrorName::BadArgument).into());
+        }
         Ok(transient::signal(self.service.connection()?, &self.state.unit, number).await?)
     }
 

@@ -331,6 +331,9 @@ fn hostile_calls_are_refused() {
         let out = by(&host, "bob", &line);
         assert!(out.status != 0 && out.stderr.contains("Access denied"), "{out}");
     }
+    let own = format!("busctl call io.coracle1 {} io.coracle1.Job Signal i 19", job.trim());
+    let out = host.sh(&own);
+    assert!(out.status != 0 && out.stderr.contains("signal 19 is not passed"), "{out}");
     flood.kill();
     host.wait_until(LONG, "! systemctl list-units --no-legend 'coracle-job-*' | grep .");
     host.stop();
