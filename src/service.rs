@@ -84,7 +84,10 @@ async fn serve(service: Arc<Service>) -> Result<()> {
         .await
         .map_err(refused)?;
     let _ = service.connection.set(connection.clone());
-    watch::sync(&service).await?;
+    // Without the objects of machines the service still acts.
+    if let Err(error) = watch::sync(&service).await {
+        log::warn!("{error}, ignoring");
+    }
     job::adopt(&service).await?;
     tokio::spawn(watch::run(Arc::clone(&service)));
     connection.request_name(BUS_NAME).await.map_err(refused)?;

@@ -188,8 +188,9 @@ pub(super) async fn adopt(service: &Arc<Service>) -> Result<()> {
         });
         publish(service, &state).await?;
         let watch = UnitWatch::new(connection, &state.unit).await?;
-        // The limits are for new jobs.
-        let permit = service.quota.take(0, Resource::Job)?;
+        // They count; but a limit ends no job.
+        let own = service.quota.take(uid, Resource::Job);
+        let permit = own.or_else(|_| service.quota.take(0, Resource::Job))?;
         tokio::spawn(follow(Arc::clone(service), state, watch, Streams::default(), None, permit));
     }
     Ok(())
@@ -200,6 +201,9 @@ async fn publish(service: &Arc<Service>, state: &Arc<JobState>) -> Result<()> {
     lock(&service.jobs).insert(state.id, Arc::clone(state));
     let object = Job { service: Arc::clone(service), state: Arc::clone(state) };
     let added = service.connection()?.object_server().at(state.path()?, object).await;
+    if added.is_err() {
+        lock(&service.jobs).remove(&state.id);
+    }
     added.map(|_| ()).map_err(crate::host::systemd::bus::failure)
 }
 

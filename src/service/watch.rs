@@ -33,7 +33,10 @@ async fn watch(service: &Arc<Service>) -> Result<()> {
     let events = Receiver::from_owned_fd_unchecked(descriptor).context(waiting)?;
     loop {
         changes.renew(&service.paths);
-        sync(service).await?;
+        // A directory that is being replaced must not end the signals about all others.
+        if let Err(error) = sync(service).await {
+            log::warn!("{error}, ignoring");
+        }
         events.readable().await.context(waiting)?;
         tokio::time::sleep(COLLECTED).await;
         // Until it would block, which clears the readiness.
