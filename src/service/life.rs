@@ -1,7 +1,7 @@
 //! The start and the end of the service: it leaves when nobody has needed it for a while, and loses no call of
 //! that moment.
 
-use super::{BUS_NAME, Service};
+use super::{BUS_NAME, Service, lock};
 use crate::error::{Context, Result};
 use crate::host::systemd::bus;
 use sd_notify::NotifyState;
@@ -22,11 +22,12 @@ pub(super) fn notify(state: NotifyState<'_>) -> Result<()> {
 }
 
 /// Waits until the service was not needed for [`IDLE`]: no message, no call without an answer, no
-/// subscription, no job.
+/// subscription, no job, also none that has ended and can still be waited for.
 pub(super) async fn until_idle(service: &Service, connection: &Connection) {
     loop {
         let has_activity = tokio::time::timeout(IDLE, connection.monitor_activity()).await.is_ok();
-        if !has_activity && service.quota.is_unused() || connection.is_closed() {
+        let is_needed = has_activity || !service.quota.is_unused() || !lock(&service.jobs).is_empty();
+        if !is_needed || connection.is_closed() {
             return;
         }
     }

@@ -374,10 +374,10 @@ fn the_service_comes_and_goes_without_a_loss() {
     host.wait_until(LONG, "coracle exec web -- test -e /tmp/ended");
     host.wait_until(LONG, "! systemctl list-units --no-legend 'coracle-job-*' | grep .");
     let _ = job.poll();
-    // It ends by itself, and with it the last process.
+    // It ends by itself when its jobs cannot be waited for any more, and with it the last process.
     by(&host, "ann", call).success("an activation");
     host.wait_until(
-        LONG,
+        LONG * 4,
         "! systemctl is-active -q coracle-manager && ! pgrep -fx '/usr/bin/coracle manager'",
     );
     assert_eq!(host.ok(&["systemctl", "show", "-P", "Result", "coracle-manager"]), "success\n");
