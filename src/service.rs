@@ -26,8 +26,8 @@ pub use job::report;
 pub use words::{VERB as JOB_VERB, receive as receive_words};
 
 use job::JobState;
-use manager::Manager;
-use quota::{Permit, Quota};
+use manager::{Manager, Subscriber};
+use quota::Quota;
 use snapshot::Snapshot;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,7 +51,7 @@ pub(super) struct Service {
     /// Held while objects of machines are added and removed.
     syncing: tokio::sync::Mutex<()>,
     /// The clients that wait for signals, by their names on the bus.
-    subscribers: Mutex<HashMap<String, Permit>>,
+    subscribers: Mutex<HashMap<String, Subscriber>>,
     next: AtomicU64,
 }
 

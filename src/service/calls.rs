@@ -21,6 +21,9 @@ pub(super) type Result<T> = std::result::Result<T, Refusal>;
 /// Options as they come over the bus, `a{sv}`.
 pub(super) type RawOptions = HashMap<String, OwnedVariant>;
 
+/// The greatest size of a call, bytes: more than all bounds of a request together.
+const BODY: u32 = 512 << 10;
+
 /// A call before it is checked.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -81,6 +84,10 @@ impl Service {
         header: &Header<'_>,
         call: Call,
     ) -> Result<(Arc<JobState>, Vec<OwnedFd>)> {
+        if header.primary().body_len() > BODY {
+            let error = Error::new(format!("the call has more than {} KiB", BODY >> 10));
+            return Err(error.named(ErrorName::BadArgument).into());
+        }
         let ask = Ask::new(call.verb, call.machines, options(call.options)?, call.command)?;
         let caller = Caller::of(self.connection()?, header).await?;
         let _call = self.quota.take(caller.uid, Resource::Call)?;

@@ -6,7 +6,7 @@ use super::quota::{Permit, Resource};
 use super::refusal::Refusal;
 use super::streams::Streams;
 use super::{Service, lock, object_path, signals, words};
-use crate::ask::Ask;
+use crate::ask::{Ask, Output};
 use crate::error::{Error, ErrorName, Result};
 use crate::host::systemd::units::transient::{self, TransientService, UnitEnd, UnitWatch};
 use crate::sys::terminal;
@@ -92,6 +92,8 @@ pub(super) struct JobState {
     verb: String,
     machines: Vec<String>,
     unit: String,
+    /// Whether the call that started it returns its output.
+    is_document: bool,
     is_cancelled: AtomicBool,
     status: Mutex<String>,
     terminal: Mutex<Option<OwnedFd>>,
@@ -151,6 +153,7 @@ pub(super) async fn start(
         verb: ask.verb.as_str().to_owned(),
         machines,
         unit,
+        is_document: ask.verb.output() == Output::Document,
         is_cancelled: AtomicBool::new(false),
         status: Mutex::default(),
         terminal: Mutex::new(streams.terminal.take()),
@@ -181,6 +184,7 @@ pub(super) async fn adopt(service: &Arc<Service>) -> Result<()> {
             verb: words.next().unwrap_or_default(),
             machines: words.collect(),
             unit,
+            is_document: false,
             is_cancelled: AtomicBool::new(false),
             status: Mutex::default(),
             terminal: Mutex::default(),
@@ -237,7 +241,10 @@ async fn follow(
         let emitter = SignalEmitter::from_parts(connection.clone(), path.clone().into_inner());
         let _ = Job::finished(&emitter, outcome.result, outcome.status).await;
         drop(permit);
-        tokio::time::sleep(KEPT).await;
+        // The call itself returns a document, and nobody else knows the job.
+        if !state.is_document {
+            tokio::time::sleep(KEPT).await;
+        }
         let _ = connection.object_server().remove::<Job, _>(path).await;
     }
     lock(&service.jobs).remove(&state.id);

@@ -2,15 +2,29 @@
 
 use super::authority::{Caller, departure};
 use super::calls::{Call, RawOptions, Result, machine_path, names};
-use super::quota::Resource;
+use super::quota::{Permit, Resource};
 use super::{Service, lock, watch};
 use crate::ask::AskVerb;
 use std::sync::Arc;
+use tokio::task::AbortHandle;
 use zbus::message::Header;
 use zbus::{OwnedObjectPath, interface};
 
 /// The object.
 pub(super) struct Manager(pub(super) Arc<Service>);
+
+/// A client that waits for signals.
+pub(super) struct Subscriber {
+    _permit: Permit,
+    /// Waits for the end of the client.
+    task: AbortHandle,
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 /// The features of the interface beyond its first version, and of this host.
 const FEATURES: [&str; 2] = ["exec", "terminal"];
@@ -99,12 +113,14 @@ impl Manager {
             return Ok(());
         }
         let permit = self.0.quota.take(caller.uid, Resource::Subscription)?;
-        lock(&self.0.subscribers).insert(caller.sender.clone(), permit);
         let service = Arc::clone(&self.0);
-        tokio::spawn(async move {
-            departure(&connection, &caller.sender).await;
-            lock(&service.subscribers).remove(&caller.sender);
+        let sender = caller.sender.clone();
+        let task = tokio::spawn(async move {
+            departure(&connection, &sender).await;
+            lock(&service.subscribers).remove(&sender);
         });
+        let subscriber = Subscriber { _permit: permit, task: task.abort_handle() };
+        lock(&self.0.subscribers).insert(caller.sender, subscriber);
         Ok(())
     }
 
