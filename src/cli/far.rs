@@ -13,7 +13,7 @@ const PROGRAM: &str = "CORACLE_SSH";
 /// Verbs that need a terminal on the far side if they have one here.
 const INTERACTIVE: [&str; 7] = ["exec", "shell", "login", "attach", "top", "edit", "run"];
 /// Verbs that read or write files of this host.
-const LOCAL_FILES: [&str; 2] = ["copy-to", "copy-from"];
+const LOCAL_FILES: [&str; 5] = ["copy-to", "copy-from", "import", "export", "provision"];
 
 /// Executes ssh(1) with the verb and its words. Returns only after a failure.
 ///
@@ -21,7 +21,7 @@ const LOCAL_FILES: [&str; 2] = ["copy-to", "copy-from"];
 /// An invalid host, a verb about files of this host, or ssh(1) cannot be executed.
 pub fn execute(arguments: &[OsString], host: &str) -> Result<u8> {
     let words = words(arguments);
-    let verb = words.iter().find(|word| !word.as_bytes().starts_with(b"-"));
+    let verb = verb(&words);
     if let Some(verb) = verb.filter(|verb| LOCAL_FILES.iter().any(|local| verb == local)) {
         let verb = verb.to_string_lossy();
         return Err(Error::usage(format!("'{verb}' cannot be executed on another host"))
@@ -34,7 +34,7 @@ pub fn execute(arguments: &[OsString], host: &str) -> Result<u8> {
         ssh.arg("-p").arg(port);
     });
     let is_terminal = isatty(rustix::stdio::stdin()) && isatty(rustix::stdio::stdout());
-    if is_terminal && verb.is_some_and(|verb| INTERACTIVE.iter().any(|it| verb == it)) {
+    if is_terminal && verb.is_some_and(|verb| INTERACTIVE.iter().any(|it| verb == it)) && !is_plain(&words) {
         ssh.arg("-t");
     }
     let mut line = OsString::from("coracle");
@@ -91,6 +91,36 @@ fn words(arguments: &[OsString]) -> Vec<OsString> {
     words
 }
 
+/// Returns the verb: the first word that is neither an option nor the value of one.
+fn verb(words: &[OsString]) -> Option<&OsString> {
+    let mut rest = words.iter();
+    let mut verb = rest.next();
+    while let Some(word) = verb.filter(|word| word.as_bytes().starts_with(b"-")) {
+        if word == "--root" {
+            rest.next();
+        }
+        verb = rest.next();
+    }
+    verb
+}
+
+/// Returns whether an option of the verb says that there is no terminal. Behind the second argument,
+/// the machine, is the command.
+fn is_plain(words: &[OsString]) -> bool {
+    let mut rest = words.iter();
+    let mut named = 0;
+    while let Some(word) = rest.next().filter(|word| *word != "--" && named < 3) {
+        match word.as_bytes() {
+            b"-T" | b"--no-tty" => return true,
+            b"--root" | b"-u" | b"--user" | b"-w" | b"--workdir" | b"-E" | b"--setenv" => {
+                rest.next();
+            }
+            bytes => named += usize::from(!bytes.starts_with(b"-")),
+        }
+    }
+    false
+}
+
 /// Quotes a word for a shell.
 fn quoted(word: &OsStr) -> OsString {
     let mut quoted = vec![b'\''];
@@ -132,6 +162,17 @@ mod tests {
             assert_eq!(words(&all(line)), all("exec a curl -H x"), "{line}");
         }
         assert_eq!(words(&all("coracle --root /x -H web list")), all("--root /x list"));
+    }
+
+    #[test]
+    fn the_verb_is_found_behind_options() {
+        let all = |line: &str| -> Vec<OsString> { line.split(' ').map(OsString::from).collect() };
+        for line in ["copy-to a f", "--root /x copy-to a f", "--root=/x --debug copy-to a f"] {
+            assert_eq!(verb(&all(line)), Some(&OsString::from("copy-to")), "{line}");
+        }
+        assert_eq!(verb(&all("--root /x")), None);
+        assert!(is_plain(&all("exec -u app -T web sh")) && is_plain(&all("exec web --no-tty sh")));
+        assert!(!is_plain(&all("exec web ssh -T x")) && !is_plain(&all("exec -E -T web sh")));
     }
 
     #[test]
