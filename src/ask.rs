@@ -77,7 +77,8 @@ impl Ask {
     /// `unconfined` has the words of the machine, or `nothing`.
     pub(crate) fn details(&self, machine: Option<&Name>, unconfined: &str) -> Vec<(&'static str, String)> {
         let mut details = vec![("verb", self.verb.as_str().to_owned())];
-        details.extend(machine.map(|name| ("machine", name.to_string())));
+        // The dialog shows it: a missing detail would be a hole in its text.
+        details.push(("machine", machine.map_or("this host".to_owned(), ToString::to_string)));
         details.extend(machine.map(|_| ("unconfined", unconfined.to_owned())));
         if self.verb.action() == Action::Enter {
             details.push(("user", shown(self.options.text("user").unwrap_or("root"))));
@@ -128,6 +129,7 @@ mod tests {
         assert_eq!(value("user"), Some("a?[2J"));
         assert_eq!(value("program").map(str::len), Some(SHOWN));
         assert_eq!((value("machine"), value("unconfined")), (Some("web"), Some("nothing")));
+        assert_eq!(ask.details(None, "nothing")[1], ("machine", "this host".to_owned()));
     }
 
     #[test]
