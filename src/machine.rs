@@ -152,15 +152,16 @@ impl Parts {
         root.into_iter().chain(binds).collect()
     }
 
-    /// Returns whether root inside writes files of the host with the rights of their owners there: through a
-    /// writable mount of the host with mapped ids, or with the ids of the host.
+    /// Returns whether root inside acts with the rights of the owners of files of the host: through a mount with
+    /// mapped ids (a read-only one too: it reads files of root, and connects to sockets there), or a writable one
+    /// with the ids of the host.
     pub(crate) fn writes_to_host(&self) -> bool {
         use mounts::{BindPath, LayerPath, MountIds, MountKind, OverlayChanges};
         let has_host_ids = !self.users.are_separate();
         self.mounts.iter().any(|mount| match &mount.kind {
-            MountKind::Bind { source: BindPath::Host(_), read_only: false, ids, .. } => {
+            MountKind::Bind { source: BindPath::Host(_), read_only, ids, .. } => {
                 // The results of a build session belong to its caller.
-                has_host_ids || !matches!(ids, MountIds::Host | MountIds::BuildUser)
+                (has_host_ids && !read_only) || !matches!(ids, MountIds::Host | MountIds::BuildUser)
             }
             MountKind::Overlay { upper: OverlayChanges::Directory(LayerPath::Host(_)), map_ids, .. } => {
                 has_host_ids || *map_ids

@@ -15,7 +15,7 @@ const FILE: &str = "idle.json";
 pub(crate) struct Activity {
     /// PID 1 of the boot that it belongs to.
     pub(crate) leader: u32,
-    /// The time of the check, microseconds since the epoch.
+    /// The time of the check, microseconds since the host booted.
     pub(crate) time: u64,
     /// The time since which the machine is idle.
     pub(crate) since: u64,
