@@ -13,6 +13,7 @@ mod quota;
 mod refusal;
 mod signals;
 mod snapshot;
+mod status_text;
 mod streams;
 mod watch;
 mod words;

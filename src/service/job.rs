@@ -4,6 +4,7 @@
 use super::authority::{Caller, departure};
 use super::quota::{Permit, Resource};
 use super::refusal::Refusal;
+use super::status_text::progress;
 use super::streams::Streams;
 use super::{Service, lock, object_path, signals, words};
 use crate::ask::{Ask, Output};
@@ -460,24 +461,5 @@ impl Job {
     fn status(&self) -> String {
         let status = lock(&self.state.status).clone();
         progress(&status).map_or(status.clone(), |(_, text)| text.to_owned())
-    }
-}
-
-/// Splits a status text of the format `42% text`.
-fn progress(status: &str) -> Option<(u8, &str)> {
-    let (percent, text) = status.split_once('%')?;
-    let percent = percent.parse().ok().filter(|percent| *percent <= 100)?;
-    Some((percent, text.trim_start()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn status_texts_have_a_progress() {
-        assert_eq!(progress("42% unpacking"), Some((42, "unpacking")));
-        assert_eq!(progress("unpacking"), None);
-        assert_eq!(progress("142% x"), None);
     }
 }
