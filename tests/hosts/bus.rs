@@ -312,8 +312,13 @@ fn hostile_calls_are_refused() {
     // A machine that was replaced between the question and the job.
     let out = host.exec(&["coracle", "--expect=web:1:1", "exec", "web", "--", "true"]);
     assert!(out.status == 125 && out.stderr.contains("was replaced"), "{out}");
-    // Jobs beyond the limit; those of others still start.
-    rule(&host, "polkit.addRule(function (action, subject) { return polkit.Result.YES; });\n");
+    jobs_are_limited_and_private(&host);
+    host.stop();
+}
+
+/// Jobs beyond the limit are refused, those of others still start, and their methods are for their user.
+fn jobs_are_limited_and_private(host: &Host) {
+    rule(host, "polkit.addRule(function (action, subject) { return polkit.Result.YES; });\n");
     let script = "for i in $(seq 12); do coracle exec web -- sleep 7654 & done; wait";
     let mut flood =
         host.spawn(&["setpriv", "--reuid=ann", "--regid=ann", "--init-groups", "sh", "-c", script]);
@@ -321,14 +326,14 @@ fn hostile_calls_are_refused() {
         LONG,
         "[ $(systemctl list-units --no-legend --state=running 'coracle-job-*' | wc -l) = 8 ]",
     );
-    let out = by(&host, "ann", "coracle exec web -- true");
+    let out = by(host, "ann", "coracle exec web -- true");
     assert!(out.status == 125 && out.stderr.contains("too many jobs"), "{out}");
-    assert_eq!(by(&host, "bob", "coracle exec web -- echo here").stdout, "here\n");
+    assert_eq!(by(host, "bob", "coracle exec web -- echo here").stdout, "here\n");
     let jobs = "busctl tree --list io.coracle1 | grep -m1 /job/";
     let job = host.sh_ok(jobs);
     for call in ["Cancel", "Wait", "Signal i 9", "Resize qq 1 1"] {
         let line = format!("busctl call io.coracle1 {} io.coracle1.Job {call}", job.trim());
-        let out = by(&host, "bob", &line);
+        let out = by(host, "bob", &line);
         assert!(out.status != 0 && out.stderr.contains("Access denied"), "{out}");
     }
     let own = format!("busctl call io.coracle1 {} io.coracle1.Job Signal i 19", job.trim());
@@ -336,7 +341,6 @@ fn hostile_calls_are_refused() {
     assert!(out.status != 0 && out.stderr.contains("signal 19 is not passed"), "{out}");
     flood.kill();
     host.wait_until(LONG, "! systemctl list-units --no-legend 'coracle-job-*' | grep .");
-    host.stop();
 }
 
 #[test]
