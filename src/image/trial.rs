@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// taken from a version with counters. `is_again` is false for a first start: nothing of a running machine changes.
 ///
 /// # Errors
-/// A version that a verb uses, or any error of rename(2).
+/// Any error of rename(2).
 pub(crate) fn begin(
     paths: &Paths,
     name: &Name,
@@ -36,9 +36,11 @@ pub(crate) fn begin(
         return Ok(root);
     }
     let mut held = HeldLocks::default();
-    if !is_again {
-        // A verb uses it by its path.
-        held.take(paths, locks::of_path(paths, root.source.path(), LockMode::Exclusive)?)?;
+    let mut lock = || held.take(paths, locks::of_path(paths, root.source.path(), LockMode::Exclusive)?);
+    // A verb or another machine uses it by its path. The claim of the start refuses what excludes each other.
+    if !is_again && let Err(error) = lock() {
+        log::debug!("{error}, not counting the boot");
+        return Ok(root);
     }
     let taken = tries.taken();
     if let Err(error) = rename(root.source.path(), &taken) {
