@@ -255,34 +255,34 @@ impl<'a> Extents<'a> {
         Self { file, at: 0, end: 0, is_plain: kind.is_some_and(|kind| PLAIN.contains(&kind)) }
     }
 
-    fn size(&self) -> u64 {
-        self.file.metadata().map(|data| data.len()).unwrap_or_default()
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.file.metadata()?.len())
     }
 
     /// Seeks to the next data. Returns false at the end of the file.
-    fn find(&mut self) -> bool {
+    fn find(&mut self) -> std::io::Result<bool> {
         if !self.is_plain {
             self.end = u64::MAX;
         } else if self.at >= self.end {
             match rustix::fs::seek(self.file, SeekFrom::Data(self.at)) {
                 Ok(data) => self.at = data,
                 Err(rustix::io::Errno::NXIO) => {
-                    self.at = self.size().max(self.at);
-                    return false;
+                    self.at = self.size()?.max(self.at);
+                    return Ok(false);
                 }
                 // The file system does not support holes.
                 Err(_) => {}
             }
             self.end = rustix::fs::seek(self.file, SeekFrom::Hole(self.at)).unwrap_or(u64::MAX);
         }
-        true
+        Ok(true)
     }
 }
 
 impl Content for Extents<'_> {
     fn next(&mut self, buffer: &mut Vec<u8>, most: usize, _: &mut dyn Monitor) -> Result<Option<u64>> {
         use std::os::unix::fs::FileExt;
-        if !self.find() {
+        if !self.find().context(|| "cannot read")? {
             return Ok(None);
         }
         let most = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(most).min(most);
@@ -298,7 +298,8 @@ impl Content for Extents<'_> {
     }
 
     fn expected_length(&self) -> Option<u64> {
-        self.is_plain.then(|| self.size())
+        // Without a known size, the file is read to its end.
+        if self.is_plain { self.size().ok() } else { None }
     }
 
     fn file(&self) -> Option<&File> {

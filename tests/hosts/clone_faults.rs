@@ -126,7 +126,7 @@ fn a_killed_import_is_complete_or_absent() {
     let incus = "mkdir image; mv golden image/rootfs; : >image/metadata.yaml; tar -C image -cf /run/image.tar .; rm -r image";
     inject(&host, &format!("{TREE}\n    {incus}"), "web", "import /run/image.tar web");
     let disk = "test -e /run/disk || { truncate -s 8M /run/disk; mkfs.ext4 -q /run/disk; }";
-    inject(&host, disk, "web.raw", "import /run/disk web");
+    inject(&host, disk, "web web.raw", "import /run/disk web");
     host.stop();
 }
 
