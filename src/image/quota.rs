@@ -2,6 +2,7 @@
 //! XFS, by systemd-machined for a subvolume of Btrfs. Called by `run` for a start, and by `control`.
 
 use super::find;
+use super::read_only;
 use super::stack::Stack;
 use crate::error::{Context, Error, Result};
 use crate::host::runtime;
@@ -11,8 +12,8 @@ use crate::machine::name::Name;
 use crate::machine::root::{Root, RootSource};
 use crate::machine::size;
 use crate::paths::Paths;
+use crate::sys::btrfs;
 use crate::sys::quota::{self, ProjectUsage};
-use crate::sys::{btrfs, mount};
 use crate::tree::projects;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -46,7 +47,7 @@ pub(crate) fn limit(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()
 /// no other image gets. Errors are logged.
 pub(super) fn forget(source: &RootSource) {
     let removing = || -> Result<()> {
-        let directory = mount::open_directory(&writable(source)?)?;
+        let directory = read_only::open(&writable(source)?)?;
         match quota::project(directory.as_fd()) {
             Ok(project) if project & OWN != 0 => quota::set_limit(directory.as_fd(), project, None)
                 .context(|| "cannot remove the limit of a project"),
@@ -58,7 +59,7 @@ pub(super) fn forget(source: &RootSource) {
 
 fn limit_root(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()> {
     let place = writable(&root.source)?;
-    let directory = mount::open_directory(&place)?;
+    let directory = read_only::open(&place)?;
     let bytes = bytes.filter(|bytes| *bytes != u64::MAX);
     if btrfs::lies_on(directory.as_fd()) {
         return limit_subvolume(paths, &place, &directory, bytes);
@@ -74,7 +75,7 @@ fn limit_root(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()> {
 /// Counts the files in the volumes of a stack with those of its writable layer. A link leads to files of others.
 fn include_volumes(stack: &Path, project: u32) -> Result<()> {
     for volume in volumes(stack)? {
-        let directory = mount::open_directory(&volume)?;
+        let directory = read_only::open(&volume)?;
         let setting = || format!("cannot set the project of '{}'", volume.display());
         let found = quota::project(directory.as_fd()).context(setting)?;
         if found != 0 && found & OWN == 0 {
@@ -190,7 +191,7 @@ fn of_administrator(place: &Path, project: u32) -> Error {
 pub(crate) fn usage(root: &Path) -> Option<ProjectUsage> {
     let writable = root.join("rw");
     let is_stack = root.extension().is_some_and(|suffix| suffix == "mstack");
-    let directory = mount::open_directory(if is_stack { &writable } else { root }).ok()?;
+    let directory = read_only::open(if is_stack { &writable } else { root }).ok()?;
     let project = quota::project(directory.as_fd()).ok().filter(|project| *project != 0)?;
     quota::usage(directory.as_fd(), project).ok().filter(|usage| usage.limit.is_some())
 }
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn file_systems_without_limits_are_named() {
         let directory = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
-        let opened = mount::open_directory(directory.path()).unwrap();
+        let opened = read_only::open(directory.path()).unwrap();
         let error = require_enforcement(&opened).unwrap_err();
         assert_eq!(error.hint(), Some("move the image to ext4, XFS or Btrfs"));
         assert_eq!(usage(directory.path()), None);

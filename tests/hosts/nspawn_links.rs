@@ -245,7 +245,7 @@ fn ports_follow_the_addresses_of_a_plain_link() {
     host.coracle(&["start", "m"]);
     host.sh_ok("! nft list tables | grep coracle; ip addr add 192.168.77.1/24 dev ve-m; ip link set ve-m up");
     let configure = |script: &str| host.in_guest("m", &["sh", "-euc", script]).success("configure the link");
-    let maps = || host.sh("nft list map inet coracle dnat4; nft list map inet coracle dnat6").stdout;
+    let maps = || host.sh("nft -n list map inet coracle dnat4; nft -n list map inet coracle dnat6").stdout;
     configure(
         "ip link set host0 name eth0; ip link set eth0 up; ip addr add 192.168.77.2/24 dev eth0; ip route add default via 192.168.77.1",
     );

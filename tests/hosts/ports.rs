@@ -119,7 +119,7 @@ fn a_port_in_use_is_refused_before_the_start() {
     );
     before.assert_same(&host);
     // The forwarding of the running machine is unchanged.
-    assert_eq!(host.sh_ok("nft list map inet coracle dnat4 | grep -c '6 . 8005'"), "1\n");
+    assert_eq!(host.sh_ok("nft -n list map inet coracle dnat4 | grep -c '6 . 8005'"), "1\n");
     let server = host.serve_http("8005");
     host.coracle(&["stop", "a"]);
     assert_ne!(host.exec(&["coracle", "start", "b"]).status, 0);
@@ -179,7 +179,7 @@ fn ports_are_set_live() {
     host.define("a", "");
     host.coracle(&["apply", "a"]);
     assert_ne!(host.sh(&page("127.0.0.1:8080")).status, 0);
-    let left = host.sh_ok("nft list map inet coracle dnat4; nft list map inet coracle dnat6");
+    let left = host.sh_ok("nft -n list map inet coracle dnat4; nft -n list map inet coracle dnat6");
     assert!(left.contains("6 . 8005 :") && !left.contains(". 8080 :"), "{left}");
     host.coracle(&["stop", "a", "b"]);
     host.stop();
