@@ -280,7 +280,7 @@ fn podman_loads_exported_images() {
     // The times of directories are those of the extraction by podman.
     outside_in(&images, "umoci unpack --image L:three u; cp -a L lower");
     let expected = without_times(&images.join("u/rootfs"));
-    let podman = "podman --root $PWD/p --runroot $PWD/r --storage-driver vfs --cgroup-manager cgroupfs";
+    let podman = "podman --root $PWD/p --runroot /run/podman --storage-driver vfs --cgroup-manager cgroupfs";
     for source in ["docker-archive:d.tar", "oci-archive:e.tar:two", "oci:lower:three"] {
         let mounted =
             outside_in(&images, &format!("id=$({podman} pull -q {source}); {podman} image mount $id"));

@@ -94,7 +94,8 @@ fn a_zone_has_the_network_of_its_first_machine() {
     let before = Snapshot::take(&host);
     define(&host, "a", "zone = \"lan\"\naddress = [\"192.168.50.7/24\", \"fd12:50::7/64\"]");
     define(&host, "b", "zone = \"lan\"");
-    host.coracle(&["start", "a", "b"]);
+    host.coracle(&["start", "a"]);
+    host.coracle(&["start", "b"]);
     assert_eq!(inside(&host, "a", "host0"), "192.168.50.7/24 fd12:50::7/64");
     let other = inside(&host, "b", "host0");
     assert!(other.starts_with("192.168.50.") && other.contains("/24 fd12:50::"), "{other}");

@@ -106,8 +106,8 @@ const UNCONFINED: [(&str, &str, &str); 5] = [
     ),
     (
         "binds",
-        "root inside writes files of the host as their owners, through its mounts",
-        "set read-only = true or map = \"none\" for mounts that it only reads",
+        "root inside acts as the owners of files of the host, through its mounts",
+        "set map = \"none\" for mounts that it only reads",
     ),
     ("devices", "it has devices of the host", "remove those that it does not need from security.devices"),
     (
