@@ -62,6 +62,8 @@ impl Drop for Machines {
         let Some(host) = self.host.take() else { return };
         if !std::thread::panicking() {
             host.ok(&["coracle", "stop", "own", "same"]);
+            // Users asked them; they end by themselves when they have been idle for a while.
+            host.ok(&["systemctl", "stop", "coracle-manager.service", "polkit.service"]);
             self.before.assert_same(&host);
             host.stop();
         }
