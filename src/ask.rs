@@ -1,4 +1,4 @@
-//! What a user without the rights of root asks of the service `io.coracle1`: a verb, machines and options as
+//! The requests of users without the rights of root to the service `io.coracle1`: a verb, machines and options as
 //! data. The client makes it of a command line, the service of a call on the bus; both read the same table.
 //! From it follow the polkit action, the details of the question, and the words of the job, which is a command
 //! line of this program. It decides and runs nothing.

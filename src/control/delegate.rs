@@ -19,7 +19,7 @@ use rustix::io::Errno;
 pub(crate) struct Delegated {
     /// The exit status.
     pub(crate) status: u8,
-    /// What the verb has printed, or its document.
+    /// The output of the verb, or its document.
     pub(crate) output: String,
 }
 

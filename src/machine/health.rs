@@ -11,7 +11,7 @@ pub(crate) struct Health {
     pub(crate) interval: Duration,
     /// The number of failed checks in a row after which the machine is unhealthy.
     pub(crate) retries: u64,
-    /// What happens then.
+    /// The action on an unhealthy machine.
     pub(crate) action: HealthAction,
 }
 

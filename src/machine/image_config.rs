@@ -75,7 +75,7 @@ pub struct RootFs {
     pub(crate) diff_ids: Vec<String>,
 }
 
-/// What an image runs.
+/// The payload of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageCommand {
     /// An init, with these arguments.

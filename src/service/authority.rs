@@ -1,4 +1,4 @@
-//! Who calls, and whether polkit allows it. The subject is the caller's name on the bus; no polkit is a no, and
+//! The caller, and the decision of polkit(8). The subject is the caller's name on the bus; no polkit is a no, and
 //! no yes is remembered.
 
 use super::Service;

@@ -81,7 +81,7 @@ pub(super) struct Outcome {
     status: i32,
     /// The errors, none after a success.
     errors: Vec<ReportedError>,
-    /// What the verb has printed.
+    /// The output of the verb.
     pub(super) document: String,
 }
 

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorName, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// What a user has a limited number of.
+/// A resource whose number is limited for each user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Resource {
     /// Calls without an answer.

@@ -1,4 +1,4 @@
-//! What the object of a machine shows: its record and its definition at one moment. Read from files that all
+//! The properties of a machine's object: its record and its definition at one moment. Read from files that all
 //! users may read, so that no property needs a right.
 
 use crate::config;
@@ -36,7 +36,7 @@ pub(super) struct Snapshot {
     pub(super) defined: bool,
     /// Its root.
     pub(super) root: String,
-    /// What is not confined.
+    /// The parts that are not confined.
     pub(super) unconfined: Vec<String>,
     /// The unit of the guest that delays it.
     pub(super) waits: String,

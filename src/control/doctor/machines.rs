@@ -96,7 +96,7 @@ fn describe(failure: &Failure) -> String {
     )
 }
 
-/// What each word of `unconfined` means for the host, and the setting that closes it. Trees and the network
+/// The words of `unconfined`, each with its meaning for the host and the setting that closes it. Trees and the network
 /// have findings of their own.
 const UNCONFINED: [(&str, &str, &str); 5] = [
     (
