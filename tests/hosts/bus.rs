@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Host, LONG, Output};
+use crate::support::{Host, Job, LONG, Output};
 
 /// The rule that lets `ann` do everything with the machine `web`.
 const ALL_OF_WEB: &str = "polkit.addRule(function (action, subject) {\n\
@@ -28,6 +28,11 @@ fn rule(host: &Host, text: &str) {
 fn by(host: &Host, user: &str, line: &str) -> Output {
     let script = "exec setpriv --reuid=$1 --regid=$1 --init-groups env HOME=/home/$1 sh -c \"$2\"";
     host.exec_for(LONG, &["sh", "-euc", script, "sh", user, line])
+}
+
+/// Starts a command as the user `ann`.
+fn spawn(host: &Host, command: &[&str]) -> Job {
+    host.spawn(&[&["setpriv", "--reuid=ann", "--regid=ann", "--init-groups"], command].concat())
 }
 
 /// Asserts that a user's command is refused, with the action and the cure.
@@ -138,18 +143,7 @@ fn exec_is_as_for_root() {
     assert!(out.status == 5 && out.stdout.contains("/dev/pts/") && out.stdout.contains("30 90"), "{out}");
     a_job_keeps_its_words(&host);
     // Nothing is left: neither a job nor a command whose caller has died.
-    let mut job = host.spawn(&[
-        "setpriv",
-        "--reuid=ann",
-        "--regid=ann",
-        "--init-groups",
-        "coracle",
-        "exec",
-        "web",
-        "--",
-        "sleep",
-        "98765",
-    ]);
+    let mut job = spawn(&host, &["coracle", "exec", "web", "--", "sleep", "98765"]);
     host.wait_until(LONG, "pgrep -fx 'sleep 98765'");
     job.kill();
     host.wait_until(LONG, "! pgrep -fx 'sleep 98765'");
@@ -320,8 +314,7 @@ fn hostile_calls_are_refused() {
 fn jobs_are_limited_and_private(host: &Host) {
     rule(host, "polkit.addRule(function (action, subject) { return polkit.Result.YES; });\n");
     let script = "for i in $(seq 12); do coracle exec web -- sleep 7654 & done; wait";
-    let mut flood =
-        host.spawn(&["setpriv", "--reuid=ann", "--regid=ann", "--init-groups", "sh", "-c", script]);
+    let mut flood = spawn(host, &["sh", "-c", script]);
     host.wait_until(
         LONG,
         "[ $(systemctl list-units --no-legend --state=running 'coracle-job-*' | wc -l) = 8 ]",
@@ -355,24 +348,11 @@ fn the_service_comes_and_goes_without_a_loss() {
     }
     by(&host, "bob", call).success("after many activations");
     // A job does not depend on the service.
-    let mut job =
-        host.spawn(&["setpriv", "--reuid=ann", "--regid=ann", "--init-groups", "coracle", "stop", "web"]);
+    let mut job = spawn(&host, &["coracle", "stop", "web"]);
     host.wait_until(LONG, "! coracle list --no-legend | grep -q web");
     let _ = job.poll();
     host.coracle(&["start", "web"]);
-    let mut job = host.spawn(&[
-        "setpriv",
-        "--reuid=ann",
-        "--regid=ann",
-        "--init-groups",
-        "coracle",
-        "exec",
-        "web",
-        "--",
-        "sh",
-        "-c",
-        "sleep 3; touch /tmp/ended",
-    ]);
+    let mut job = spawn(&host, &["coracle", "exec", "web", "--", "sh", "-c", "sleep 3; touch /tmp/ended"]);
     host.wait_until(LONG, "systemctl list-units --no-legend --state=running 'coracle-job-*' | grep .");
     host.ok(&["systemctl", "kill", "-sKILL", "coracle-manager.service"]);
     host.wait_until(LONG, "coracle exec web -- test -e /tmp/ended");
