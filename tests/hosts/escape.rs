@@ -114,12 +114,13 @@ fn a_run_without_a_user_namespace_is_not_ptraceable() {
     let tree = "/var/lib/machines/third";
     host.sh_ok(&format!("cp -a /var/lib/machines/same {tree}"));
     let words = ["coracle", "run", "-q", "--private-users=no", "--as-pid2", "-D", tree, "--console=pipe"];
-    // In a machine without a user namespace, the host's program is executed from a read-only mount.
-    let mut job = host.spawn(&[&words[..], &["sleep", "20"]].concat());
-    let script = "for p in $(pgrep -x coracle); do grep -q private-users /proc/$p/cmdline && echo $p; done";
-    let pid = host.wait_until(Duration::from_secs(10), &format!("{script} | grep .")).stdout;
-    let out = host.sh(&format!("chmod 755 /proc/{}/exe", pid.lines().next().unwrap_or_default()));
-    assert!(out.stderr.contains("Read-only file system"), "{out}");
+    // In a machine without a user namespace, the host's program is executed from a read-only mount before the command.
+    let mut job = host.spawn(&[&words[..], &["sh", "-c", "echo running; sleep 20"]].concat());
+    job.wait_for_stdout("running", Duration::from_secs(20));
+    let script = "for p in $(pgrep -x coracle); do \
+        grep -q private-users /proc/$p/cmdline || continue; chmod 755 /proc/$p/exe && echo WRITABLE; done";
+    let out = host.sh(script);
+    assert!(out.stderr.contains("Read-only file system") && !out.stdout.contains("WRITABLE"), "{out}");
     job.kill();
     host.stop();
 }
