@@ -3,6 +3,7 @@
 //! and `supervisor`. It knows no machine and shows nothing: an [`entry::Monitor`] of the caller does.
 
 pub(crate) mod copy;
+mod descent;
 pub(crate) mod entry;
 pub(crate) mod id_mapping;
 pub(crate) mod live_copy;

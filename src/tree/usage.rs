@@ -1,13 +1,11 @@
-//! The disk space of a tree. Called by `image`. Entries are opened by descriptor, and no link is followed.
+//! The disk space of a tree. Called by `image`.
 
-use crate::error::{Context, Error, Result};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use super::descent;
+use crate::error::{Context, Result};
+use rustix::fd::AsFd;
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use std::collections::HashSet;
 use std::path::Path;
-
-/// The maximum depth of a tree: each level needs a descriptor.
-const DEEPEST: usize = 512;
 
 /// Returns the bytes that a directory and its files take on the disk, on its own file system. Blocks that the
 /// file system shares with other files are counted.
@@ -16,22 +14,20 @@ const DEEPEST: usize = 512;
 /// A directory that cannot be read.
 pub(crate) fn of(path: &Path) -> Result<u64> {
     let reading = || format!("cannot find out the usage of '{}'", path.display());
-    let top = open(rustix::fs::CWD, path).context(reading)?;
-    let stat = rustix::fs::fstat(&top).context(reading)?;
-    let mut usage = Usage { device: stat.st_dev, linked: HashSet::new(), blocks: 0 };
-    usage.add(&stat);
-    usage.below(&top, 0).map_err(|error| error.context(reading()))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = rustix::fs::open(path, flags, Mode::empty()).context(reading)?;
+    let mut usage = Usage { linked: HashSet::new(), blocks: 0 };
+    usage.add(&rustix::fs::fstat(&top).context(reading)?);
+    let added = descent::each(top.as_fd(), &mut |entry| {
+        usage.add(entry.stat);
+        Ok(())
+    });
+    added.map_err(|error| error.context(reading()))?;
     // Of 512 bytes each (stat(2)).
     Ok(usage.blocks.saturating_mul(512))
 }
 
-fn open(directory: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(directory, path, flags, Mode::empty())
-}
-
 struct Usage {
-    device: u64,
     /// Files with several names that are counted already.
     linked: HashSet<u64>,
     blocks: u64,
@@ -43,33 +39,6 @@ impl Usage {
         if is_directory || stat.st_nlink < 2 || self.linked.insert(stat.st_ino) {
             self.blocks = self.blocks.saturating_add(u64::try_from(stat.st_blocks).unwrap_or_default());
         }
-    }
-
-    fn below(&mut self, directory: &OwnedFd, depth: usize) -> Result<()> {
-        if depth >= DEEPEST {
-            return Err(Error::new(format!("the tree is more than {DEEPEST} directories deep")));
-        }
-        for entry in Dir::read_from(directory).context(|| "cannot read a directory")? {
-            let entry = entry.context(|| "cannot read a directory")?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            // A file may be deleted meanwhile.
-            let Ok(stat) = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            if stat.st_dev != self.device {
-                continue;
-            }
-            self.add(&stat);
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                use std::os::unix::ffi::OsStrExt;
-                let name = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
-                if let Ok(below) = open(directory.as_fd(), name) {
-                    self.below(&below, depth + 1)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 
