@@ -1,8 +1,9 @@
 //! Parses arguments by a table, with the rules of clap, but without its definition, which takes time and
-//! memory to build. Called by `fast_path`; the tables are in the files of the verbs `run`, `exec`,
-//! `launch` and `build run`. It returns no errors: clap parses rejected arguments again, and contains all messages.
+//! memory to build. Called by `fast_path`; the tables are in the files of the verbs. It returns no errors: clap
+//! parses rejected arguments again, and contains all messages.
 
 use crate::machine::name::Name;
+use clap::ValueEnum;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub(super) struct ArgumentRow<'a> {
 }
 
 /// The field that receives the value of an argument, and the rules for that value. Of repeated options the
-/// last one counts; `Texts` are combined.
+/// last one counts; `Texts` and `Names` are combined.
 pub(super) enum Slot<'a> {
     /// No value
     Flag(&'a mut bool),
@@ -38,10 +39,34 @@ pub(super) enum Slot<'a> {
     Path(&'a mut Option<PathBuf>),
     /// A boolean, and the function that parses it
     Boolean(&'a mut Option<bool>, fn(&str) -> Result<bool, String>),
+    /// A word of a list
+    Word(&'a mut (dyn WordField + 'static)),
     /// The name of a machine
     Name(&'a mut Option<Name>),
+    /// The names of machines, one for each positional argument
+    Names(&'a mut Vec<Name>),
     /// A word and all words after it
     Command(&'a mut Vec<OsString>),
+}
+
+/// A field with a word of a list.
+pub(super) trait WordField {
+    /// Stores a word. `None` if it is not in the list.
+    fn store(&mut self, word: &str) -> Option<()>;
+
+    /// Deletes the word.
+    fn clear(&mut self);
+}
+
+impl<T: ValueEnum + 'static> WordField for Option<T> {
+    fn store(&mut self, word: &str) -> Option<()> {
+        *self = Some(T::from_str(word, false).ok()?);
+        Some(())
+    }
+
+    fn clear(&mut self) {
+        *self = None;
+    }
 }
 
 /// Returns an option with a long name.
@@ -87,7 +112,9 @@ impl Slot<'_> {
             Self::Path(_) if value.is_empty() => return None,
             Self::Path(field) => **field = Some(PathBuf::from(value)),
             Self::Boolean(field, parse) => **field = Some(parse(value.to_str()?).ok()?),
+            Self::Word(field) => field.store(value.to_str()?)?,
             Self::Name(field) => **field = Some(Name::new(value.to_str()?).ok()?),
+            Self::Names(field) => field.push(Name::new(value.to_str()?).ok()?),
             Self::Command(field) => field.push(value.to_owned()),
         }
         Some(())
@@ -101,7 +128,9 @@ impl Slot<'_> {
             Self::Texts(field) => field.clear(),
             Self::Path(field) => **field = None,
             Self::Boolean(field, _) => **field = None,
+            Self::Word(field) => field.clear(),
             Self::Name(field) => **field = None,
+            Self::Names(field) => field.clear(),
             Self::Command(field) => field.clear(),
         }
     }

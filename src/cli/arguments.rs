@@ -1,6 +1,6 @@
 //! Arguments shared by several verbs.
 
-use super::argument_table::{ArgumentRow, Slot, long};
+use super::argument_table::{ArgumentRow, Slot, TableParser, long, positional};
 use super::output;
 use crate::ask::{OptionValue, Options};
 use crate::control::copy::{self, CopyOwners, LinkMode, Replace};
@@ -63,7 +63,7 @@ fn graph_format(text: &str) -> std::result::Result<GraphFormat, &'static str> {
 }
 
 /// The arguments of `start` and `restart`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct StartOptions {
     /// The machines
     #[arg(value_name = "NAME", required_unless_present = "all", value_parser = Name::new)]
@@ -80,6 +80,18 @@ pub(crate) struct StartOptions {
 }
 
 impl StartOptions {
+    /// Reads the arguments without clap. `None` if clap must parse them.
+    pub(super) fn read(parse: TableParser<'_>) -> Option<Self> {
+        let mut start = Self::default();
+        parse(vec![
+            positional(Slot::Names(&mut start.names)),
+            long("all", Slot::Flag(&mut start.all)),
+            long("wait", Slot::Word(&mut start.wait)),
+        ])?;
+        // Either machines are named, or all are meant.
+        (start.names.is_empty() == start.all).then_some(start)
+    }
+
     /// Returns the named machines, or all enabled ones.
     ///
     /// # Errors
@@ -110,7 +122,7 @@ impl StartOptions {
 
 /// The event that a start waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum WaitFor {
+pub(super) enum WaitFor {
     /// The guest reports that it is ready.
     Ready,
     /// PID 1 is executed.

@@ -5,7 +5,7 @@
 mod tests;
 
 use super::argument_table::{self, ArgumentRow, Slot, TableParser, long};
-use super::verb::{BuildArgs, ExecArgs, LaunchArgs, RunArgs};
+use super::verb::{BuildArgs, ExecArgs, LaunchArgs, RestartArgs, RunArgs, StartArgs, StopArgs};
 use super::{Cli, Common, Verb};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,6 +51,9 @@ fn read_verb(verb: &str, parse: TableParser<'_>) -> Option<Verb> {
         "exec" => ExecArgs::read(parse).map(Verb::Exec),
         BUILD_RUN => BuildArgs::read_run(parse).map(Verb::Build),
         "launch" => LaunchArgs::read(parse).map(Verb::Launch),
+        "start" => StartArgs::read(parse).map(Verb::Start),
+        "stop" => StopArgs::read(parse).map(Verb::Stop),
+        "restart" => RestartArgs::read(parse).map(Verb::Restart),
         _ => None,
     }
 }

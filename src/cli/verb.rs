@@ -68,7 +68,10 @@ pub(crate) use build::{BuildArgs, end_own_session, end_session};
 pub(in crate::cli) use build::{SessionOptions, begin_session};
 pub(crate) use exec::ExecArgs;
 pub(crate) use launch::LaunchArgs;
+pub(crate) use restart::RestartArgs;
 pub(crate) use run::{RunArgs, settings_mode};
+pub(crate) use start::StartArgs;
+pub(crate) use stop::StopArgs;
 
 use crate::control::require_root;
 use crate::error::Error;

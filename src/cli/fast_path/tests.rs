@@ -2,15 +2,16 @@
 //! command lines with the results of clap.
 
 use super::*;
+use crate::cli::arguments::WaitFor;
 use crate::machine::name::Name;
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 use std::any::TypeId;
 use std::os::unix::ffi::OsStringExt;
 
-const VERBS: [&str; 4] = ["run", "exec", "launch", BUILD_RUN];
+const VERBS: [&str; 7] = ["run", "exec", "launch", BUILD_RUN, "start", "stop", "restart"];
 
 /// Values, of which some are invalid for some arguments.
-const VALUES: [&[u8]; 18] = [
+const VALUES: [&[u8]; 20] = [
     b"x",
     b"",
     b"-",
@@ -24,6 +25,8 @@ const VALUES: [&[u8]; 18] = [
     b"yes",
     b"NO",
     b"maybe",
+    b"ready",
+    b"Ready",
     b"a b",
     b"a.b",
     "é".as_bytes(),
@@ -57,6 +60,7 @@ impl Properties {
             ("path", TypeId::of::<PathBuf>()),
             ("name", TypeId::of::<Name>()),
             ("word", TypeId::of::<OsString>()),
+            ("event", TypeId::of::<WaitFor>()),
         ];
         let value_type = arg.get_value_parser().type_id();
         let count = arg.get_num_args().unwrap();
@@ -83,7 +87,9 @@ impl Properties {
             Slot::Texts(_) => ("Append", (1, 1), "text"),
             Slot::Path(_) => ("Set", (1, 1), "path"),
             Slot::Boolean(..) => ("Set", (1, 1), "bool"),
+            Slot::Word(_) => ("Set", (1, 1), "event"),
             Slot::Name(_) => ("Set", (1, 1), "name"),
+            Slot::Names(_) => ("Append", (1, usize::MAX), "name"),
             Slot::Command(_) => ("Append", (1, usize::MAX), "word"),
         };
         Self {

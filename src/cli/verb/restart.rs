@@ -2,6 +2,7 @@
 
 use super::VerbResult;
 use crate::ask::{Ask, AskVerb, Options};
+use crate::cli::argument_table::TableParser;
 use crate::cli::arguments::StartOptions;
 use crate::cli::output::with_progress;
 use crate::control::start;
@@ -21,6 +22,11 @@ impl RestartArgs {
     pub(in crate::cli) fn ask(&self, paths: &Paths) -> Result<Ask> {
         let options = Options::default().with_text("wait", self.start.wait_word());
         Ask::new(AskVerb::Restart, self.start.names(paths)?, options, Vec::new())
+    }
+
+    /// Reads the arguments without clap. `None` if clap must parse them.
+    pub(in crate::cli) fn read(parse: TableParser<'_>) -> Option<Self> {
+        Some(Self { start: StartOptions::read(parse)? })
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {

@@ -2,6 +2,7 @@
 
 use super::VerbResult;
 use crate::ask::{Ask, AskVerb, Options};
+use crate::cli::argument_table::{Slot, TableParser, positional};
 use crate::cli::arguments::MachineNames;
 use crate::cli::output::with_progress;
 use crate::control::start;
@@ -20,6 +21,13 @@ impl StopArgs {
     /// Returns the request for the service.
     pub(in crate::cli) fn ask(&self) -> Result<Ask> {
         Ask::new(AskVerb::Stop, self.machines.names.clone(), Options::default(), Vec::new())
+    }
+
+    /// Reads the arguments without clap. `None` if clap must parse them.
+    pub(in crate::cli) fn read(parse: TableParser<'_>) -> Option<Self> {
+        let mut names = Vec::new();
+        parse(vec![positional(Slot::Names(&mut names))])?;
+        (!names.is_empty()).then_some(Self { machines: MachineNames { names } })
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
