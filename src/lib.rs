@@ -76,7 +76,8 @@
 //! pin it, the namespace is a copy of the host's, and the root is changed by pivot_root(2).
 //!
 //! *Clone first, single-threaded.* Children are cloned from a process with one thread; [`sys`] refuses any
-//! other. tokio is `current_thread`, and no event loop of it outlives a call.
+//! other. tokio is `current_thread`, and no event loop of it outlives a call, except that of the bus, which ends
+//! with the launch (`host::systemd::session`).
 //!
 //! *A command shares the memory of its client until it is executed* (`exec`), in a machine with ids of its own
 //! and without a terminal: no page is copied, and the guest may not trace it. The client waits meanwhile and

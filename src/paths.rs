@@ -109,6 +109,11 @@ impl Paths {
         self.state().join(".mounts/empty")
     }
 
+    /// Returns the note about the running systemd-machined: `/run/coracle/.machined`.
+    pub(crate) fn machined_methods(&self) -> PathBuf {
+        self.state().join(".machined")
+    }
+
     /// Returns the run-time state directory of one machine: `/run/coracle/NAME`.
     pub(crate) fn machine(&self, name: &Name) -> PathBuf {
         self.state().join(name)

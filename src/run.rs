@@ -16,6 +16,7 @@ use crate::config::{self, Options, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::credentials;
 use crate::host::systemd::machined;
+use crate::host::systemd::session::BusSession;
 use crate::image::attach::{self as image, AttachRequest};
 use crate::image::{owners, quota, recovery, template, throwaway, trial};
 use crate::machine::Machine;
@@ -401,8 +402,10 @@ fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
 fn register_again(mut running: Running) -> Running {
     let state = &mut running.state;
     let paths = Paths::below(&state.paths_root);
+    let previous = machined::PreviousOwner::Ours;
     let registered = running.fds.leader().and_then(|leader| {
-        registration::register(&paths, &state.record, leader, state.machine_id, machined::PreviousOwner::Ours)
+        let bus = BusSession::new()?;
+        registration::register(&bus, &paths, &state.record, leader, state.machine_id, previous)
     });
     match registered {
         Ok(machined::RegistrationResult::Registered) => {

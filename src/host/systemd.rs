@@ -5,5 +5,6 @@ pub(crate) mod guest_manager;
 pub(crate) mod importd;
 pub(crate) mod journal;
 pub(crate) mod machined;
+pub(crate) mod session;
 pub(crate) mod units;
 pub(crate) mod varlink;

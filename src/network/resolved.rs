@@ -4,6 +4,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::host::systemd::bus;
+use crate::host::systemd::session::BusConnection;
 use futures_util::future;
 use std::time::Duration;
 use zbus::proxy;
@@ -24,13 +25,15 @@ trait ResolvedManager {
     fn set_link_multicast_dns(&self, ifindex: i32, mode: &str) -> zbus::Result<()>;
 }
 
-/// Disables LLMNR and multicast DNS on interfaces of the host. Does nothing unless resolved runs; if networkd
-/// manages an interface, its configuration has the same settings.
-pub(crate) async fn disable_multicast_names(interfaces: &[u32]) {
-    for ifindex in interfaces {
-        if let Err(error) = try_disable(*ifindex).await {
-            log::debug!("cannot disable LLMNR on interface {ifindex}: {error}, ignoring");
-        }
+/// Disables LLMNR and multicast DNS on an interface of the host. Does nothing unless resolved runs; if networkd
+/// manages the interface, its configuration has the same settings.
+pub(crate) async fn disable_multicast_names(connection: &BusConnection, ifindex: u32) {
+    let disabled = match tokio::time::timeout(PATIENCE, try_disable(connection, ifindex)).await {
+        Ok(disabled) => disabled,
+        Err(_) => Err(Error::new(format!("resolved did not reply within {} s", PATIENCE.as_secs()))),
+    };
+    if let Err(error) = disabled {
+        log::debug!("cannot disable LLMNR on interface {ifindex}: {error}, ignoring");
     }
 }
 
@@ -40,8 +43,8 @@ pub(crate) struct PendingSettings(tokio::task::JoinHandle<()>);
 
 impl PendingSettings {
     /// Begins [`disable_multicast_names`] for an interface. The event loop continues it whenever it runs.
-    pub(crate) fn disable_multicast_names(ifindex: u32) -> Self {
-        Self(tokio::spawn(async move { disable_multicast_names(&[ifindex]).await }))
+    pub(crate) fn disable_multicast_names(connection: BusConnection, ifindex: u32) -> Self {
+        Self(tokio::spawn(async move { disable_multicast_names(&connection, ifindex).await }))
     }
 
     /// Waits for the reply of resolved.
@@ -52,10 +55,10 @@ impl PendingSettings {
     }
 }
 
-async fn try_disable(ifindex: u32) -> Result<()> {
+async fn try_disable(connection: &BusConnection, ifindex: u32) -> Result<()> {
     let index = i32::try_from(ifindex).map_err(|error| Error::new(error.to_string()))?;
-    let connection = bus::connect(PATIENCE).await.context(|| "cannot connect to resolved")?;
-    let manager = ResolvedManagerProxy::new(&connection).await.map_err(bus::failure)?;
+    let connection = connection.get().await.context(|| "cannot connect to resolved")?;
+    let manager = ResolvedManagerProxy::new(connection).await.map_err(bus::failure)?;
     // Both requests are sent before the first reply.
     let both = future::join(manager.set_link_llmnr(index, "no"), manager.set_link_multicast_dns(index, "no"));
     let (llmnr, multicast_dns) = both.await;

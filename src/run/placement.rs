@@ -3,6 +3,7 @@
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup::Cgroup;
 use crate::host::runtime::{runtime, unless_interrupted};
+use crate::host::systemd::session::BusSession;
 use crate::host::systemd::units;
 use crate::machine::console::Console;
 use crate::machine::contract::Contract;
@@ -123,7 +124,7 @@ impl Place {
             let record = &kept.state.record;
             let is_ours = record.cgroup_is_ours;
             let cgroup = record.cgroup.clone().map(|directory| Cgroup { directory, is_ours, is_free: true });
-            return Self::Kept(Placement { unit: record.unit.clone(), cgroup, lock: None });
+            return Self::Kept(Placement { unit: record.unit.clone(), cgroup, ..Placement::default() });
         }
         if !units::is_running() {
             log::info!("PID 1 of this host is not systemd: the machine has no unit and is not registered");
@@ -154,15 +155,17 @@ impl Place {
         match self {
             Self::Shared(unit) => {
                 let (cgroup, lock) = Cgroup::of_shared_unit(&machine.name)?;
-                Ok(Placement { unit, cgroup: Some(cgroup), lock })
+                Ok(Placement { unit, cgroup: Some(cgroup), lock, bus: None })
             }
-            Self::Current(unit) => Ok(Placement { unit, cgroup: Some(Cgroup::of_unit()?), lock: None }),
+            Self::Current(unit) => {
+                Ok(Placement { unit, cgroup: Some(Cgroup::of_unit()?), ..Placement::default() })
+            }
             Self::Scope(name) => {
-                start_scope(&name, machine)?;
-                Ok(Placement { unit: Some(name), cgroup: Some(Cgroup::of_unit()?), lock: None })
+                let bus = Some(start_scope(&name, machine)?);
+                Ok(Placement { unit: Some(name), cgroup: Some(Cgroup::of_unit()?), lock: None, bus })
             }
             Self::Cgroup => {
-                Ok(Placement { unit: None, cgroup: Cgroup::of_our_own(&machine.name), lock: None })
+                Ok(Placement { cgroup: Cgroup::of_our_own(&machine.name), ..Placement::default() })
             }
             Self::Kept(placement) => Ok(placement),
         }
@@ -182,7 +185,8 @@ fn scope(machine: &Machine) -> String {
     unit_name::nspawn_scope(&machine.name, machine.register != Register::No && is_old())
 }
 
-fn start_scope(name: &str, machine: &Machine) -> Result<()> {
+/// Creates the scope, and moves this process there. Returns the bus for the next steps.
+fn start_scope(name: &str, machine: &Machine) -> Result<BusSession> {
     let devices = [&machine.security.optional_devices[..], &machine.security.devices].concat();
     let kind = if machine.contract == Contract::Nspawn { "Container" } else { "Machine" };
     // systemd-nspawn itself stays in the service of its caller, which ends it.
@@ -196,11 +200,12 @@ fn start_scope(name: &str, machine: &Machine) -> Result<()> {
         resources: &machine.resources,
         bound_to: caller.as_deref(),
     };
-    runtime()?.block_on(unless_interrupted(units::start_scope(&scope)))?;
-    if machine.properties.is_empty() {
-        return Ok(());
+    let bus = BusSession::new()?;
+    bus.block_on(unless_interrupted(units::start_scope(&bus.connection(), &scope)))?;
+    if !machine.properties.is_empty() {
+        units::properties::set_from_text(name, &machine.properties)?;
     }
-    units::properties::set_from_text(name, &machine.properties)
+    Ok(bus)
 }
 
 /// Returns the unit of this process, by its cgroup.

@@ -16,8 +16,9 @@ use crate::claim::{self, Claims};
 use crate::error::{Context, Error, Result};
 use crate::host::cgroup::{self, Cgroup};
 use crate::host::credentials::LoadedCredential;
-use crate::host::runtime::Runtime;
 use crate::host::systemd::machined::{PreviousOwner, RegistrationResult};
+use crate::host::systemd::session::BusSession;
+use crate::host::systemd::units;
 use crate::host::{empty_mounts, idmap};
 use crate::image::attach::AttachedRoot;
 use crate::machine::console::Console;
@@ -38,6 +39,7 @@ pub(crate) use journal::JournalPlan;
 use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use std::cell::OnceCell;
 
 /// The input of a launch.
 #[derive(Debug)]
@@ -77,6 +79,8 @@ pub(crate) struct Placement {
     pub(crate) cgroup: Option<Cgroup>,
     /// The lock of a cgroup that further machines may start in.
     pub(crate) lock: Option<OwnedFd>,
+    /// The bus on which the scope was created.
+    pub(crate) bus: Option<BusSession>,
 }
 
 /// A guest's hosts(5).
@@ -109,8 +113,10 @@ struct Launch<'a> {
     builder: Option<(Child, ParentEnd)>,
     /// The user namespaces that map the ids of mounts.
     id_maps: Vec<OwnedFd>,
-    /// The settings that the host's resolved has not confirmed yet, with their event loop.
-    settings: Option<(Runtime, PendingSettings)>,
+    /// The settings that the host's resolved has not confirmed yet.
+    settings: Option<PendingSettings>,
+    /// The system bus, from the first step that uses it on.
+    bus: OnceCell<BusSession>,
 }
 
 /// Creates the machine from its plan. The payload is running when it returns. A failure undoes the launch and
@@ -167,6 +173,7 @@ impl<'a> Launch<'a> {
         let layers =
             request.root.as_mut().map(|root| std::mem::take(&mut root.in_memory)).unwrap_or_default();
         layers.into_iter().for_each(|layer| fds.insert(FdName::Layer, layer));
+        let bus = request.placement.bus.take().map_or_else(OnceCell::new, OnceCell::from);
         Self {
             request,
             link: claims.choice.link,
@@ -181,6 +188,7 @@ impl<'a> Launch<'a> {
             builder: None,
             id_maps: Vec::new(),
             settings: None,
+            bus,
         }
     }
 
@@ -215,7 +223,7 @@ impl<'a> Launch<'a> {
     fn run(&mut self, step: &HostStep) -> Result<()> {
         match step {
             HostStep::Cgroups => self.cgroups().and_then(|()| self.receive_journal()),
-            HostStep::Clone => self.clone_leader(),
+            HostStep::Clone => self.begin_bus().and_then(|()| self.clone_leader()),
             HostStep::Await(sync) => self.await_leader(*sync),
             HostStep::MapIds => self.map_ids(),
             HostStep::MapMounts => self.map_mounts(),
@@ -302,14 +310,38 @@ impl<'a> Launch<'a> {
         })
     }
 
+    /// Returns the system bus.
+    fn bus(&self) -> Result<&BusSession> {
+        if self.bus.get().is_none() {
+            let _ = self.bus.set(BusSession::new()?);
+        }
+        self.bus.get().ok_or_else(|| Error::new("there is no event loop for the bus"))
+    }
+
+    /// Connects to the bus if later steps use it: the bus replies while PID 1 is cloned.
+    fn begin_bus(&self) -> Result<()> {
+        let uses_bus = |step: &HostStep| matches!(step, HostStep::Link) || self.is_registering(step);
+        if self.bus.get().is_none() && units::is_running() && self.request.plan.host.iter().any(uses_bus) {
+            self.bus()?.begin();
+        }
+        Ok(())
+    }
+
+    /// Returns whether a step registers the machine. One without a unit of systemd is not registered by default.
+    fn is_registering(&self, step: &HostStep) -> bool {
+        let is_wanted =
+            self.request.placement.unit.is_some() || self.request.machine.register != Register::Auto;
+        is_wanted && matches!(step, HostStep::Register)
+    }
+
     fn register(&mut self) -> Result<()> {
-        if self.request.placement.unit.is_none() && self.request.machine.register == Register::Auto {
-            // A machine without a unit of systemd is not registered by default.
+        if !self.is_registering(&HostStep::Register) {
             return Ok(());
         }
         let previous = if self.request.kept.is_some() { PreviousOwner::Ours } else { PreviousOwner::Unknown };
         let leader = self.leader()?.0.pidfd.as_fd();
         match registration::register(
+            self.bus()?,
             self.request.paths,
             &self.record,
             leader,

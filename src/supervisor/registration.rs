@@ -6,6 +6,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
 use crate::host::systemd::machined;
 use crate::host::systemd::machined::{PreviousOwner, Registration, RegistrationResult};
+use crate::host::systemd::session::BusSession;
 use crate::host::systemd::units;
 use crate::machine::id128::Id128;
 use crate::machine::name::Name;
@@ -25,6 +26,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 /// # Errors
 /// A running machine of another manager with the same name, or an error of machined.
 pub(crate) fn register(
+    bus: &BusSession,
     paths: &Paths,
     record: &Record,
     leader: BorrowedFd<'_>,
@@ -36,6 +38,7 @@ pub(crate) fn register(
     let template = record.unit.as_deref().and_then(ServiceTemplate::of_unit);
     let manager = record.manager.as_deref();
     let registration = Registration {
+        paths,
         name: &record.name,
         machine_id,
         leader: pid,
@@ -44,10 +47,9 @@ pub(crate) fn register(
         ifindex: record.host_ifindex,
         unit: record.unit.as_deref(),
         manager: manager.unwrap_or_else(|| template.unwrap_or(ServiceTemplate::Coracle).manager()),
-        control: &paths.control(&record.name),
         previous,
     };
-    runtime()?.block_on(machined::register(&registration))
+    bus.block_on(machined::register(&bus.connection(), &registration))
 }
 
 /// Unregisters a machine from machined during its reboot, while it has no PID 1.

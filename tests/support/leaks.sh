@@ -54,11 +54,11 @@ systemctl list-units --all --plain --no-legend --no-pager 'coracle@*' '*.scope' 
 	awk '$1 ~ /^coracle@/ && $3 == "failed" { next }
 		$1 !~ /^(init|session-.*)\.scope$/ && $3 != "inactive" { print "unit: " $1, $2, $3 }'
 
-# the directories of locks, and the empty mount namespace, stay
+# the directories of locks, the empty mount namespace, and the note about machined stay
 for dir in /run/coracle /run/systemd/system /run/systemd/network /run/systemd/transient /run/systemd/machines \
 	/run/systemd/nspawn /run/systemd/nspawn-uid /run/lock/coracle; do
 	find "$dir" -mindepth 1 2>/dev/null | sed 's/^/file: /'
-done | grep -v -e '/session-[^/]*\.scope' -e '^file: /run/systemd/nspawn/locks$' -e '^file: /run/coracle/\.locks$' -e '^file: /run/coracle/\.mounts' || true
+done | grep -v -e '/session-[^/]*\.scope' -e '^file: /run/systemd/nspawn/locks$' -e '^file: /run/coracle/\.locks$' -e '^file: /run/coracle/\.mounts' -e '^file: /run/coracle/\.machined$' || true
 # the propagation directories of the host's own services are volatile
 find /run/systemd/propagate /run/systemd/nspawn.propagate -mindepth 1 -maxdepth 1 2>/dev/null | grep -v '/systemd-' | sed 's/^/file: /' || true
 find /tmp /var/tmp /dev/shm -maxdepth 1 -name '*coracle*' | sed 's/^/file: /'

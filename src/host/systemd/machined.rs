@@ -3,30 +3,27 @@
 //! SIGTERM on `machinectl terminate`. A missing machined must not keep a machine from running: that is an
 //! outcome, not an error.
 
-use super::{bus, varlink};
+mod methods;
+
+use super::bus;
+use super::session::BusConnection;
 use crate::error::{Error, Result};
 use crate::machine::id128::Id128;
 use crate::machine::name::Name;
-use crate::paths::running_systemd;
+use crate::paths::{Paths, running_systemd};
+use methods::Answer;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zbus::proxy::CacheProperties;
 use zbus::{OwnedObjectPath, Variant, proxy};
 
-/// The Varlink socket of machined, below the directory of systemd.
-const VARLINK: &str = "machine/io.systemd.Machine";
-/// The Varlink method for registering a machine.
-const REGISTER: &str = "io.systemd.Machine.Register";
 /// The D-Bus error for a registered name.
 const EXISTS: &str = "org.freedesktop.machine1.MachineExists";
 /// The timeout for machined to remove a registration after unregistering.
 const FORGETTING: Duration = Duration::from_secs(2);
 /// The delay before the next attempt.
 const AGAIN: Duration = Duration::from_millis(5);
-/// The class of containers (`machinectl shell`, `systemctl -M`).
-const CLASS: &str = "container";
-
 #[proxy(
     interface = "org.freedesktop.machine1.Manager",
     default_service = "org.freedesktop.machine1",
@@ -78,6 +75,8 @@ trait MachinedMachine {
 /// The registration of a machine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Registration<'a> {
+    /// The places of Coracle.
+    pub(crate) paths: &'a Paths,
     /// Its name.
     pub(crate) name: &'a Name,
     /// Its machine id; all zero if it has none.
@@ -94,8 +93,6 @@ pub(crate) struct Registration<'a> {
     pub(crate) unit: Option<&'a str>,
     /// The name of its manager, by which tools select machines.
     pub(crate) manager: &'a str,
-    /// The control socket of the machine's supervisor (`io.systemd.MachineInstance`).
-    pub(crate) control: &'a Path,
     /// The owner of an earlier registration of the same name, as far as known.
     pub(crate) previous: PreviousOwner,
 }
@@ -123,8 +120,11 @@ pub(crate) enum RegistrationResult {
 ///
 /// # Errors
 /// A live machine of another manager has the name.
-pub(crate) async fn register(registration: &Registration<'_>) -> Result<RegistrationResult> {
-    match tokio::time::timeout(bus::PATIENCE, register_unbounded(registration)).await {
+pub(crate) async fn register(
+    connection: &BusConnection,
+    registration: &Registration<'_>,
+) -> Result<RegistrationResult> {
+    match tokio::time::timeout(bus::PATIENCE, register_unbounded(connection, registration)).await {
         Ok(outcome) => outcome,
         Err(_) => Ok(RegistrationResult::Absent(format!(
             "machined did not reply within {} s",
@@ -186,16 +186,30 @@ fn delete_state_files(name: &Name, unit: Option<&str>) {
 }
 
 /// Implements [`register`], without its timeout.
-async fn register_unbounded(registration: &Registration<'_>) -> Result<RegistrationResult> {
-    if with_control(registration) == Answer::Registered {
+async fn register_unbounded(
+    connection: &BusConnection,
+    registration: &Registration<'_>,
+) -> Result<RegistrationResult> {
+    let noted = methods::noted(registration.paths);
+    let with_control = || if noted.is_some() { Answer::Unable } else { methods::with_control(registration) };
+    let answer = with_control();
+    if answer == Answer::Registered {
         return Ok(RegistrationResult::Registered);
     }
-    let connection = match bus::connect(bus::PATIENCE).await {
+    let connection = match connection.get().await {
         Ok(connection) => connection,
         Err(error) => return Ok(RegistrationResult::Absent(error.to_string())),
     };
-    let manager = manager(&connection).await?;
-    let Err(error) = call(&manager, registration).await else { return Ok(RegistrationResult::Registered) };
+    let manager = manager(connection).await?;
+    let error = match methods::call(&manager, registration, noted).await {
+        Ok(method) => {
+            if answer == Answer::Unsupported {
+                methods::note(registration.paths, method);
+            }
+            return Ok(RegistrationResult::Registered);
+        }
+        Err(error) => error,
+    };
     if let Some(reason) = absence(&error) {
         return Ok(RegistrationResult::Absent(reason));
     }
@@ -206,7 +220,7 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Registrat
     if !is(&error, EXISTS) {
         return refused(error);
     }
-    refuse_foreign(&manager, &connection, registration).await?;
+    refuse_foreign(&manager, connection, registration).await?;
     match manager.unregister_machine(name.as_str()).await {
         // The registration is gone meanwhile, as intended.
         Err(error) if !is(&error, "org.freedesktop.machine1.NoSuchMachine") => return refused(error),
@@ -215,17 +229,17 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Registrat
     // machined removes an old registration only when it is idle.
     let began = tokio::time::Instant::now();
     loop {
-        match with_control(registration) {
+        match with_control() {
             Answer::Registered => return Ok(RegistrationResult::Registered),
             // The D-Bus method cannot pass the control socket.
             Answer::Exists if began.elapsed() < FORGETTING => {
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
-            Answer::Exists | Answer::Unable => {}
+            Answer::Exists | Answer::Unsupported | Answer::Unable => {}
         }
-        match call(&manager, registration).await {
-            Ok(()) => return Ok(RegistrationResult::Registered),
+        match methods::call(&manager, registration, noted).await {
+            Ok(_) => return Ok(RegistrationResult::Registered),
             Err(error) if is(&error, EXISTS) && began.elapsed() < FORGETTING => {
                 tokio::time::sleep(AGAIN).await;
             }
@@ -239,95 +253,6 @@ async fn register_unbounded(registration: &Registration<'_>) -> Result<Registrat
 pub(crate) fn is_machined(pid: u32) -> bool {
     // The kernel keeps 15 characters.
     std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd-machine\n")
-}
-
-/// The reply of machined over Varlink.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Registered,
-    Exists,
-    Unable,
-}
-
-/// Tries the only method that passes a control socket to machined, used by `machinectl pause`, `resume`,
-/// `reboot`, `poweroff` and `terminate`. SYSTEMD(261): older versions refuse the parameter, and those before
-/// 256 have no socket.
-fn with_control(registration: &Registration<'_>) -> Answer {
-    let socket = running_systemd(VARLINK);
-    if !socket.exists() {
-        return Answer::Unable;
-    }
-    let answer = varlink::connect(&socket)
-        .and_then(|mut stream| varlink::try_call(&mut stream, REGISTER, &parameters(registration)));
-    match answer {
-        Ok(Ok(_)) => Answer::Registered,
-        Ok(Err(refused)) if refused.name == "io.systemd.Machine.MachineExists" => Answer::Exists,
-        Ok(Err(refused)) => {
-            log::debug!("machined does not support control sockets: {}", refused.name);
-            Answer::Unable
-        }
-        Err(error) => {
-            log::debug!("{error}, ignoring");
-            Answer::Unable
-        }
-    }
-}
-
-/// Returns the Varlink parameters of a registration.
-fn parameters(registration: &Registration<'_>) -> serde_json::Value {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let mut leader = serde_json::json!({ "pid": registration.leader });
-    // The inode of a pidfd identifies a process during this boot (Linux 6.9).
-    if let Ok(stat) = rustix::fs::fstat(registration.leader_pidfd) {
-        leader["pidfdId"] = stat.st_ino.into();
-        leader["bootId"] = boot.trim().replace('-', "").into();
-    }
-    let mut parameters = serde_json::json!({
-        "name": registration.name.as_str(),
-        "service": registration.manager,
-        "class": CLASS,
-        "leaderProcessId": leader,
-        "controlAddress": registration.control,
-    });
-    if !registration.machine_id.is_null() {
-        parameters["id"] = registration.machine_id.to_string().into();
-    }
-    if let Some(root) = registration.root.to_str() {
-        parameters["rootDirectory"] = root.into();
-    }
-    if let Some(index) = registration.ifindex {
-        parameters["ifIndices"] = [index].into();
-    }
-    parameters
-}
-
-/// Tries the D-Bus methods, newest first.
-async fn call(manager: &MachinedManagerProxy<'_>, registration: &Registration<'_>) -> zbus::Result<()> {
-    let name = registration.name.as_str();
-    // D-Bus cannot pass a path that is not UTF-8; machined treats an empty one as unknown.
-    let root = registration.root.to_str().unwrap_or_default();
-    let interfaces: Vec<i32> =
-        registration.ifindex.and_then(|index| i32::try_from(index).ok()).into_iter().collect();
-    let properties = [
-        ("Id", Variant::from(registration.machine_id.as_bytes().to_vec())),
-        ("Service", Variant::from(registration.manager)),
-        ("Class", Variant::from(CLASS)),
-        ("LeaderPIDFD", Variant::from(zbus::Fd::from(registration.leader_pidfd))),
-        ("RootDirectory", Variant::from(root)),
-        ("NetworkInterfaces", Variant::from(interfaces.clone())),
-    ];
-    match manager.register_machine_ex(name, &properties).await {
-        Ok(_) => return Ok(()),
-        Err(error) if is_unsupported(&error) => {
-            log::debug!("machined: {error}, using the older call")
-        }
-        Err(error) => return Err(error),
-    }
-    let (id, service) = (registration.machine_id.as_bytes(), registration.manager);
-    manager
-        .register_machine_with_network(name, id, service, CLASS, registration.leader, root, &interfaces)
-        .await
-        .map(drop)
 }
 
 /// Returns an error if the registration of this name belongs to a live machine of another manager.
@@ -386,13 +311,6 @@ pub(crate) async fn set_image_limit(name: &Name, bytes: Option<u64>) -> Result<(
     })
 }
 
-/// Returns whether machined does not support the call or an argument of it.
-fn is_unsupported(error: &zbus::Error) -> bool {
-    ["UnknownMethod", "InvalidArgs", "NotSupported", "UnknownInterface", "InvalidSignature"]
-        .iter()
-        .any(|kind| is(error, &format!("org.freedesktop.DBus.Error.{kind}")))
-}
-
 /// Returns why there was no reply of machined, or of another service. `None` if it replied.
 pub(super) fn absence(error: &zbus::Error) -> Option<String> {
     let absent = match bus::error_name(error) {
@@ -439,7 +357,5 @@ mod tests {
         assert!(absence(&reply(zbus::fdo::Error::NoReply("gone".into()))).is_some());
         let refused = reply(zbus::fdo::Error::AccessDenied("no".into()));
         assert!(absence(&refused).is_none());
-        assert!(is_unsupported(&reply(zbus::fdo::Error::UnknownMethod("x".into()))));
-        assert!(!is_unsupported(&refused));
     }
 }

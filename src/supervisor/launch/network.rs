@@ -2,7 +2,6 @@
 
 use super::{Launch, namespace};
 use crate::error::{Context, Error, Result};
-use crate::host::runtime::runtime;
 use crate::machine::network::Addresses;
 use crate::network::addresses::LinkPlan;
 use crate::network::firewall::Forwarding;
@@ -70,8 +69,8 @@ impl Launch<'_> {
         // Held until the machine is a member of the zone: a machine that leaves earlier would delete the
         // bridge.
         let _held = plan.zone.as_ref().map(|_| zone::lock(self.request.paths)).transpose()?;
-        let runtime = runtime()?;
-        let (link, addresses, settings) = runtime.block_on(async {
+        let bus = self.bus()?;
+        let (link, addresses, settings) = bus.block_on(async {
             let link = match &self.old_network {
                 Some(old) => veth::move_peer(plan, old.as_fd(), network.as_fd()).await?,
                 None => {
@@ -79,7 +78,7 @@ impl Launch<'_> {
                     veth::Link::create(plan, network.as_fd()).await?
                 }
             };
-            let settings = PendingSettings::disable_multicast_names(link.router_ifindex);
+            let settings = PendingSettings::disable_multicast_names(bus.connection(), link.router_ifindex);
             let addresses = veth::configure_guest(plan, network.as_fd()).await?;
             Ok::<_, Error>((link, addresses, settings))
         })?;
@@ -96,7 +95,7 @@ impl Launch<'_> {
                 .inspect_err(|error| log::warn!("{error}; the machine has no DHCP server"));
             self.fds.insert(FdName::Dhcp, socket.ok());
         }
-        self.settings = Some((runtime, settings));
+        self.settings = Some(settings);
         self.record.host_ifindex = Some(link.ifindex);
         self.record.host_addresses = link.addresses;
         self.record.addresses = addresses;
@@ -110,8 +109,8 @@ impl Launch<'_> {
 
     /// Waits until the host's resolved has the settings of the link: before the payload can use the link.
     pub(super) fn await_settings(&mut self) {
-        if let Some((runtime, settings)) = self.settings.take() {
-            runtime.block_on(settings.confirmed());
+        if let Some((settings, bus)) = self.settings.take().zip(self.bus.get()) {
+            bus.block_on(settings.confirmed());
         }
     }
 
@@ -138,6 +137,8 @@ impl Launch<'_> {
         if self.link.is_none() {
             firewall::join(self.request.paths, &mut self.record)?;
         }
-        interfaces::connect(self.request.paths, &mut self.record, network.as_fd())
+        self.bus()?;
+        let Some(bus) = self.bus.get() else { return Ok(()) };
+        interfaces::connect(bus, self.request.paths, &mut self.record, network.as_fd())
     }
 }

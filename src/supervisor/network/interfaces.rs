@@ -5,6 +5,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::host::runtime::runtime;
+use crate::host::systemd::session::BusSession;
 use crate::network::interfaces;
 use crate::network::interfaces::ExtraInterface;
 use crate::network::{resolved, zone};
@@ -25,8 +26,12 @@ fn place(paths: &Paths, record: &Record) -> PathBuf {
 ///
 /// # Errors
 /// The first interface that cannot be created or moved.
-pub(crate) fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_>) -> Result<()> {
-    let runtime = runtime()?;
+pub(crate) fn connect(
+    bus: &BusSession,
+    paths: &Paths,
+    record: &mut Record,
+    network: BorrowedFd<'_>,
+) -> Result<()> {
     // After a reboot: the interfaces are still in the namespace of the guest before.
     bring_back(paths, record)?;
     record.interfaces.iter_mut().for_each(ExtraInterface::forget_index);
@@ -40,9 +45,9 @@ pub(crate) fn connect(paths: &Paths, record: &mut Record, network: BorrowedFd<'_
     let _held = is_port.then(|| zone::lock(paths)).transpose()?;
     for at in 0..record.interfaces.len() {
         let Some(interface) = record.interfaces.get_mut(at) else { continue };
-        let ifindex = runtime.block_on(interfaces::connect_interface(interface, network))?;
-        if !interface.is_plain() {
-            runtime.block_on(resolved::disable_multicast_names(&ifindex.into_iter().collect::<Vec<u32>>()));
+        let ifindex = bus.block_on(interfaces::connect_interface(interface, network))?;
+        if let Some(ifindex) = ifindex.filter(|_| !interface.is_plain()) {
+            bus.block_on(resolved::disable_multicast_names(&bus.connection(), ifindex));
         }
         if ifindex.is_some() && interface.host_end() == record.host_interface.as_deref() {
             record.host_ifindex = ifindex;

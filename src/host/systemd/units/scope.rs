@@ -1,10 +1,11 @@
 //! The scope of a machine that runs in the foreground.
 
 use super::jobs;
-use super::{CALL_TIMEOUT, SystemdManagerProxy, UnitStatus, manager, status_of};
+use super::{SystemdManagerProxy, UnitStatus, manager, status_of};
 use crate::error::{Error, Result};
 use crate::host::cgroup;
 use crate::host::systemd::bus;
+use crate::host::systemd::session::BusConnection;
 use crate::machine::resources::Resources;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -46,17 +47,17 @@ const PAUSE: Duration = Duration::from_millis(2);
 ///
 /// # Errors
 /// systemd refuses, or a unit of that name is in use.
-pub(crate) async fn start_scope(scope: &Scope<'_>) -> Result<()> {
+pub(crate) async fn start_scope(connection: &BusConnection, scope: &Scope<'_>) -> Result<()> {
     let name = scope.name;
-    let connection = bus::connect(CALL_TIMEOUT).await?;
-    let manager = manager(&connection).await?;
-    let mut messages = jobs::listen(&connection, &manager).await?;
+    let connection = connection.get().await?;
+    let manager = manager(connection).await?;
+    let mut messages = jobs::listen(connection, &manager).await?;
     let begun = Instant::now();
     let mut stopped = false;
     let made = loop {
         match request(&manager, scope).await {
             Err(error) if exists(&error) && begun.elapsed() < LEAVING => {
-                let content = content(&connection, &manager, name).await;
+                let content = content(connection, &manager, name).await;
                 if content == Content::Machine {
                     break Err(error);
                 }
@@ -75,7 +76,7 @@ pub(crate) async fn start_scope(scope: &Scope<'_>) -> Result<()> {
         let error = bus::failure(error).context(format!("cannot create the scope '{name}'"));
         hint.into_iter().fold(error, Error::with_hint)
     })?;
-    jobs::wait_for(&connection, &manager, &mut messages, name, job).await
+    jobs::wait_for(connection, &manager, &mut messages, name, job).await
 }
 
 /// Stops a scope without processes, and waits until it is gone. A missing scope, and one in use, are left
