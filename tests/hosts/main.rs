@@ -35,6 +35,7 @@ mod descriptor_store;
 mod devices;
 mod diagnosis;
 mod disk_images;
+mod empty_mounts;
 mod endurance;
 mod ephemeral;
 mod escape;
