@@ -12,6 +12,8 @@ mod archives;
 mod boot;
 #[path = "bench/contenders.rs"]
 mod contenders;
+#[path = "bench/crowd.rs"]
+mod crowd;
 #[path = "bench/filter.rs"]
 mod filter;
 #[path = "bench/host.rs"]
@@ -51,7 +53,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("enter", "a command in a machine, and its session", life::enter),
     ("life", "stop, restart, reboot", life::all),
     ("network", "to a network beyond the host and back", network::all),
-    ("scale", "many machines", scale::all),
+    ("scale", "many machines, and many processes", scale::all),
     ("storage", "clones, throw-away roots, layers, snapshots", storage::all),
     ("archives", "imports of archives", archives::all),
     ("nspawn", "called as systemd-nspawn", nspawn::all),

@@ -4,19 +4,15 @@
 //! A ratio is that of lower quartiles of interleaved runs: minima and medians vary more between measurements.
 
 use super::contenders::{self, Contender, Users};
+use super::crowd::{self, Crowd};
 use super::run::{self, Calm, Sample};
 use super::table::{self, lower_quartile, median, min, number, ratio};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 const ROUNDS: usize = 60;
 const WARM_UP: usize = 3;
-/// The number of idle processes of the last table, and its contenders: those whose runs are short enough to
-/// show the difference.
-const CROWD: usize = 3000;
+/// The contenders of the last table, with a crowd: those whose runs are short enough to show the difference.
 const CROWDED: &[&str] = &["floor", "coracle", "bubblewrap", "crun"];
-const CROWD_BOUND: Duration = Duration::from_secs(120);
 
 /// A contender with or without a user namespace, and its runs or the reason why it cannot run.
 struct Entry {
@@ -50,7 +46,7 @@ pub fn all() {
     table::print("Contenders", &["name", "version"], &rows);
     let title = "Start: mount, pid, uts, ipc, net and cgroup namespaces, also with a user namespace";
     let mut failures = compare(title, contenders::ALL);
-    let title = format!("Start: the same with {CROWD} idle processes on the host");
+    let title = format!("Start: the same with {} idle processes on the host", crowd::SIZE);
     match Crowd::gather() {
         Ok(crowd) => {
             let few = contenders::ALL.iter().filter(|one| CROWDED.contains(&one.name));
@@ -167,40 +163,4 @@ fn row(entry: &Entry, floor: &Entry, crun: &Entry) -> Option<Vec<String>> {
         plain(|sample| sample.switches),
         plain(|sample| sample.peak),
     ])
-}
-
-/// Idle processes in a process group of their own, killed when dropped.
-struct Crowd {
-    shell: Child,
-}
-
-impl Crowd {
-    fn gather() -> Result<Self, String> {
-        let script = format!("for one in $(seq {CROWD}); do sleep infinity & done; echo gathered; wait");
-        let mut shell = Command::new("bash");
-        shell.args(["-c", &script]).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut crowd = Self { shell: shell.spawn().map_err(|error| error.to_string())? };
-        let own = crowd.shell.id();
-        let children = format!("/proc/{own}/task/{own}/children");
-        let end = Instant::now() + CROWD_BOUND;
-        loop {
-            let text = std::fs::read_to_string(&children).unwrap_or_default();
-            if text.split_whitespace().count() >= CROWD {
-                return Ok(crowd);
-            }
-            if Instant::now() > end || crowd.shell.try_wait().map_or(true, |status| status.is_some()) {
-                return Err(format!("there are not {CROWD} processes after {CROWD_BOUND:?}"));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        // The shell is not reaped yet, so that its number is that of the group.
-        let group = format!("-{}", self.shell.id());
-        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
-        let _ = self.shell.wait();
-    }
 }
