@@ -3,6 +3,7 @@
 //! From it follow the polkit action, the details of the question, and the words of the job, which is a command
 //! line of this program. It decides and runs nothing.
 
+mod option_rows;
 mod options;
 mod verbs;
 
@@ -30,7 +31,7 @@ pub(crate) struct Ask {
     pub(crate) machines: Vec<Name>,
     /// The options, all known to the verb.
     pub(crate) options: Options,
-    /// The command of `exec`.
+    /// The words after the machines: a command, paths, settings, or the text of a definition.
     pub(crate) command: Vec<String>,
 }
 
@@ -69,8 +70,16 @@ impl Ask {
         words.extend(self.options.words(self.verb.options()));
         words.push("--".to_owned());
         words.extend(self.machines.iter().map(ToString::to_string));
-        words.extend(self.command.iter().cloned());
+        if self.text().is_none() {
+            words.extend(self.command.iter().cloned());
+        }
         words
+    }
+
+    /// Returns the text that the job reads from its standard input.
+    pub(crate) fn text(&self) -> Option<&str> {
+        let has_text = matches!(self.verb, AskVerb::Define | AskVerb::Check);
+        self.command.first().filter(|_| has_text).map(String::as_str)
     }
 
     /// Returns the details for polkit's rules and dialog about one of the machines, or about the host.
@@ -82,7 +91,13 @@ impl Ask {
         details.extend(machine.map(|_| ("unconfined", unconfined.to_owned())));
         if self.verb.action() == Action::Enter {
             details.push(("user", shown(self.options.text("user").unwrap_or("root"))));
-            details.extend(self.command.first().map(|program| ("program", shown(program))));
+            let program = self.command.first().filter(|_| self.verb == AskVerb::Exec);
+            details.extend(program.map(|program| ("program", shown(program))));
+        }
+        if self.verb == AskVerb::Set {
+            // All of them: a rule that reads a part would allow the rest unread.
+            let keys: Vec<String> = self.command.iter().map(|change| printable(key(change))).collect();
+            details.push(("settings", keys.join(" ")));
         }
         details
     }
@@ -90,7 +105,18 @@ impl Ask {
 
 /// Returns a text for the dialog: printable, and at most [`SHOWN`] characters.
 fn shown(text: &str) -> String {
-    text.chars().take(SHOWN).map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }).collect()
+    printable(&text.chars().take(SHOWN).collect::<String>())
+}
+
+/// Replaces blanks and characters that are not printable.
+fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }).collect()
+}
+
+/// Returns the key of `KEY=VALUE`, `KEY+=VALUE` or `KEY-=VALUE`.
+fn key(change: &str) -> &str {
+    let key = change.split_once('=').map_or(change, |(key, _)| key);
+    key.strip_suffix(['+', '-']).unwrap_or(key)
 }
 
 #[cfg(test)]
@@ -133,11 +159,26 @@ mod tests {
     }
 
     #[test]
+    fn details_name_all_settings() {
+        let changes = ["memory-max=1G", "env.A=x y", "port+=80", "mount-=/a:/b", "a b=c"];
+        let ask = ask(AskVerb::Set, Options::default(), &changes).unwrap();
+        let details = ask.details(ask.machines.first(), "nothing");
+        assert_eq!(details.last(), Some(&("settings", "memory-max env.A port mount a?b".to_owned())));
+    }
+
+    #[test]
+    fn a_definition_is_no_word_of_its_job() {
+        let ask = ask(AskVerb::Define, Options::default(), &["[boot]\n"]).unwrap();
+        assert_eq!(ask.words(), ["edit", "--from=-", "--", "web"]);
+        assert_eq!(ask.text(), Some("[boot]\n"));
+    }
+
+    #[test]
     fn every_verb_has_an_action_and_words() {
-        for verb in AskVerb::ALL {
+        for verb in AskVerb::ALL.iter().copied() {
             assert!(!verb.words().is_empty() && !verb.doing().is_empty(), "{verb:?}");
             assert!(verb.action().id().starts_with("io.coracle1."), "{verb:?}");
-            assert_eq!(AskVerb::ALL.iter().filter(|other| other.as_str() == verb.as_str()).count(), 1);
+            assert_eq!(AskVerb::ALL.iter().filter(|other| other.method() == verb.method()).count(), 1);
         }
     }
 }

@@ -11,6 +11,7 @@ mod machine;
 mod manager;
 mod quota;
 mod refusal;
+mod report;
 mod signals;
 mod snapshot;
 mod status_text;
@@ -23,7 +24,7 @@ use crate::host::runtime::runtime;
 use crate::host::systemd::bus;
 use crate::machine::name::Name;
 use crate::paths::Paths;
-pub use job::report;
+pub use report::report;
 pub use words::{VERB as JOB_VERB, receive as receive_words};
 
 use job::JobState;

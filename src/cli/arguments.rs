@@ -6,12 +6,16 @@ use crate::ask::{OptionValue, Options};
 use crate::control::copy::{self, CopyOwners, LinkMode, Replace};
 use crate::control::graph::{GraphFormat, LineStyle};
 use crate::control::{exec, start};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// The greatest size of a definition from a file or a stream, bytes: that of a request to the service.
+const DEFINITION: u64 = 64 << 10;
 
 /// The name of one machine.
 #[derive(Debug, Args)]
@@ -165,6 +169,10 @@ pub(crate) struct CopyOptions {
     /// Copy a symbolic link SRC as a link, instead of the file that it leads to
     #[arg(short = 'P', long)]
     no_dereference: bool,
+
+    /// The path of the one tree in the archive on standard input
+    #[arg(long = "as", hide = true, value_name = "PATH")]
+    archived: Option<PathBuf>,
 }
 
 /// Parses the machine of a copy. The order of the arguments is not that of scp(1).
@@ -184,12 +192,44 @@ impl CopyOptions {
         copy::CopyRequest {
             name: &self.name,
             source: &self.source,
+            archived: self.archived.as_deref(),
             destination: self.destination.as_ref().unwrap_or(&self.source),
             replace: if self.force { Replace::Yes } else { Replace::No },
             links: if self.no_dereference { LinkMode::Keep } else { LinkMode::Follow },
             owners: CopyOwners::Kept,
         }
     }
+}
+
+/// Reads the text of a definition from a file; `-` for standard input.
+///
+/// # Errors
+/// A file that cannot be read, or is larger than a definition may be.
+pub(crate) fn text_of(file: &Path) -> Result<String> {
+    let reading = || format!("cannot read '{}'", file.display());
+    let mut text = String::new();
+    let source: Box<dyn Read> = match file == Path::new("-") {
+        true => Box::new(std::io::stdin().lock()),
+        false => Box::new(std::fs::File::open(file).context(reading)?),
+    };
+    source.take(DEFINITION + 1).read_to_string(&mut text).context(reading)?;
+    match text.len() as u64 > DEFINITION {
+        true => {
+            Err(Error::new(format!("a definition has at most {} KiB", DEFINITION >> 10)).context(reading()))
+        }
+        false => Ok(text),
+    }
+}
+
+/// Returns a path as a word of a request for the service.
+///
+/// # Errors
+/// A path that is not UTF-8.
+pub(crate) fn word(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        let error = Error::usage(format!("'{}' is not UTF-8", path.display()));
+        error.with_hint("rename the file, or run the verb with sudo(8)")
+    })
 }
 
 /// Returns the options of a request for a terminal like that of this process. Commands without a terminal have its

@@ -9,14 +9,8 @@ use crate::error::{Error, Kind, Result};
 use crate::paths::Paths;
 use serde::de::DeserializeOwned;
 
-/// The way of a verb.
-#[derive(Debug)]
-enum Route {
-    /// It reads what all users may read, or refuses other users than root itself.
-    Direct,
-    /// Through the service.
-    Service(Ask),
-}
+/// The way of a verb through the service: the verb of the service, and a function that runs it.
+type Way<'a> = (AskVerb, Box<dyn FnOnce(Passwords) -> VerbResult + 'a>);
 
 impl Verb {
     /// Runs the verb for a user without the rights of root.
@@ -24,23 +18,17 @@ impl Verb {
     /// # Errors
     /// All errors of the verb, of the service, and of its job.
     pub fn run_as_user(self, paths: &Paths, asks_password: bool) -> VerbResult {
-        match self.route(paths)? {
-            Route::Direct => self.run(paths),
-            Route::Service(ask) => {
-                let passwords = if asks_password { Passwords::Asked } else { Passwords::NotAsked };
-                let is_entry = matches!(ask.verb, AskVerb::Exec | AskVerb::Shell | AskVerb::Login);
-                let of_entry = |error: Error| match is_entry {
-                    true => error.with_kind_of_failure(Kind::Launch),
-                    false => error,
-                };
-                if *paths != Paths::default() {
-                    let error = Error::new(format!("{} machines with --root needs root", ask.verb.doing()));
-                    return Err(of_entry(error.with_hint("run it with sudo(8)")).into());
-                }
-                self.delegate(&ask, passwords)
-                    .map_err(|failures| Failures(failures.0.into_iter().map(of_entry).collect()))
-            }
+        let passwords = if asks_password { Passwords::Asked } else { Passwords::NotAsked };
+        let Some((verb, run)) = self.route(paths)? else { return self.run(paths) };
+        let of_entry = |error: Error| match verb.enters() && verb != AskVerb::Attach {
+            true => error.with_kind_of_failure(Kind::Launch),
+            false => error,
+        };
+        if *paths != Paths::default() {
+            let error = Error::new(format!("{} machines with --root needs root", verb.doing()));
+            return Err(of_entry(error.with_hint("run it with sudo(8)")).into());
         }
+        run(passwords).map_err(|failures| Failures(failures.0.into_iter().map(of_entry).collect()))
     }
 
     /// Runs the request, one machine after the other if the service has no call for several.
@@ -78,6 +66,8 @@ impl Verb {
                 let all: Vec<_> = parsed(&done.output)?;
                 Ok(u8::from(doctor.print(&all)?))
             }
+            Self::Set(set) => set.print(parsed(&done.output)?),
+            Self::Apply(apply) => apply.print(parsed(&done.output)?),
             _ => {
                 output::text(&done.output)?;
                 Ok(done.status)
@@ -85,8 +75,30 @@ impl Verb {
         }
     }
 
-    fn route(&self, paths: &Paths) -> Result<Route> {
-        Ok(Route::Service(match self {
+    /// Returns the way through the service. `None` for a verb that reads what all users may read, or refuses other
+    /// users than root itself.
+    fn route<'a>(&'a self, paths: &'a Paths) -> Result<Option<Way<'a>>> {
+        // This process reads or writes files of the user.
+        match self {
+            Self::CopyTo(copy) => {
+                return with_files(AskVerb::CopyTo, |passwords| copy.run_as_user(passwords));
+            }
+            Self::CopyFrom(copy) => {
+                return with_files(AskVerb::CopyFrom, |passwords| copy.run_as_user(passwords));
+            }
+            Self::Edit(edit) => {
+                return with_files(AskVerb::Define, |passwords| edit.run_as_user(paths, passwords));
+            }
+            _ => {}
+        }
+        let ask = self.ask(paths)?;
+        Ok(ask
+            .map(|ask| -> Way<'a> { (ask.verb, Box::new(move |passwords| self.delegate(&ask, passwords))) }))
+    }
+
+    /// Returns the request for the service. `None` for a verb without one.
+    fn ask(&self, paths: &Paths) -> Result<Option<Ask>> {
+        Ok(Some(match self {
             Self::Start(start) => start.ask(paths)?,
             Self::Stop(stop) => stop.ask()?,
             Self::Restart(restart) => restart.ask(paths)?,
@@ -105,41 +117,45 @@ impl Verb {
             Self::Logs(logs) => logs.ask()?,
             Self::Inspect(inspect) => inspect.ask()?,
             Self::Doctor(doctor) if doctor.names_machines() => doctor.ask()?,
+            Self::Unbind(unbind) => unbind.ask()?,
+            Self::Set(set) => set.ask()?,
+            Self::Apply(apply) => apply.ask()?,
+            Self::Bind(bind) => match bind.ask()? {
+                Some(ask) => ask,
+                None => return Ok(None),
+            },
+            Self::CopyTo(_) | Self::CopyFrom(_) | Self::Edit(_) => return Ok(None),
             // They read what all may read.
             Self::List(_) | Self::Status(_) | Self::Show(_) | Self::Stats(_) | Self::Network(_) => {
-                return Ok(Route::Direct);
+                return Ok(None);
             }
             Self::Top(_) | Self::Check(_) | Self::Config(_) | Self::Completions(_) | Self::Names(_) => {
-                return Ok(Route::Direct);
+                return Ok(None);
             }
-            Self::Doctor(_) | Self::Images(_) | Self::Events(_) => return Ok(Route::Direct),
+            Self::Doctor(_) | Self::Images(_) | Self::Events(_) => return Ok(None),
             // They need root, and say so.
             Self::Run(_) | Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => {
-                return Ok(Route::Direct);
+                return Ok(None);
             }
             Self::Health(_) | Self::Idle(_) | Self::Device(_) | Self::Provision(_) | Self::Create(_) => {
-                return Ok(Route::Direct);
+                return Ok(None);
             }
             Self::Import(_) | Self::Export(_) | Self::Clone(_) | Self::Convert(_) | Self::Migrate(_) => {
-                return Ok(Route::Direct);
+                return Ok(None);
             }
             Self::ReadOnly(_) | Self::Verify(_) | Self::Prune(_) | Self::Snapshot(_) | Self::Rollback(_) => {
-                return Ok(Route::Direct);
+                return Ok(None);
             }
-            Self::Rename(_) | Self::Remove(_) | Self::CopyTo(_) | Self::CopyFrom(_) | Self::Bind(_) => {
-                return Ok(Route::Direct);
-            }
-            Self::Unbind(_)
-            | Self::Build(_)
-            | Self::Set(_)
-            | Self::Apply(_)
-            | Self::Edit(_)
-            | Self::Update(_)
-            | Self::Pull(_) => {
-                return Ok(Route::Direct);
+            Self::Rename(_) | Self::Remove(_) | Self::Build(_) | Self::Update(_) | Self::Pull(_) => {
+                return Ok(None);
             }
         }))
     }
+}
+
+/// Returns the way of a verb with files of the user.
+fn with_files<'a>(verb: AskVerb, run: impl FnOnce(Passwords) -> VerbResult + 'a) -> Result<Option<Way<'a>>> {
+    Ok(Some((verb, Box::new(run))))
 }
 
 /// Parses a document of the service.

@@ -7,6 +7,7 @@ use super::problem::{Problem, ProblemSeverity};
 use super::profile::Profile;
 use super::resolve::{Resolved, resolve};
 use super::sources::Sources;
+use super::toml;
 use crate::error::{Error, Result};
 use crate::image::find;
 use crate::machine::name::Name;
@@ -96,21 +97,35 @@ pub(crate) fn files(paths: &Paths, named: &[PathBuf]) -> Result<Checked> {
         } else {
             definition_files::read(file)
         };
-        let readable = problems.iter().all(|problem| problem.severity == ProblemSeverity::Warning);
-        checked.problems.extend(problems);
-        if !readable || is_drop_in(file) {
-            continue;
-        }
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        match Name::new(&stem) {
-            Ok(name) => {
-                let resolved = resolved(&mut checked, paths, &name, Some(file), layer);
-                checked.machines.extend(resolved.map(|resolved| (Some(file.clone()), resolved)));
-            }
-            Err(error) => checked.problems.push(Problem::new(Some(file), &error)),
-        }
+        separate(&mut checked, paths, file, (layer, problems));
     }
     Ok(checked)
+}
+
+/// Checks a text as the definition of a machine, without its other files.
+pub(crate) fn text(paths: &Paths, name: &Name, text: &str) -> Checked {
+    let mut checked = Checked { files: 1, ..Checked::default() };
+    let file = paths.definitions()[0].join(format!("{name}.toml"));
+    let read = toml::read(&file, text);
+    separate(&mut checked, paths, &file, read);
+    checked
+}
+
+/// Checks a file that was read, separately.
+fn separate(checked: &mut Checked, paths: &Paths, file: &Path, (layer, problems): (Layer, Vec<Problem>)) {
+    let readable = problems.iter().all(|problem| problem.severity == ProblemSeverity::Warning);
+    checked.problems.extend(problems);
+    if !readable || is_drop_in(file) {
+        return;
+    }
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    match Name::new(&stem) {
+        Ok(name) => {
+            let resolved = resolved(checked, paths, &name, Some(file), layer);
+            checked.machines.extend(resolved.map(|resolved| (Some(file.to_owned()), resolved)));
+        }
+        Err(error) => checked.problems.push(Problem::new(Some(file), &error)),
+    }
 }
 
 /// Reads a .nspawn file for a unit.

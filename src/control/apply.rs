@@ -16,13 +16,15 @@ use crate::machine::mounts::{BindPath, MountKind};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::record::Record;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The limit of the disk space, which the file system enforces.
 const DISK_KEY: &str = "resources.disk-max";
 
 /// When a changed setting takes effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Effect {
     /// In the running machine.
     Live,
@@ -32,8 +34,9 @@ pub(crate) enum Effect {
     Restart,
 }
 
-/// A setting with different values in the running machine and in its definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A setting with different values in the running machine and in its definition. Serialised unchanged for `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) struct SettingChange {
     /// When the value of the definition takes effect.
     pub(crate) effect: Effect,
@@ -45,8 +48,9 @@ pub(crate) struct SettingChange {
     pub(crate) defined: String,
 }
 
-/// The result of [`set`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The result of [`set`]. Serialised unchanged for `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum SetResult {
     /// The machine is not running: the change is written to this drop-in only.
     Stored(PathBuf),

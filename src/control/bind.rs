@@ -19,8 +19,8 @@ use crate::sys::guest_files::GuestRoot;
 use crate::sys::mount::{self, Depth, MountAttributes};
 use crate::sys::process::{self, Side};
 use nix::sched::{CloneFlags, setns};
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct BindRequest<'a> {
     /// The machine.
     pub(crate) name: &'a Name,
-    /// A file or directory of the host.
+    /// A file or directory of the host; `-` for that which is open as standard input.
     pub(crate) source: &'a Path,
     /// The target: an absolute path inside.
     pub(crate) target: &'a Path,
@@ -56,8 +56,7 @@ pub(crate) fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
         ))
         .with_hint("give an absolute path inside the machine"));
     }
-    let source = std::fs::canonicalize(request.source)
-        .context(|| format!("cannot find bind source '{}'", request.source.display()))?;
+    let (source, place) = open_source(request.source)?;
     let record = running(paths, request.name)?;
     warn_open(request, &record, &source);
     freezer::refuse_frozen(paths, &record)?;
@@ -77,7 +76,7 @@ pub(crate) fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
             request.target.display()
         )));
     }
-    let tree = tree(request, &record, &leader, &source)?;
+    let tree = tree(request, &record, &leader, (&source, &place))?;
     let staging_dir = record.id_base.map(|_| paths.machine(request.name));
     attach(Attach {
         leader,
@@ -231,13 +230,47 @@ fn detach(target: &Path) -> std::io::Result<()> {
     Ok(rustix::mount::unmount(target.file_name().unwrap_or_default(), flags)?)
 }
 
+/// Opens a source for reference. Returns its path, too.
+fn open_source(source: &Path) -> Result<(PathBuf, OwnedFd)> {
+    if source == Path::new("-") {
+        return standard_input();
+    }
+    let path = std::fs::canonicalize(source)
+        .context(|| format!("cannot find bind source '{}'", source.display()))?;
+    let place = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open bind source '{}'", path.display()))?;
+    Ok((path, place))
+}
+
+/// Returns the file that is open as standard input, which may be open for reference only, and its path.
+fn standard_input() -> Result<(PathBuf, OwnedFd)> {
+    const HINT: &str = "redirect standard input from a file or directory of this host";
+    let inspecting = || "cannot inspect standard input";
+    let place = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context(inspecting)?;
+    let stat = rustix::fs::fstat(&place).context(inspecting)?;
+    if matches!(FileType::from_raw_mode(stat.st_mode), FileType::CharacterDevice | FileType::BlockDevice) {
+        return Err(Error::usage("standard input is a device").with_hint(HINT));
+    }
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())).context(inspecting)?;
+    // A deleted file, or one of another mount namespace, has no path here.
+    let named = rustix::fs::stat(&path).map(|named| (named.st_dev, named.st_ino));
+    if named != Ok((stat.st_dev, stat.st_ino)) {
+        let message = format!("the file of standard input is not '{}' of this host", path.display());
+        return Err(Error::usage(message).with_hint(HINT));
+    }
+    Ok((path, place))
+}
+
 /// Creates the detached mount to attach.
-fn tree(request: &BindRequest<'_>, record: &Record, leader: &OwnedFd, source: &Path) -> Result<OwnedFd> {
-    let place = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .context(|| format!("cannot open bind source '{}'", source.display()))?;
+fn tree(
+    request: &BindRequest<'_>,
+    record: &Record,
+    leader: &OwnedFd,
+    (source, place): (&Path, &OwnedFd),
+) -> Result<OwnedFd> {
     let tree = mount::copy_tree(place.as_fd(), Depth::Tree)
         .context(|| format!("cannot copy the mount of '{}'", source.display()))?;
-    let userns = id_map(request, record, leader, &place)?;
+    let userns = id_map(request, record, leader, place)?;
     let attributes = MountAttributes {
         read_only: request.read_only,
         no_setuid: !request.setuid,

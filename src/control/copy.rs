@@ -4,6 +4,7 @@
 //! of the guest is executed, and no symbolic link leads out of either tree. Files from a guest lose their
 //! set-user-ID and set-group-ID bits.
 
+pub(crate) mod archive;
 mod copy_state;
 mod interrupted;
 mod peer;
@@ -49,6 +50,9 @@ pub(crate) struct CopyRequest<'a> {
     pub(crate) name: &'a Name,
     /// The source; `-` for an archive from standard input.
     pub(crate) source: &'a Path,
+    /// The path of the one tree in the archive on standard input. `None` for an archive that is extracted into a
+    /// directory.
+    pub(crate) archived: Option<&'a Path>,
     /// The destination; `-` for an archive to standard output.
     pub(crate) destination: &'a Path,
     /// Whether to replace an existing destination.
@@ -100,6 +104,7 @@ pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progre
         let path = absolute(request.source)?;
         Some((open_source(&GuestRoot::of_caller()?, &path, request.links)?, path))
     };
+    let named = source.as_ref().map(|(_, path)| path.as_path()).or(request.archived);
     let interrupted = interrupted::take(paths, request.name, TreeSide::Guest);
     let record_file = RecordFile::write(paths, request.name, TreeSide::Guest, request.destination)?;
     let (ours, theirs) = Transfer::pair()?;
@@ -109,14 +114,16 @@ pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progre
             drop(ours);
             guest.work(&theirs, |root, state| {
                 interrupted.iter().for_each(|record| record.remove(root));
-                let path = source.as_ref().map(|(_, path)| path.as_path());
-                take(root, request, path, record_file.name(), guest.ids, &theirs, state)
+                take(root, request, named, record_file.name(), guest.ids, &theirs, state)
             })
         }
     };
     drop(theirs);
     let sent = match &source {
         Some((from, _)) => Walk::run(from, TreeSide::Host, request.owners.ids(), &mut &ours, &mut state),
+        None if request.archived.is_some() => {
+            archive::extract_one(std::io::stdin().lock(), &mut &ours, ALL_BITS, &mut state)
+        }
         None => send_archive(&ours, &mut state),
     };
     let copied = match sent.and_then(|()| ours.finish(Ok(()), &mut state)) {
@@ -180,9 +187,8 @@ pub(crate) fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Prog
     let guest = CopyPeer::find(paths, request.name)?;
     let mut state = new_state(request.name, progress)?;
     let is_archive = request.destination == Path::new("-");
-    if is_archive && rustix::termios::isatty(rustix::stdio::stdout()) {
-        return Err(Error::usage("refusing to write a tar archive to a terminal")
-            .with_hint("redirect standard output to a file or a pipe, or give a destination"));
+    if is_archive {
+        refuse_terminal()?;
     }
     let (ours, theirs) = Transfer::pair()?;
     let _child = match process::clone(0, None)? {
@@ -214,6 +220,18 @@ pub(crate) fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Prog
     let mut tree = TreeWriter::new(directory, record_file.name(), request.owners.ids());
     ours.receive_all(&mut tree, HARMLESS_BITS, &mut state)?;
     tree.finish(&name, request.replace)
+}
+
+/// Refuses an archive on a terminal.
+///
+/// # Errors
+/// Standard output is one.
+pub(crate) fn refuse_terminal() -> Result<()> {
+    if rustix::termios::isatty(rustix::stdio::stdout()) {
+        return Err(Error::usage("refusing to write a tar archive to a terminal")
+            .with_hint("redirect standard output to a file or a pipe, or give a destination"));
+    }
+    Ok(())
 }
 
 fn new_state<'a>(name: &Name, progress: Progress<'a>) -> Result<CopyState<'a>> {

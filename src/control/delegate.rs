@@ -13,6 +13,8 @@ use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
 
 /// The result of a request.
 #[derive(Debug)]
@@ -32,14 +34,45 @@ pub(crate) enum Passwords {
     NotAsked,
 }
 
+/// The result of a request, or all its errors.
+pub(crate) type DelegatedResult = std::result::Result<Delegated, Vec<Error>>;
+
+/// Writes what a job reads.
+pub(crate) type WriteInput<'a> = dyn FnOnce(&mut dyn Write) -> Result<()> + 'a;
+/// Reads what a job writes. Returns what is left to do after its success.
+pub(crate) type ReadOutput<'a> = dyn FnOnce(&mut dyn Read) -> Result<Box<dyn FnOnce() -> Result<()>>> + 'a;
+
 /// Runs a request through the service.
 ///
 /// # Errors
 /// Those of the service, and of the job.
-pub(crate) fn run(ask: &Ask, passwords: Passwords) -> std::result::Result<Delegated, Vec<Error>> {
-    let runtime = runtime().map_err(|error| vec![error])?;
-    let client = Client::connect(&runtime, ask).map_err(|error| vec![error])?;
-    client.run(ask, passwords)
+pub(crate) fn run(ask: &Ask, passwords: Passwords) -> DelegatedResult {
+    with_client(ask, |client| client.run(ask, passwords))
+}
+
+/// Runs a request whose job reads what `write` writes.
+///
+/// # Errors
+/// Those of `write`, of the service, and of the job.
+pub(crate) fn send(ask: &Ask, passwords: Passwords, write: Box<WriteInput<'_>>) -> DelegatedResult {
+    with_client(ask, |client| client.send(ask, passwords, write))
+}
+
+/// Runs a request whose job writes what `read` reads.
+///
+/// # Errors
+/// Those of `read`, of the service, and of the job.
+pub(crate) fn receive(ask: &Ask, passwords: Passwords, read: Box<ReadOutput<'_>>) -> DelegatedResult {
+    with_client(ask, |client| client.receive(ask, passwords, read))
+}
+
+fn with_client(ask: &Ask, call: impl FnOnce(&Client<'_>) -> DelegatedResult) -> DelegatedResult {
+    let runtime = runtime().map_err(one)?;
+    call(&Client::connect(&runtime, ask).map_err(one)?)
+}
+
+fn one(error: Error) -> Vec<Error> {
+    vec![error]
 }
 
 /// A connection to the service.
@@ -54,32 +87,76 @@ impl<'a> Client<'a> {
         Ok(Self { runtime, connection: connection.map_err(|_| manager::needs_root(ask))? })
     }
 
-    fn run(&self, ask: &Ask, passwords: Passwords) -> std::result::Result<Delegated, Vec<Error>> {
+    /// Sends a request, and lets polkit ask the user.
+    fn call(&self, ask: &Ask, passwords: Passwords) -> Result<Reply> {
         let is_asked = passwords == Passwords::Asked;
-        let agent = if is_asked { Agent::start() } else { None };
-        let reply = self.runtime.block_on(manager::call(&self.connection, ask, is_asked));
-        // Before the terminal belongs to the command.
-        drop(agent);
-        match reply.map_err(|error| vec![error])? {
+        // It ends before the terminal belongs to the command.
+        let _agent = if is_asked { Agent::start() } else { None };
+        self.runtime.block_on(manager::call(&self.connection, ask, is_asked))
+    }
+
+    fn run(&self, ask: &Ask, passwords: Passwords) -> DelegatedResult {
+        match self.call(ask, passwords).map_err(one)? {
             Reply::Document(output) => Ok(Delegated { status: 0, output }),
             Reply::Job(job, descriptors) => match ask.verb.output() {
                 Output::Streams | Output::Terminal => {
-                    let status = self.relay(&job, descriptors).map_err(|error| vec![error])?;
+                    let status = self.relay(&job, descriptors).map_err(one)?;
                     Ok(Delegated { status, output: String::new() })
                 }
                 Output::Stdout => {
-                    self.copy(descriptors).map_err(|error| vec![error])?;
+                    self.copy(descriptors).map_err(one)?;
                     self.wait(&job)
                 }
-                Output::Report | Output::Document => self.wait(&job),
+                Output::Stdin | Output::Report | Output::Document => self.wait(&job),
             },
         }
     }
 
+    /// Sends a request for a job with one stream.
+    fn call_for_stream(&self, ask: &Ask, passwords: Passwords) -> Result<(JobPath, OwnedFd)> {
+        match self.call(ask, passwords)? {
+            Reply::Job(job, descriptors) => Ok((job, descriptors.into_iter().next().ok_or_else(incomplete)?)),
+            Reply::Document(_) => Err(incomplete()),
+        }
+    }
+
+    fn send(&self, ask: &Ask, passwords: Passwords, write: Box<WriteInput<'_>>) -> DelegatedResult {
+        let (job, pipe) = self.call_for_stream(ask, passwords).map_err(one)?;
+        let mut input = JobInput { pipe: pipe.into(), is_closed: false };
+        let written = write(&mut input);
+        if let (Err(error), false) = (&written, input.is_closed) {
+            // Otherwise the job would take the end of the pipe for that of the input.
+            let cancelled = self.runtime.block_on(manager::cancel(&self.connection, &job));
+            cancelled.unwrap_or_else(|error| log::debug!("{error}, ignoring"));
+            drop(input);
+            let _ = self.wait(&job);
+            return Err(one(error.clone()));
+        }
+        drop(input);
+        // A job that does not read to the end reports the cause.
+        let done = self.wait(&job)?;
+        written.map(|()| done).map_err(one)
+    }
+
+    fn receive(&self, ask: &Ask, passwords: Passwords, read: Box<ReadOutput<'_>>) -> DelegatedResult {
+        let (job, pipe) = self.call_for_stream(ask, passwords).map_err(one)?;
+        let mut output = JobOutput { pipe: pipe.into(), has_ended: false };
+        let finish = read(&mut output);
+        let has_ended = output.has_ended;
+        drop(output);
+        match (finish, self.wait(&job)) {
+            (Ok(finish), Ok(done)) => finish().map(|()| done).map_err(one),
+            (Err(error), Ok(_)) => Err(one(error)),
+            // A job whose output is not read to its end fails for this reason.
+            (Err(error), Err(_)) if !has_ended => Err(one(error)),
+            (_, Err(errors)) => Err(errors),
+        }
+    }
+
     /// Waits for the end of a job.
-    fn wait(&self, job: &JobPath) -> std::result::Result<Delegated, Vec<Error>> {
+    fn wait(&self, job: &JobPath) -> DelegatedResult {
         let end = self.runtime.block_on(manager::wait(&self.connection, job));
-        let JobEnd { status, errors, output } = end.map_err(|error| vec![error])?;
+        let JobEnd { status, errors, output } = end.map_err(one)?;
         match u8::try_from(status) {
             Ok(status) if errors.is_empty() => Ok(Delegated { status, output }),
             _ => Err(errors),
@@ -90,8 +167,8 @@ impl<'a> Client<'a> {
     fn copy(&self, descriptors: Vec<OwnedFd>) -> Result<()> {
         let output = descriptors.into_iter().next().ok_or_else(incomplete)?;
         let mut stdout = std::io::stdout().lock();
-        match std::io::copy(&mut std::fs::File::from(output), &mut stdout) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+        match std::io::copy(&mut File::from(output), &mut stdout) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                 Err(Error::from(error).context("cannot write to standard output"))
             }
             _ => Ok(()),
@@ -132,6 +209,40 @@ impl<'a> Client<'a> {
             Flow::new(Direction::Out, stderr, keep(rustix::stdio::stderr())?),
         ];
         Relay { flows, done, terminal: None, signals }.run(&mut pass)
+    }
+}
+
+/// The pipe that a job reads.
+struct JobInput {
+    pipe: File,
+    /// Whether the job has closed its end.
+    is_closed: bool,
+}
+
+impl Write for JobInput {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.pipe.write(bytes);
+        self.is_closed |= written.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe);
+        written
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The pipe that a job writes.
+struct JobOutput {
+    pipe: File,
+    /// Whether all was read.
+    has_ended: bool,
+}
+
+impl Read for JobOutput {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.pipe.read(bytes);
+        self.has_ended |= read.as_ref().is_ok_and(|length| *length == 0) && !bytes.is_empty();
+        read
     }
 }
 

@@ -3,7 +3,8 @@
 
 use super::{preflight, running};
 use crate::config::{Problem, ProblemSeverity};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorName, Result};
+use crate::host::probe;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use std::ffi::OsString;
@@ -39,57 +40,147 @@ pub(crate) enum EditResult {
 /// # Errors
 /// A definition that is a link, an editor that fails, or errors that are left unchanged.
 pub(crate) fn edit(paths: &Paths, name: &Name) -> Result<EditResult> {
-    let files = paths.definitions().map(|directory| directory.join(format!("{name}.toml")));
-    let [file, others @ ..] = &files;
-    if file.is_symlink() {
-        return Err(Error::new(format!("'{}' is a symbolic link", file.display()))
-            .with_hint("edit the file that it leads to, or remove the link"));
+    let definition = Definition::find(paths, name)?;
+    let draft = Draft::beside(&definition.file, name)?;
+    let stored = edit_text(&draft, definition.begun(name), &mut |text| {
+        let stored = definition.store(paths, name, &draft, text)?;
+        Ok(stored.map_err(|problems| problems.iter().map(ToString::to_string).collect()))
+    })?;
+    Ok(stored.unwrap_or(EditResult::Unchanged))
+}
+
+/// Replaces the definition of a machine in `/etc` by a text, if it has no errors.
+///
+/// # Errors
+/// A definition that is a link, or all errors of the text.
+pub(crate) fn define(paths: &Paths, name: &Name, text: &str) -> std::result::Result<EditResult, Vec<Error>> {
+    let one = |error: Error| vec![error];
+    let definition = Definition::find(paths, name).map_err(one)?;
+    if definition.old.as_deref() == Some(text) {
+        return Ok(EditResult::Unchanged);
     }
-    let old = read(file)?;
-    let begun = match (&old, others.iter().find(|file| file.is_file())) {
-        (Some(text), _) => text.clone(),
-        (None, Some(other)) => read(other)?.unwrap_or_default(),
-        (None, None) => head(name),
+    let draft = Draft::beside(&definition.file, name).map_err(one)?;
+    let stored = definition.store(paths, name, &draft, text).map_err(one)?;
+    stored.map_err(|problems| problems.iter().map(refusal).collect())
+}
+
+/// Opens the definition of a machine in an editor, as a user without the right to replace it: `define` does it,
+/// and returns the output, or the errors of the text. `None` if the text was not changed.
+///
+/// # Errors
+/// A definition that this user may not read, an editor that fails, or errors that are left unchanged.
+pub(crate) fn edit_elsewhere(
+    paths: &Paths,
+    name: &Name,
+    define: &mut dyn FnMut(&str) -> Result<std::result::Result<String, Vec<Error>>>,
+) -> Result<Option<String>> {
+    let definition = Definition::find(paths, name)
+        .map_err(|error| error.with_hint(format!("run 'sudo coracle edit {name}'")))?;
+    let draft = Draft::of_user(name)?;
+    let described = |error: &Error| match error.hint() {
+        Some(hint) => format!("{error}\nhint: {hint}"),
+        None => error.to_string(),
     };
-    let draft = Draft::create(file, name)?;
+    edit_text(&draft, definition.begun(name), &mut |text| {
+        Ok(define(text)?.map_err(|errors| errors.iter().map(described).collect()))
+    })
+}
+
+/// Edits a text until it is stored. `store` returns the problems of a text that is not. `None` if the text was not
+/// changed.
+fn edit_text<T>(
+    draft: &Draft,
+    begun: String,
+    store: &mut dyn FnMut(&str) -> Result<std::result::Result<T, Vec<String>>>,
+) -> Result<Option<T>> {
     let (mut text, mut problems) = (begun.clone(), Vec::new());
     loop {
-        let marks: String = problems.iter().map(marked).collect();
-        let shown = marks + &text;
-        draft.write(&shown)?;
+        let marks: String = problems.iter().map(|problem: &String| marked(problem)).collect();
+        draft.write(&(marks + &text))?;
         run_editor(&draft.file)?;
         let edited = read(&draft.file)?.unwrap_or_default();
         let edited: String = edited.split_inclusive('\n').filter(|line| !line.starts_with(MARK)).collect();
         if edited == begun && problems.is_empty() {
-            return Ok(EditResult::Unchanged);
+            return Ok(None);
         }
         if edited == text && !problems.is_empty() {
-            let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
             return Err(Error::new(format!(
                 "the definition has errors, and was not replaced: {}",
-                all.join("; ")
+                problems.join("; ")
             )));
         }
         text = edited;
-        draft.write(&text)?;
-        draft.install(file)?;
+        match store(&text)? {
+            Ok(stored) => return Ok(Some(stored)),
+            Err(found) => problems = found,
+        }
+    }
+}
+
+/// The definition of a machine in `/etc`.
+struct Definition {
+    file: PathBuf,
+    /// Its text. `None` if it does not exist.
+    old: Option<String>,
+    /// The text of the definition in another directory.
+    other: Option<String>,
+}
+
+impl Definition {
+    fn find(paths: &Paths, name: &Name) -> Result<Self> {
+        let files = paths.definitions().map(|directory| directory.join(format!("{name}.toml")));
+        let [file, others @ ..] = &files;
+        if file.is_symlink() {
+            return Err(Error::new(format!("'{}' is a symbolic link", file.display()))
+                .with_hint("edit the file that it leads to, or remove the link"));
+        }
+        let other = others.iter().find(|file| file.is_file()).map(|other| read(other)).transpose()?.flatten();
+        Ok(Self { file: file.clone(), old: read(file)?, other })
+    }
+
+    /// Returns the text at the begin of the edit.
+    fn begun(&self, name: &Name) -> String {
+        self.old.clone().or_else(|| self.other.clone()).unwrap_or_else(|| head(name))
+    }
+
+    /// Replaces the definition by a text, and checks it. With errors the old one is restored, and they are
+    /// returned.
+    fn store(
+        &self,
+        paths: &Paths,
+        name: &Name,
+        draft: &Draft,
+        text: &str,
+    ) -> Result<std::result::Result<EditResult, Vec<Problem>>> {
+        draft.write(text)?;
+        draft.install(&self.file)?;
         let checked = preflight::check_named(paths, &[PathBuf::from(name.as_str())])
             .map(|checked| checked.problems)
-            .unwrap_or_else(|error| vec![Problem::new(Some(file), &error)]);
+            .unwrap_or_else(|error| vec![Problem::new(Some(&self.file), &error)]);
         let (errors, warnings): (Vec<_>, Vec<_>) =
             checked.into_iter().partition(|problem| problem.severity == ProblemSeverity::Error);
         if errors.is_empty() {
             let is_running = running(paths, name).is_ok();
-            return Ok(EditResult::Stored { file: file.clone(), warnings, is_running });
+            return Ok(Ok(EditResult::Stored { file: self.file.clone(), warnings, is_running }));
         }
-        restore(&draft, file, old.as_deref())?;
-        problems = errors;
+        restore(draft, &self.file, self.old.as_deref())?;
+        Ok(Err(errors))
+    }
+}
+
+/// Returns a problem as an error.
+fn refusal(problem: &Problem) -> Error {
+    let text = problem.to_string();
+    let error = Error::new(text.lines().next().unwrap_or_default()).named(ErrorName::BadDefinition);
+    match &problem.hint {
+        Some(hint) => error.with_hint(hint.as_str()),
+        None => error,
     }
 }
 
 /// Returns a problem, which can have several lines, as comments.
-fn marked(problem: &Problem) -> String {
-    problem.to_string().lines().map(|line| format!("{MARK}{line}\n")).collect()
+fn marked(problem: &str) -> String {
+    problem.lines().map(|line| format!("{MARK}{line}\n")).collect()
 }
 
 /// The text of a new definition.
@@ -144,19 +235,29 @@ fn editor() -> Result<Vec<OsString>> {
     found.ok_or_else(|| Error::new("there is no editor").with_hint("set EDITOR, for example to nano"))
 }
 
-/// The copy that is edited, in a hidden directory beside the definition. Deleted on drop.
+/// The copy that is edited, in a private directory. Deleted on drop.
 struct Draft {
     directory: PathBuf,
     file: PathBuf,
 }
 
 impl Draft {
-    fn create(target: &Path, name: &Name) -> Result<Self> {
+    /// Creates a copy beside the definition, which it can replace.
+    fn beside(target: &Path, name: &Name) -> Result<Self> {
         let parent = target.parent().unwrap_or_else(|| Path::new("/"));
-        let directory = parent.join(format!(".{name}.edit-{}", std::process::id()));
+        std::fs::create_dir_all(parent).context(|| format!("cannot create '{}'", parent.display()))?;
+        Self::create(parent.join(format!(".{name}.edit-{}", std::process::id())), name)
+    }
+
+    /// Creates a copy in a directory of this user.
+    fn of_user(name: &Name) -> Result<Self> {
+        let parent = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        Self::create(parent.join(format!("coracle-edit-{}", probe::random_id())), name)
+    }
+
+    fn create(directory: PathBuf, name: &Name) -> Result<Self> {
         // A definition with secrets is readable for root only, and so is its copy.
-        let private = || std::fs::DirBuilder::new().mode(0o700).create(&directory);
-        let created = std::fs::create_dir_all(parent).and_then(|()| private());
+        let created = std::fs::DirBuilder::new().mode(0o700).create(&directory);
         created.context(|| format!("cannot create '{}'", directory.display()))?;
         Ok(Self { file: directory.join(format!("{name}.toml")), directory })
     }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::host::{lxcfs, probe};
 use crate::machine::Machine;
 use crate::machine::mounts::{BindPath, LayerPath, Mount, MountKind};
+use crate::machine::name::Name;
 use crate::machine::network::{InterfaceKind, Port};
 use crate::network::interfaces::ExtraInterface;
 use crate::network::listeners;
@@ -30,6 +31,16 @@ pub(crate) fn check_all(paths: &Paths) -> Result<Checked> {
 /// A machine does not exist, or its files cannot be found.
 pub(crate) fn check_named(paths: &Paths, named: &[PathBuf]) -> Result<Checked> {
     Ok(with_requirements(paths, check::files(paths, named)?))
+}
+
+/// Checks a text as the definition of a machine, without its other files, and warns of requirements that are missing
+/// now.
+///
+/// # Errors
+/// An invalid name.
+pub(crate) fn check_text(paths: &Paths, name: &Path, text: &str) -> Result<Checked> {
+    let name = Name::new(&name.to_string_lossy())?;
+    Ok(with_requirements(paths, check::text(paths, &name, text)))
 }
 
 fn with_requirements(paths: &Paths, mut checked: Checked) -> Checked {

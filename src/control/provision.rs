@@ -237,6 +237,7 @@ fn add_keys(paths: &Paths, name: &Name, directory: &Path, keys: &str) -> Result<
     let request = CopyRequest {
         name,
         source,
+        archived: None,
         destination: Path::new(destination),
         replace: Replace::Yes,
         links: LinkMode::Keep,

@@ -243,6 +243,7 @@ impl Copy {
         CopyRequest {
             name: session,
             source: &self.source,
+            archived: None,
             destination: &self.destination,
             replace: if self.is_directory { Replace::Merged } else { Replace::Yes },
             links: LinkMode::Follow,

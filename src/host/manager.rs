@@ -3,11 +3,12 @@
 
 use super::systemd::bus;
 use crate::ask::{Ask, OptionValue, Output};
-use crate::error::{Error, ErrorName, Result};
-use rustix::fd::OwnedFd;
+use crate::error::{Context, Error, ErrorName, Result};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use std::collections::HashMap;
 use zbus::proxy::{CacheProperties, MethodFlags};
-use zbus::{OwnedObjectPath, Proxy, Variant};
+use zbus::{Fd, OwnedObjectPath, Proxy, Variant};
 
 pub(crate) use zbus::Connection;
 pub(crate) use zbus::OwnedObjectPath as JobPath;
@@ -43,7 +44,8 @@ pub(crate) struct JobEnd {
 /// There is no service, or it refuses.
 pub(crate) async fn call(connection: &Connection, ask: &Ask, is_interactive: bool) -> Result<Reply> {
     let names: Vec<&str> = ask.machines.iter().map(crate::machine::name::Name::as_str).collect();
-    let of_manager = ask.machines.len() != 1 || matches!(ask.verb.method(), "Stats" | "Doctor" | "Network");
+    let of_manager = ask.machines.len() != 1
+        || matches!(ask.verb.method(), "Stats" | "Doctor" | "Network" | "Check" | "Define");
     let (path, interface) = match ask.machines.first() {
         Some(name) if !of_manager => {
             (format!("{MANAGER}/machine/{}", bus::label(name.as_str())), "io.coracle1.Machine")
@@ -51,7 +53,7 @@ pub(crate) async fn call(connection: &Connection, ask: &Ask, is_interactive: boo
         _ => (MANAGER.to_owned(), "io.coracle1.Manager"),
     };
     let proxy = proxy(connection, &path, interface).await.map_err(|error| refusal(ask, error))?;
-    let caller = Caller { proxy: &proxy, ask, is_interactive };
+    let caller = Caller { proxy: &proxy, ask, source: open_source(ask)?, is_interactive };
     let replied = caller.call(of_manager, &names).await;
     match replied {
         Err(error) if !of_manager && is_unknown_object(&error) => {
@@ -70,6 +72,8 @@ pub(crate) async fn call(connection: &Connection, ask: &Ask, is_interactive: boo
 struct Caller<'a> {
     proxy: &'a Proxy<'a>,
     ask: &'a Ask,
+    /// The source of a bind mount.
+    source: Option<OwnedFd>,
     is_interactive: bool,
 }
 
@@ -77,8 +81,21 @@ impl Caller<'_> {
     async fn call(&self, of_manager: bool, names: &[&str]) -> zbus::Result<Reply> {
         let options: HashMap<&str, Variant<'_>> =
             self.ask.options.iter().map(|(key, value)| (key, variant(value))).collect();
-        let has_streams =
-            matches!(self.ask.verb.output(), Output::Streams | Output::Terminal | Output::Stdout);
+        let has_streams = !matches!(self.ask.verb.output(), Output::Report | Output::Document);
+        let words = self.ask.command.as_slice();
+        match (self.ask.verb.method(), words) {
+            ("Define", [text]) => return self.job(&(names[0], text, options)).await,
+            ("CopyTo", [_, destination]) => return self.streams(&(destination, options)).await,
+            ("CopyFrom", [source, _]) => return self.streams(&(source, options)).await,
+            ("Bind", [_, target]) => {
+                let source = self.source.as_ref().ok_or(zbus::Error::UnknownFd)?;
+                return self.job(&(Fd::from(source.as_fd()), target, options)).await;
+            }
+            ("Unbind", targets) => return self.job(&(targets,)).await,
+            ("Set", changes) => return self.document(&(changes, options)).await,
+            ("Apply", _) => return self.document(&(options,)).await,
+            _ => {}
+        }
         match (self.ask.verb.method(), of_manager) {
             ("Network", _) => self.document(&()).await,
             (_, true) if self.ask.verb.output() == Output::Document => self.document(&(names,)).await,
@@ -121,6 +138,13 @@ impl Caller<'_> {
     }
 }
 
+/// Opens the source of a bind mount for reference, as this user.
+fn open_source(ask: &Ask) -> Result<Option<OwnedFd>> {
+    let ("Bind", [source, _]) = (ask.verb.method(), ask.command.as_slice()) else { return Ok(None) };
+    let opened = rustix::fs::open(source.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    opened.map(Some).context(|| format!("cannot find bind source '{source}'"))
+}
+
 /// Waits for the end of a job.
 ///
 /// # Errors
@@ -136,6 +160,15 @@ pub(crate) async fn wait(connection: &Connection, job: &OwnedObjectPath) -> Resu
     let hints = hint.lines().chain(std::iter::repeat(""));
     let errors = message.lines().zip(hints).map(|(message, hint)| with_hint(Error::new(message), hint));
     Ok(JobEnd { status, errors: errors.collect(), output: String::new() })
+}
+
+/// Stops a job.
+///
+/// # Errors
+/// The job has ended.
+pub(crate) async fn cancel(connection: &Connection, job: &OwnedObjectPath) -> Result<()> {
+    let proxy = proxy(connection, job.as_str(), "io.coracle1.Job").await.map_err(bus::failure)?;
+    proxy.call("Cancel", &()).await.map_err(bus::failure)
 }
 
 /// Sends a signal to a job.

@@ -4,7 +4,7 @@
 use super::Service;
 use super::quota::Resource;
 use super::refusal::Refusal;
-use crate::ask::{Action, Ask, AskVerb};
+use crate::ask::{Ask, AskVerb};
 use crate::error::{Error, ErrorName, Result};
 use crate::host::polkit::{self, Answer, Question};
 use crate::host::systemd::bus;
@@ -89,7 +89,7 @@ pub(super) async fn allow(
         let record = Record::read(&service.paths, name)?;
         let supervisor = record.as_ref().map(|record| (record.supervisor, record.supervisor_start));
         let record = record.filter(Record::is_alive);
-        if record.is_none() && ask.verb.action() == Action::Enter {
+        if record.is_none() && ask.verb.enters() {
             // The answer would hold for whatever takes the name until the job reads it.
             let error = Error::new(format!("machine '{name}' is not running"));
             return Err(error.named(ErrorName::NotRunning).into());

@@ -33,19 +33,26 @@ pub(super) struct Call {
     pub(super) machines: Vec<Name>,
     /// The options.
     pub(super) options: RawOptions,
-    /// The command of `exec`.
+    /// The words after the machines, as of [`Ask`].
     pub(super) command: Vec<String>,
+    /// The standard input that the caller passes.
+    pub(super) input: Option<OwnedFd>,
 }
 
 impl Call {
     /// Creates a call without options.
     pub(super) fn new(verb: AskVerb, machines: Vec<Name>) -> Self {
-        Self { verb, machines, options: HashMap::new(), command: Vec::new() }
+        Self { verb, machines, options: HashMap::new(), command: Vec::new(), input: None }
     }
 
     /// Adds options.
     pub(super) fn with(self, options: RawOptions) -> Self {
         Self { options, ..self }
+    }
+
+    /// Adds the words after the machines.
+    pub(super) fn with_words(self, command: Vec<String>) -> Self {
+        Self { command, ..self }
     }
 
     /// Adds an option.
@@ -92,9 +99,11 @@ impl Service {
         let caller = Caller::of(self.connection()?, header).await?;
         let _call = self.quota.take(caller.uid, Resource::Call)?;
         // Of missing machines polkit is not asked: no rule is about them.
-        ask.machines.iter().try_for_each(|name| self.require(name))?;
+        if !ask.verb.creates() {
+            ask.machines.iter().try_for_each(|name| self.require(name))?;
+        }
         let expected = authority::allow(self, &caller, &ask).await?;
-        Ok(job::start(self, &caller, &ask, expected).await?)
+        Ok(job::start(self, &caller, &ask, call.input, expected).await?)
     }
 
     /// Refuses a machine that neither runs nor exists.

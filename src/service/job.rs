@@ -4,6 +4,7 @@
 use super::authority::{Caller, departure};
 use super::quota::{Permit, Resource};
 use super::refusal::Refusal;
+use super::report::{ReportedError, errors_of, read_document, read_report};
 use super::status_text::progress;
 use super::streams::Streams;
 use super::{Service, lock, object_path, signals, words};
@@ -14,14 +15,10 @@ use crate::sys::terminal;
 use futures_util::FutureExt;
 use futures_util::future::{Either, join3, select};
 use rustix::fd::{AsFd, OwnedFd};
-use serde::{Deserialize, Serialize};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -33,44 +30,6 @@ const SLICE: &str = "coracle-jobs.slice";
 const PREFIX: &str = "coracle-job-";
 /// The time that a job stays an object after its end.
 const KEPT: Duration = Duration::from_secs(60);
-/// The greatest size of a report, bytes.
-const REPORT: u64 = 1 << 20;
-/// The greatest size of a document, bytes.
-const DOCUMENT: u64 = 8 << 20;
-
-/// The report of a job, one line of JSON.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Report {
-    /// The errors.
-    errors: Vec<ReportedError>,
-}
-
-/// An error of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct ReportedError {
-    /// Its name for programs.
-    name: ErrorName,
-    /// Its message, one line or the problems of a definition.
-    message: String,
-    /// Its hint; empty if it has none.
-    hint: String,
-}
-
-/// Writes the report of a job to its standard input, a channel of the service.
-pub fn report(errors: &[Error]) {
-    let reported = |error: &Error| ReportedError {
-        name: error.name(),
-        message: error.to_string(),
-        hint: error.hint().unwrap_or_default().to_owned(),
-    };
-    let report = Report { errors: errors.iter().map(reported).collect() };
-    let Ok(mut line) = serde_json::to_vec(&report) else { return };
-    line.push(b'\n');
-    let mut rest = line.as_slice();
-    while let Ok(written @ 1..) = rustix::io::write(rustix::stdio::stdin(), rest) {
-        rest = &rest[written..];
-    }
-}
 
 /// The end of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +66,7 @@ pub(super) struct Job {
     state: Arc<JobState>,
 }
 
-/// Starts a job. Returns it with the descriptors for the caller.
+/// Starts a job, with a standard input that the caller passes. Returns it with the descriptors for the caller.
 ///
 /// # Errors
 /// The caller has too many jobs, or systemd refuses.
@@ -115,19 +74,22 @@ pub(super) async fn start(
     service: &Arc<Service>,
     caller: &Caller,
     ask: &Ask,
+    input: Option<OwnedFd>,
     expected: Vec<String>,
 ) -> Result<(Arc<JobState>, Vec<OwnedFd>)> {
     let connection = service.connection()?;
     let permit = service.quota.take(caller.uid, Resource::Job)?;
-    let mut streams = Streams::of(ask)?;
+    let mut streams = Streams::of(ask, input)?;
     let id = service.next();
     let machines: Vec<String> = ask.machines.iter().map(ToString::to_string).collect();
     let unit = format!("{PREFIX}{}-{id}.service", caller.uid);
     // After the verb, which this program then parses without the definition of its command line.
     let mut command = ask.words();
     command.splice(1..1, expected.into_iter().chain(streams.report.as_ref().map(|_| "--report".to_owned())));
-    if let (true, Some(stdin)) = (ask.verb.has_private_words(), streams.job[0].take()) {
-        streams.job[0] = Some(words::hand_over(&command, stdin)?);
+    let reporter = streams.reporter.take();
+    let is_handed_over = ask.verb.has_private_words() || reporter.is_some();
+    if let Some(stdin) = streams.job[0].take_if(|_| is_handed_over) {
+        streams.job[0] = Some(words::hand_over(&command, stdin, reporter)?);
         command = [words::VERB, ask.verb.as_str()].map(str::to_owned).into();
         command.extend(machines.iter().cloned());
     }
@@ -271,35 +233,14 @@ async fn with_caller(
     }
 }
 
-/// Reads a report to its end.
-async fn read_report(channel: Option<OwnedFd>) -> Option<Vec<u8>> {
-    let Some(channel) = channel.map(std::os::unix::net::UnixStream::from) else { return Some(Vec::new()) };
-    channel.set_nonblocking(true).ok()?;
-    read(UnixStream::from_std(channel).ok()?, REPORT).await
-}
-
-/// Reads a document to its end.
-async fn read_document(pipe: Option<OwnedFd>) -> Option<Vec<u8>> {
-    let Some(pipe) = pipe else { return Some(Vec::new()) };
-    read(Receiver::from_owned_fd(pipe).ok()?, DOCUMENT).await
-}
-
-/// Reads to the end. `None` if there are more bytes than allowed.
-async fn read(source: impl AsyncRead + Unpin, limit: u64) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(limit + 1).read_to_end(&mut bytes).await.ok()?;
-    (u64::try_from(bytes.len()).is_ok_and(|length| length <= limit)).then_some(bytes)
-}
-
 fn outcome(state: &JobState, end: UnitEnd, report: Option<Vec<u8>>, document: Option<Vec<u8>>) -> Outcome {
     let is_cancelled = state.is_cancelled.load(Ordering::Relaxed);
-    let report: Report = report.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let status = match end {
         UnitEnd::Exited(status) => i32::from(status),
         UnitEnd::Killed(signal) => 128 + i32::from(signal),
         UnitEnd::Unknown => -1,
     };
-    let mut errors = report.errors;
+    let mut errors = errors_of(report);
     let failure = |message: &str| ReportedError {
         name: ErrorName::Failed,
         message: message.to_owned(),

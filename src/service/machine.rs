@@ -16,6 +16,9 @@ pub(super) struct Machine {
     pub(super) shown: Arc<Mutex<Snapshot>>,
 }
 
+/// The word for standard input or output of a job.
+const STANDARD: &str = "-";
+
 /// A job and its descriptors.
 type JobWithStreams = (OwnedObjectPath, Vec<OwnedFd>);
 
@@ -35,6 +38,10 @@ impl Machine {
 
     async fn document(&self, header: &Header<'_>, verb: AskVerb) -> Result<String> {
         self.service.document(header, Call::new(verb, vec![self.name.clone()])).await
+    }
+
+    fn call(&self, verb: AskVerb, words: Vec<String>, options: RawOptions) -> Call {
+        Call::new(verb, vec![self.name.clone()]).with(options).with_words(words)
     }
 
     fn shown<T>(&self, property: impl FnOnce(&Snapshot) -> T) -> T {
@@ -140,8 +147,7 @@ impl Machine {
         command: Vec<String>,
         options: RawOptions,
     ) -> Result<JobWithStreams> {
-        let call = Call::new(AskVerb::Exec, vec![self.name.clone()]).with(options);
-        self.service.act(&header, Call { command, ..call }).await
+        self.service.act(&header, self.call(AskVerb::Exec, command, options)).await
     }
 
     #[zbus(out_args("job", "descriptors"))]
@@ -166,6 +172,66 @@ impl Machine {
     #[zbus(out_args("job", "descriptors"))]
     async fn logs(&self, #[zbus(header)] header: Header<'_>, options: RawOptions) -> Result<JobWithStreams> {
         self.streams(&header, AskVerb::Logs, options).await
+    }
+
+    #[zbus(out_args("job", "descriptors"))]
+    async fn copy_to(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        destination: String,
+        options: RawOptions,
+    ) -> Result<JobWithStreams> {
+        let words = vec![STANDARD.to_owned(), destination];
+        self.service.act(&header, self.call(AskVerb::CopyTo, words, options)).await
+    }
+
+    #[zbus(out_args("job", "descriptors"))]
+    async fn copy_from(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        source: String,
+        options: RawOptions,
+    ) -> Result<JobWithStreams> {
+        let words = vec![source, STANDARD.to_owned()];
+        self.service.act(&header, self.call(AskVerb::CopyFrom, words, options)).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn bind(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        source: OwnedFd,
+        target: String,
+        options: RawOptions,
+    ) -> Result<OwnedObjectPath> {
+        let words = vec![STANDARD.to_owned(), target];
+        let call = Call { input: Some(source.into()), ..self.call(AskVerb::Bind, words, options) };
+        self.service.act(&header, call).await.map(|(job, _)| job)
+    }
+
+    #[zbus(out_args("job"))]
+    async fn unbind(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        targets: Vec<String>,
+    ) -> Result<OwnedObjectPath> {
+        let call = self.call(AskVerb::Unbind, targets, RawOptions::new());
+        self.service.act(&header, call).await.map(|(job, _)| job)
+    }
+
+    #[zbus(out_args("applied"))]
+    async fn set(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        changes: Vec<String>,
+        options: RawOptions,
+    ) -> Result<String> {
+        self.service.document(&header, self.call(AskVerb::Set, changes, options)).await
+    }
+
+    #[zbus(out_args("applied"))]
+    async fn apply(&self, #[zbus(header)] header: Header<'_>, options: RawOptions) -> Result<String> {
+        self.service.document(&header, self.call(AskVerb::Apply, Vec::new(), options)).await
     }
 
     #[zbus(out_args("properties"))]

@@ -27,7 +27,7 @@ impl Drop for Subscriber {
 }
 
 /// The features of the interface beyond its first version, and of this host.
-const FEATURES: [&str; 2] = ["exec", "terminal"];
+const FEATURES: [&str; 4] = ["exec", "terminal", "copy", "configure"];
 
 impl Manager {
     async fn act(
@@ -103,6 +103,29 @@ impl Manager {
     #[zbus(out_args("findings"))]
     async fn doctor(&self, #[zbus(header)] header: Header<'_>, machines: Vec<String>) -> Result<String> {
         self.document(&header, AskVerb::Doctor, &machines).await
+    }
+
+    #[zbus(out_args("problems"))]
+    async fn check(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        machine: String,
+        definition: String,
+    ) -> Result<String> {
+        let call = Call::new(AskVerb::Check, names(&[machine])?).with_words(vec![definition]);
+        self.0.document(&header, call).await
+    }
+
+    #[zbus(out_args("job"))]
+    async fn define(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        machine: String,
+        definition: String,
+        options: RawOptions,
+    ) -> Result<OwnedObjectPath> {
+        let call = Call::new(AskVerb::Define, names(&[machine])?).with(options).with_words(vec![definition]);
+        self.0.act(&header, call).await.map(|(job, _)| job)
     }
 
     async fn subscribe(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The streams of a job: pipes, or a terminal, of which the caller gets one end. Descriptors flow outwards only:
 //! the service never reads, writes or resolves what a caller passes.
 
+use super::words;
 use crate::ask::{Ask, OptionValue, Output};
 use crate::error::{Context, Result};
 use crate::sys::terminal;
@@ -14,6 +15,8 @@ use std::os::unix::net::UnixStream;
 pub(super) struct Streams {
     /// Standard input, output and error of the job.
     pub(super) job: [Option<OwnedFd>; 3],
+    /// The job's end for the report, if its standard input is something else.
+    pub(super) reporter: Option<OwnedFd>,
     /// The ends for the caller.
     pub(super) caller: Vec<OwnedFd>,
     /// The end that receives the report.
@@ -27,19 +30,33 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Creates the streams that a request needs.
+    /// Creates the streams that a request needs. `input` is the standard input that the caller passes.
     ///
     /// # Errors
-    /// Any error of pipe(2) or posix_openpt(3).
-    pub(super) fn of(ask: &Ask) -> Result<Self> {
+    /// Any error of pipe(2), memfd_create(2) or posix_openpt(3).
+    pub(super) fn of(ask: &Ask, input: Option<OwnedFd>) -> Result<Self> {
+        if let Some(input) = input.map(Ok).or_else(|| ask.text().map(words::file)).transpose()? {
+            return Self::with_input(input);
+        }
         let has_terminal =
             ask.options.iter().any(|(key, value)| key == "terminal" && *value == OptionValue::Flag(true));
         match ask.verb.output() {
             Output::Report | Output::Document => Self::reported(),
             Output::Stdout => Self::logged(),
+            Output::Stdin => {
+                let (stdin, write_stdin) = pipe()?;
+                Ok(Self { caller: vec![write_stdin], ..Self::with_input(stdin)? })
+            }
             Output::Streams if !has_terminal => Self::piped(),
             Output::Streams | Output::Terminal => Self::on_terminal(ask),
         }
+    }
+
+    /// The job reads its standard input, and receives the channel for its report by [`words`].
+    fn with_input(input: OwnedFd) -> Result<Self> {
+        let mut streams = Self::reported()?;
+        streams.reporter = streams.job[0].replace(input);
+        Ok(streams)
     }
 
     /// The job reports into its standard input, which it does not need otherwise: only three descriptors can

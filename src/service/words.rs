@@ -1,7 +1,9 @@
 //! The words of a job that other users must not read: a command and its environment may contain secrets, and
 //! every user can read the properties and the processes of a unit. They are in a file without a name, which a
-//! socket hands over together with the standard input that the socket stands for.
+//! socket hands over together with the standard input that the socket stands for, and with the channel for the
+//! report if that is another one.
 
+use super::report;
 use crate::error::{Context, Error, Result};
 use crate::sys::process;
 use rustix::fd::{AsFd, OwnedFd};
@@ -20,18 +22,30 @@ use std::os::unix::net::UnixStream;
 /// The verb of a job whose words are handed over.
 pub const VERB: &str = "job";
 
-/// Returns the standard input of a job that receives `words` and then `stdin` through it.
+/// Returns a file without a name that contains a text, for reading from its beginning.
+///
+/// # Errors
+/// Any error of memfd_create(2) or write(2).
+pub(super) fn file(text: &str) -> Result<OwnedFd> {
+    let writing = || "cannot hand over the words of a job";
+    let file = rustix::fs::memfd_create("coracle-words", MemfdFlags::CLOEXEC).context(writing)?;
+    let mut file = File::from(file);
+    file.write_all(text.as_bytes()).and_then(|()| file.rewind()).context(writing)?;
+    Ok(file.into())
+}
+
+/// Returns the standard input of a job that receives `words` through it, then `stdin`, and `reporter` if its
+/// report has a channel of its own.
 ///
 /// # Errors
 /// Any error of memfd_create(2), socketpair(2) or sendmsg(2).
-pub(super) fn hand_over(words: &[String], stdin: OwnedFd) -> Result<OwnedFd> {
+pub(super) fn hand_over(words: &[String], stdin: OwnedFd, reporter: Option<OwnedFd>) -> Result<OwnedFd> {
     let handing = || "cannot hand over the words of a job";
-    let file = rustix::fs::memfd_create("coracle-words", MemfdFlags::CLOEXEC).context(handing)?;
-    let mut file = File::from(file);
-    file.write_all(words.join("\0").as_bytes()).context(handing)?;
+    let file = file(&words.join("\0"))?;
     let (own, job) = UnixStream::pair().context(handing)?;
-    let descriptors = [file.as_fd(), stdin.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut descriptors = vec![file.as_fd(), stdin.as_fd()];
+    descriptors.extend(reporter.as_ref().map(AsFd::as_fd));
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
     rustix::net::sendmsg(&own, &[IoSlice::new(b"\n")], &mut control, SendFlags::NOSIGNAL).context(handing)?;
@@ -46,14 +60,18 @@ pub(super) fn hand_over(words: &[String], stdin: OwnedFd) -> Result<OwnedFd> {
 pub fn receive(program: Option<OsString>) -> Result<Vec<OsString>> {
     // To be protected later, the program would be executed again, with nothing left to receive.
     process::run_from_read_only()?;
-    let (words, stdin) = receive_from(rustix::stdio::stdin())?;
+    let (words, stdin, reporter) = receive_from(rustix::stdio::stdin())?;
     rustix::stdio::dup2_stdin(&stdin).context(|| "cannot replace standard input")?;
+    reporter.into_iter().for_each(report::set_channel);
     Ok(program.into_iter().chain(words).collect())
 }
 
-fn receive_from(socket: impl AsFd) -> Result<(Vec<OsString>, OwnedFd)> {
+/// The words, standard input, and the channel for the report.
+type Received = (Vec<OsString>, OwnedFd, Option<OwnedFd>);
+
+fn receive_from(socket: impl AsFd) -> Result<Received> {
     let receiving = || "cannot receive the words of a job";
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     let mut bytes = [IoSliceMut::new(&mut byte)];
@@ -66,9 +84,9 @@ fn receive_from(socket: impl AsFd) -> Result<(Vec<OsString>, OwnedFd)> {
         return Err(Error::new("received no words of a job"));
     };
     let (mut file, mut text) = (File::from(file), Vec::new());
-    file.rewind().context(receiving)?;
     file.read_to_end(&mut text).context(receiving)?;
-    Ok((text.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect(), stdin))
+    let words = text.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
+    Ok((words, stdin, descriptors.next()))
 }
 
 #[cfg(test)]
@@ -79,11 +97,16 @@ mod tests {
     fn words_and_standard_input_arrive() {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let words = ["exec", "--setenv=TOKEN=a b", "", "x\ny"].map(str::to_owned);
-        let socket = hand_over(&words, reader.into()).unwrap();
+        let (mut report, reporter) = std::io::pipe().unwrap();
+        let socket = hand_over(&words, reader.into(), Some(reporter.into())).unwrap();
         writer.write_all(b"input").unwrap();
         drop(writer);
-        let (received, stdin) = receive_from(&socket).unwrap();
+        let (received, stdin, reporter) = receive_from(&socket).unwrap();
         assert_eq!(received, words.map(OsString::from));
+        File::from(reporter.unwrap()).write_all(b"done").unwrap();
+        let mut end = String::new();
+        report.read_to_string(&mut end).unwrap();
+        assert_eq!(end, "done");
         let mut input = String::new();
         File::from(stdin).read_to_string(&mut input).unwrap();
         assert_eq!(input, "input");

@@ -28,6 +28,8 @@ pub(crate) struct TreeWriter {
     directory: OwnedFd,
     temporary: OsString,
     ids: IdMapping,
+    /// Whether owners are set.
+    has_owners: bool,
     /// Directories. Their metadata is set at the end: a read-only mode would prevent their entries.
     directories: BTreeMap<PathBuf, Meta>,
     /// Whether the root exists already.
@@ -41,7 +43,14 @@ impl TreeWriter {
     /// Creates a sink in a directory; `temporary` is a unique name.
     pub(crate) fn new(directory: OwnedFd, temporary: OsString, ids: IdMapping) -> Self {
         let directories = BTreeMap::new();
-        Self { directory, temporary, ids, directories, is_existing: false, shared: 0, done: false }
+        let (is_existing, shared, done) = (false, 0, false);
+        Self { directory, temporary, ids, has_owners: true, directories, is_existing, shared, done }
+    }
+
+    /// Leaves all files to the user of this process, who may have no right to give them away.
+    pub(crate) fn without_owners(mut self) -> Self {
+        self.has_owners = false;
+        self
     }
 
     /// Creates a sink for an existing, empty directory, which is the root of the copy, and to which no other process
@@ -52,6 +61,7 @@ impl TreeWriter {
             directory,
             temporary,
             ids: IdMapping::HOST,
+            has_owners: true,
             directories,
             is_existing: true,
             shared: 0,
@@ -173,7 +183,7 @@ impl TreeWriter {
     /// every change updates the times.
     fn finish_one(&self, open: BorrowedFd<'_>, path: &Path, meta: &Meta) -> Result<()> {
         let (uid, gid) = self.owner(meta);
-        rustix::fs::fchown(open, Some(uid), Some(gid))
+        rustix::fs::fchown(open, uid, gid)
             .context(|| format!("cannot set the owner of {}", shown(path, "the destination")))?;
         self.set_attributes(&XattrPlace::Open(open), path, meta)?;
         rustix::fs::fchmod(open, Mode::from_raw_mode(meta.mode))
@@ -199,8 +209,12 @@ impl TreeWriter {
         Ok(())
     }
 
-    fn owner(&self, meta: &Meta) -> (Uid, Gid) {
-        (Uid::from_raw(self.ids.outside(meta.uid)), Gid::from_raw(self.ids.outside(meta.gid)))
+    /// Returns the owner to set. `None` for that which the file has.
+    fn owner(&self, meta: &Meta) -> (Option<Uid>, Option<Gid>) {
+        if !self.has_owners {
+            return (None, None);
+        }
+        (Some(Uid::from_raw(self.ids.outside(meta.uid))), Some(Gid::from_raw(self.ids.outside(meta.gid))))
     }
 
     /// Returns a path relative to the directory for a path of the copy.
@@ -319,8 +333,7 @@ impl TreeWriter {
             return Err(Error::new("it was replaced by another file"));
         }
         let (uid, gid) = self.owner(meta);
-        rustix::fs::chownat(made, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-            .context(|| "cannot set its owner")
+        rustix::fs::chownat(made, c"", uid, gid, AtFlags::EMPTY_PATH).context(|| "cannot set its owner")
     }
 
     fn hard(&self, path: &Path, first: &Path) -> Result<()> {

@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::support::{Host, Job, LONG, Output};
 
 /// The rule that lets `ann` do everything with the machine `web`.
-const ALL_OF_WEB: &str = "polkit.addRule(function (action, subject) {\n\
+pub(crate) const ALL_OF_WEB: &str = "polkit.addRule(function (action, subject) {\n\
     if (action.id.indexOf('io.coracle1.') == 0 && action.lookup('machine') == 'web' && subject.user == 'ann') {\n\
     return polkit.Result.YES; } });\n";
 
 /// Starts a host with the machine `web` and the users `ann` and `bob`.
-fn host() -> Host {
+pub(crate) fn host() -> Host {
     let host = Host::builder().guest_as("busybox", "web").start();
     host.sh_ok("useradd -m ann; useradd -m bob");
     host.start_machine("web");
@@ -19,25 +19,25 @@ fn host() -> Host {
 }
 
 /// Writes the rules of polkit, which reads them again by itself when it starts.
-fn rule(host: &Host, text: &str) {
+pub(crate) fn rule(host: &Host, text: &str) {
     host.write("/etc/polkit-1/rules.d/10-test.rules", text);
     host.sh_ok("chmod -R a+rX /etc/polkit-1/rules.d; systemctl stop polkit.service");
 }
 
 /// Runs a shell command line as a user.
-fn by(host: &Host, user: &str, line: &str) -> Output {
+pub(crate) fn by(host: &Host, user: &str, line: &str) -> Output {
     let script = "exec setpriv --reuid=$1 --regid=$1 --init-groups env HOME=/home/$1 sh -c \"$2\"";
     host.exec_for(LONG, &["sh", "-euc", script, "sh", user, line])
 }
 
 /// Starts a command as the user `ann`.
-fn spawn(host: &Host, command: &[&str]) -> Job {
+pub(crate) fn spawn(host: &Host, command: &[&str]) -> Job {
     host.spawn(&[&["setpriv", "--reuid=ann", "--regid=ann", "--init-groups"], command].concat())
 }
 
 /// Asserts that a user's command is refused, with the action and the cure.
 #[track_caller]
-fn is_refused(host: &Host, line: &str, status: i32, action: &str) {
+pub(crate) fn is_refused(host: &Host, line: &str, status: i32, action: &str) {
     let out = by(host, "ann", line);
     assert_eq!(out.status, status, "{out}");
     assert!(out.stderr.contains(&format!("io.coracle1.{action}")), "{out}");

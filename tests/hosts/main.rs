@@ -20,6 +20,7 @@ mod build_changes;
 mod build_testbed;
 mod bundles;
 mod bus;
+mod bus_configure;
 mod clone_faults;
 mod clones;
 mod completions;

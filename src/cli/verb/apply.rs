@@ -1,6 +1,7 @@
 //! `coracle apply`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output::{self, Align, Legend};
 use crate::control::apply::{self, Effect, SettingChange};
 use crate::control::resources::Act;
@@ -22,12 +23,34 @@ pub struct ApplyArgs {
     /// Only show the changes
     #[arg(long)]
     dry_run: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl ApplyArgs {
+    /// Returns the request for the service.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let options = Options::default().with_flag("dry-run", self.dry_run);
+        Ask::new(AskVerb::Apply, vec![self.name.clone()], options, Vec::new())
+    }
+
+    fn act(&self) -> Act {
+        if self.dry_run { Act::DryRun } else { Act::Apply }
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let act = if self.dry_run { Act::DryRun } else { Act::Apply };
-        print_changes(&self.name, apply::apply(paths, &self.name, act)?, act)?;
+        self.print(apply::apply(paths, &self.name, self.act())?)
+    }
+
+    /// Prints the changes.
+    pub(in crate::cli) fn print(&self, changes: Vec<SettingChange>) -> VerbResult {
+        if self.json {
+            output::json(&changes)?
+        } else {
+            print_changes(&self.name, changes, self.act())?
+        }
         Ok(0)
     }
 }

@@ -1,18 +1,22 @@
 //! `coracle bind`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
+use crate::cli::arguments::word;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::bind;
+use crate::error::{Error, Result};
 use crate::machine::mounts::MountIds;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bind-mount a file or directory of the host in a running machine, or list bind mounts
 ///
 /// The mount exists until it is removed or the machine stops or reboots. Define permanent mounts in the
-/// definition. FROM in the list is 'definition' for these and 'bind' for the others.
+/// definition. With SRC '-' the file or directory that is open as standard input is mounted, on DST. FROM in the
+/// list is 'definition' for these and 'bind' for the others.
 #[derive(Debug, Args)]
 pub struct BindArgs {
     /// The machine
@@ -53,12 +57,38 @@ impl BindArgs {
         self.source.is_some()
     }
 
+    /// Returns the request for the service. `None` for the list.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8, or too long.
+    pub(in crate::cli) fn ask(&self) -> Result<Option<Ask>> {
+        let Some(source) = &self.source else { return Ok(None) };
+        let options = Options::default()
+            .with_flag("read-only", self.read_only)
+            .with_flag("mkdir", self.mkdir)
+            .with_text("map", Some(&self.map.as_text()));
+        let target = self.target(source)?;
+        // Opened by this process.
+        let source = if source == Path::new("-") { Path::new("/proc/self/fd/0") } else { source };
+        let words = [source, target].into_iter().map(word).collect::<Result<_>>()?;
+        Ask::new(AskVerb::Bind, vec![self.name.clone()], options, words).map(Some)
+    }
+
+    /// Returns the path inside.
+    fn target<'a>(&'a self, source: &'a Path) -> Result<&'a Path> {
+        match &self.target {
+            None if source == Path::new("-") => Err(Error::usage("standard input requires a path inside")
+                .with_hint("usage: coracle bind NAME - DST")),
+            target => Ok(target.as_deref().unwrap_or(source)),
+        }
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let Some(source) = &self.source else { return self.list(paths) };
         let request = bind::BindRequest {
             name: &self.name,
             source,
-            target: self.target.as_ref().unwrap_or(source),
+            target: self.target(source)?,
             read_only: self.read_only,
             setuid: false,
             make_target: self.mkdir.into(),

@@ -1,6 +1,7 @@
 //! `coracle check`.
 
 use super::VerbResult;
+use crate::cli::arguments::text_of;
 use crate::cli::output;
 use crate::config::{Problem, ProblemSeverity};
 use crate::control::preflight;
@@ -19,6 +20,10 @@ pub struct CheckArgs {
     #[arg(value_name = "NAME|FILE")]
     files: Vec<PathBuf>,
 
+    /// Check this file, '-' for standard input, as the definition of the one machine named
+    #[arg(long, value_name = "FILE", requires = "files")]
+    from: Option<PathBuf>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -26,10 +31,15 @@ pub struct CheckArgs {
 
 impl CheckArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let checked = if self.files.is_empty() {
-            preflight::check_all(paths)?
-        } else {
-            preflight::check_named(paths, &self.files)?
+        let checked = match (&self.from, self.files.as_slice()) {
+            (Some(from), [name]) => preflight::check_text(paths, name, &text_of(from)?)?,
+            (Some(_), _) => {
+                return Err(Error::usage("--from= requires one machine")
+                    .with_hint("usage: coracle check --from=FILE NAME")
+                    .into());
+            }
+            (None, []) => preflight::check_all(paths)?,
+            (None, files) => preflight::check_named(paths, files)?,
         };
         if self.json {
             output::json(&checked.problems.iter().map(as_json).collect::<Vec<_>>())?;

@@ -2,10 +2,12 @@
 
 use super::VerbResult;
 use super::apply::print_changes;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
 use crate::config::drop_in::Persistence;
 use crate::control::apply::{self, SetResult};
 use crate::control::resources::Act;
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -29,12 +31,31 @@ pub struct SetArgs {
     /// Keep the change until the next reboot of the host only
     #[arg(long)]
     runtime: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl SetArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// Too many changes.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let options = Options::default().with_flag("runtime", self.runtime);
+        Ask::new(AskVerb::Set, vec![self.name.clone()], options, self.changes.clone())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let keep = if self.runtime { Persistence::UntilReboot } else { Persistence::Always };
-        match apply::set(paths, &self.name, &self.changes, keep)? {
+        self.print(apply::set(paths, &self.name, &self.changes, keep)?)
+    }
+
+    /// Prints the result.
+    pub(in crate::cli) fn print(&self, result: SetResult) -> VerbResult {
+        match result {
+            result if self.json => output::json(&result)?,
             SetResult::Stored(file) => output::line(&format!("stored in '{}'", file.display()))?,
             SetResult::Applied(changes) => print_changes(&self.name, changes, Act::Apply)?,
         }

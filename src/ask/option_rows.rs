@@ -1,0 +1,83 @@
+//! The options of each verb of the service. Used by `verbs`.
+
+use super::options::OptionKind::{self, Choice, Flag, Number, Size, Terminal, Text, Texts};
+use super::options::OptionRow;
+
+/// The events that a start waits for.
+const WAIT: &[&str] = &["ready", "running", "unit", "no"];
+/// The formats of logs.
+const FORMATS: &[&str] = &["short-iso", "short-unix", "cat", "json"];
+/// The options of `start` and `restart`.
+pub(super) const START: &[OptionRow] = &[OptionRow("wait", Choice("--wait=", WAIT, "unit"))];
+/// The options of `enable` and `disable`.
+pub(super) const NOW: &[OptionRow] = &[OptionRow("now", Flag("--now"))];
+/// The options of `kill`.
+pub(super) const KILL: &[OptionRow] = &[
+    OptionRow("signal", Number("--signal=")),
+    OptionRow("whom", Choice("--kill-whom=", &["leader", "all"], "")),
+];
+/// The options of `logs`.
+pub(super) const LOGS: &[OptionRow] = &[
+    OptionRow("follow", Flag("--follow")),
+    OptionRow("reverse", Flag("--reverse")),
+    OptionRow("console", Flag("--console")),
+    OptionRow("list-boots", Flag("--list-boots")),
+    OptionRow("lines", Number("--lines=")),
+    OptionRow("unit", Texts("--unit=")),
+    OptionRow("boot", Text("--boot=")),
+    OptionRow("since", Text("--since=")),
+    OptionRow("until", Text("--until=")),
+    OptionRow("priority", Text("--priority=")),
+    OptionRow("grep", Text("--grep=")),
+    OptionRow("output", Choice("--output=", FORMATS, "")),
+];
+/// The options of `exec`.
+pub(super) const EXEC: &[OptionRow] = &[
+    OptionRow("user", Text("--user=")),
+    OptionRow("directory", OptionKind::Directory("--workdir=")),
+    OptionRow("environment", OptionKind::Variables("--setenv=")),
+    OptionRow("wait-ready", Flag("--wait-ready")),
+    OptionRow("no-escape", Flag("--no-escape")),
+    OptionRow("terminal", Terminal),
+    OptionRow("term", Size),
+    OptionRow("rows", Size),
+    OptionRow("columns", Size),
+];
+/// The options of `shell`.
+pub(super) const SHELL: &[OptionRow] = &[
+    OptionRow("session", Flag("--session")),
+    OptionRow("user", Text("--user=")),
+    OptionRow("directory", OptionKind::Directory("--workdir=")),
+    OptionRow("environment", OptionKind::Variables("--setenv=")),
+    OptionRow("wait-ready", Flag("--wait-ready")),
+    OptionRow("no-escape", Flag("--no-escape")),
+    OptionRow("terminal", Terminal),
+    OptionRow("term", Size),
+    OptionRow("rows", Size),
+    OptionRow("columns", Size),
+];
+/// The options of `login`.
+pub(super) const LOGIN: &[OptionRow] = &[
+    OptionRow("no-escape", Flag("--no-escape")),
+    OptionRow("term", Size),
+    OptionRow("rows", Size),
+    OptionRow("columns", Size),
+];
+/// The options of `attach`.
+pub(super) const ATTACH: &[OptionRow] =
+    &[OptionRow("term", Size), OptionRow("rows", Size), OptionRow("columns", Size)];
+/// The options of `copy-to`: with `source`, the archive has one tree, which is copied as the file of this path.
+pub(super) const COPY_TO: &[OptionRow] =
+    &[OptionRow("force", Flag("--force")), OptionRow("source", Text("--as="))];
+/// The options of `copy-from`.
+pub(super) const COPY_FROM: &[OptionRow] = &[OptionRow("no-dereference", Flag("--no-dereference"))];
+/// The options of `bind`.
+pub(super) const BIND: &[OptionRow] = &[
+    OptionRow("read-only", Flag("--read-only")),
+    OptionRow("mkdir", Flag("--mkdir")),
+    OptionRow("map", Text("--map=")),
+];
+/// The options of `set`.
+pub(super) const SET: &[OptionRow] = &[OptionRow("runtime", Flag("--runtime"))];
+/// The options of `apply`.
+pub(super) const APPLY: &[OptionRow] = &[OptionRow("dry-run", Flag("--dry-run"))];
