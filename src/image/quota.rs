@@ -16,6 +16,7 @@ use crate::sys::btrfs;
 use crate::sys::quota::{self, ProjectUsage};
 use crate::tree::projects;
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -23,12 +24,66 @@ use std::path::{Path, PathBuf};
 /// The bit of all projects of Coracle: those of administrators are small numbers.
 const OWN: u32 = 1 << 30;
 
-/// Limits the space of the files that a machine changes, if its definition has a limit.
+/// The attribute of a directory whose limit is that of a definition. Without the key in the definition, the limit goes.
+const MARK: &str = "trusted.coracle.disk-max";
+
+/// Limits the space of the files that a machine changes, if its definition has a limit. That of a former definition is
+/// removed; an error of that is logged.
 ///
 /// # Errors
 /// As for [`limit`].
 pub(crate) fn limit_machine(paths: &Paths, machine: &Machine) -> Result<()> {
-    machine.resources.disk_max.map_or(Ok(()), |bytes| limit(paths, &machine.root, Some(bytes)))
+    if let Some(bytes) = machine.resources.disk_max {
+        return limit(paths, &machine.root, Some(bytes));
+    }
+    if is_marked(&machine.root.source) {
+        match lift(paths, &machine.root.source) {
+            Ok(()) => log::info!("the definition has no disk-max any more: the limit is removed"),
+            Err(error) => log::warn!("cannot remove the limit of a former definition: {error}, ignoring"),
+        }
+    }
+    Ok(())
+}
+
+/// Removes the limit of a directory with a mark. Its copy has the mark, and no project.
+fn lift(paths: &Paths, source: &RootSource) -> Result<()> {
+    let place = writable(source)?;
+    let directory = read_only::open(&place)?;
+    if btrfs::lies_on(directory.as_fd()) {
+        limit_subvolume(paths, &place, &directory, None)?;
+    } else {
+        remove_limit(&directory)?;
+    }
+    mark(&directory, false);
+    Ok(())
+}
+
+/// Removes the limit of a project of Coracle.
+fn remove_limit(directory: &OwnedFd) -> Result<()> {
+    match quota::project(directory.as_fd()) {
+        Ok(project) if project & OWN != 0 => quota::set_limit(directory.as_fd(), project, None)
+            .context(|| "cannot remove the limit of a project"),
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether the limit of a root is that of a definition.
+fn is_marked(source: &RootSource) -> bool {
+    let place = match source {
+        RootSource::Directory(path) => path.clone(),
+        RootSource::Stack(path) => path.join("rw"),
+        RootSource::Image(_) => return false,
+    };
+    rustix::fs::getxattr(&place, MARK, &mut [0; 1]).is_ok()
+}
+
+/// Marks a directory, or removes the mark. A file system without attributes has no limits either.
+fn mark(directory: &OwnedFd, is_limited: bool) {
+    let marked = match is_limited {
+        true => rustix::fs::fsetxattr(directory, MARK, b"1", XattrFlags::empty()),
+        false => rustix::fs::fremovexattr(directory, MARK),
+    };
+    marked.unwrap_or_else(|errno| log::debug!("cannot mark the limit of a directory: {errno}, ignoring"));
 }
 
 /// Limits the space of the files that a machine with this root changes. `None` for no limit.
@@ -46,15 +101,9 @@ pub(crate) fn limit(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()
 /// Removes the limit of an image that is removed: it would stay in the records of the file system, with a project that
 /// no other image gets. Errors are logged.
 pub(super) fn forget(source: &RootSource) {
-    let removing = || -> Result<()> {
-        let directory = read_only::open(&writable(source)?)?;
-        match quota::project(directory.as_fd()) {
-            Ok(project) if project & OWN != 0 => quota::set_limit(directory.as_fd(), project, None)
-                .context(|| "cannot remove the limit of a project"),
-            _ => Ok(()),
-        }
-    };
-    removing().unwrap_or_else(|error| log::debug!("{error}, ignoring"));
+    let removed =
+        writable(source).and_then(|place| read_only::open(&place)).and_then(|place| remove_limit(&place));
+    removed.unwrap_or_else(|error| log::debug!("{error}, ignoring"));
 }
 
 fn limit_root(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()> {
@@ -62,14 +111,18 @@ fn limit_root(paths: &Paths, root: &Root, bytes: Option<u64>) -> Result<()> {
     let directory = read_only::open(&place)?;
     let bytes = bytes.filter(|bytes| *bytes != u64::MAX);
     if btrfs::lies_on(directory.as_fd()) {
-        return limit_subvolume(paths, &place, &directory, bytes);
+        limit_subvolume(paths, &place, &directory, bytes)?;
+        mark(&directory, bytes.is_some());
+        return Ok(());
     }
     require_enforcement(&directory)?;
     let project = project_of(&place, &directory)?;
     if let RootSource::Stack(path) = &root.source {
         include_volumes(path, project)?;
     }
-    quota::set_limit(directory.as_fd(), project, bytes).context(|| "cannot set the limit of a project")
+    quota::set_limit(directory.as_fd(), project, bytes).context(|| "cannot set the limit of a project")?;
+    mark(&directory, bytes.is_some());
+    Ok(())
 }
 
 /// Counts the files in the volumes of a stack with those of its writable layer. A link leads to files of others.

@@ -94,4 +94,30 @@ fn limits(vm: &Vm, kind: &str, name: &str, most: u64) {
     assert!(vm.coracle(&["list"]).contains("DISK") && vm.coracle(&["stats"]).contains("DISK"));
     vm.coracle(&["set", name, "disk-max=infinity"]);
     vm.coracle(&["stop", name]);
+    // Without the key in the definition the limit is gone at the next start, and by an apply.
+    let define = |text: &str| {
+        vm.sh_ok(&format!("rm -rf /etc/coracle/machines.d/{name}.toml*; printf '{text}' >/etc/coracle/machines.d/{name}.toml"));
+    };
+    let limited = "[resources]\ndisk-max = \"16M\"\n";
+    for is_running in [false, true] {
+        vm.sh_ok(&format!(
+            "rm -f /var/lib/machines/{name}/data /var/lib/machines/{name}.mstack/rw/data/data"
+        ));
+        define(limited);
+        vm.coracle(&["start", name]);
+        assert!(write(20).status != 0, "{kind} {name}");
+        if !is_running {
+            vm.coracle(&["stop", name]);
+        }
+        define("");
+        vm.coracle(&[if is_running { "apply" } else { "start" }, name]);
+        let out = write(20);
+        assert_eq!(out.status, 0, "{kind} {name} {is_running}: {out}");
+        vm.coracle(&["stop", name]);
+    }
+    define(if name == "web" {
+        "[resources]\ndisk-max = \"64M\"\n"
+    } else {
+        "[resources]\ndisk-max = \"32M\"\n"
+    });
 }
