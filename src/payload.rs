@@ -5,6 +5,7 @@
 
 mod attached_root;
 pub(crate) mod bind;
+mod binfmt;
 mod builder;
 mod credentials;
 mod host_mounts;

@@ -20,7 +20,7 @@ pub mod step;
 
 pub use bound_users::BoundUser;
 pub(crate) use bound_users::home as home_inside;
-pub use build::BuildFacts;
+pub use build::{BuildFacts, Emulator};
 pub(crate) use command::candidates;
 pub use facts::{Facts, NamedDevice, User};
 pub use mount_maps::{BindOwners, MountMap};
@@ -353,6 +353,8 @@ fn init_steps(
     steps.push(InitStep::SharedMounts);
     let tunnel = machine.mount_tunnel().map(|_| InitStep::ReceivedMounts(api_file_systems::MOUNT_TUNNEL));
     steps.extend(tunnel);
+    // With all rights in the user namespace, and a procfs to mount it on.
+    steps.extend(build::emulator(facts));
     // As soon as there is a procfs: the label takes effect with the exec.
     steps.extend(facts.label.iter().cloned().map(InitStep::Label));
     steps.push(InitStep::Hostname(identity::hostname(machine)));

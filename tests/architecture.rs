@@ -49,6 +49,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ask",
             // A plan depends on the users of a tree and on the kind of its init.
             "plan::NamedDevice",
+            // The emulator of a build session is a program of the host.
+            "plan::Emulator",
             "plan::User",
             "plan::init",
             // A plan contains the LSM label of processes that enter a machine.

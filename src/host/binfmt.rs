@@ -1,7 +1,9 @@
-//! binfmt_misc: whether this host has an emulator for a program of another architecture. Called by `probe`.
-//! It reads the kernel's list and runs no program.
+//! binfmt_misc: whether this host has an emulator for a program of another architecture, registered or only
+//! installed. Called by `probe`, and by `run` for build sessions. It reads the kernel's list and runs no program.
 
-use std::path::Path;
+use crate::plan::Emulator;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 /// The kernel's list of registered formats (Documentation/admin-guide/binfmt-misc.rst).
 const FORMATS: &str = "/proc/sys/fs/binfmt_misc";
@@ -32,6 +34,90 @@ fn matches(format: &str, program: &[u8]) -> bool {
         && begin.iter().zip(&magic).zip(&mask).all(|((byte, magic), mask)| byte & mask == magic & mask)
 }
 
+/// Returns whether the kernel has a binfmt_misc for each user namespace (Linux 6.7).
+pub(crate) fn is_separate() -> bool {
+    let kernel = rustix::system::uname();
+    let mut numbers =
+        kernel.release().to_str().unwrap_or_default().split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|number| number.parse::<u32>().ok()).unwrap_or(0);
+    (number(), number()) >= (6, 7)
+}
+
+/// The directories of emulators.
+const DIRECTORIES: [&str; 2] = ["/usr/local/bin", "/usr/bin"];
+/// The part of a program before which its program headers are expected: they follow its header (elf(5)).
+const HEAD: u64 = 4096;
+
+/// Returns an emulator of QEMU that is installed on this host, for programs with this header and of this
+/// architecture. It needs no file of a tree: a linked one would need the libraries of the host there.
+pub(crate) fn installed(program: &[u8], architecture: &str) -> Option<Emulator> {
+    installed_in(&DIRECTORIES.map(Path::new), program, architecture)
+}
+
+fn installed_in(directories: &[&Path], program: &[u8], architecture: &str) -> Option<Emulator> {
+    let name = format!("qemu-{}", of_qemu(architecture, program.get(5) == Some(&2)));
+    let paths = [format!("{name}-static"), name.clone()];
+    let candidates =
+        paths.iter().flat_map(|path| directories.iter().map(move |directory| directory.join(path)));
+    let found: PathBuf =
+        candidates.into_iter().find(|path| head(path).is_some_and(|head| is_static(&head)))?;
+    Some(Emulator { program: found, name, magic: magic(program)? })
+}
+
+/// Returns the name of an architecture in the names of the programs of QEMU.
+fn of_qemu(architecture: &str, is_big: bool) -> &str {
+    match (architecture, is_big) {
+        ("x86", _) => "i386",
+        ("arm", true) => "armeb",
+        ("aarch64", true) => "aarch64_be",
+        ("powerpc", _) => "ppc",
+        ("powerpc64", true) => "ppc64",
+        ("powerpc64", false) => "ppc64le",
+        ("mips", false) => "mipsel",
+        ("mips64", false) => "mips64el",
+        (other, _) => other,
+    }
+}
+
+/// Returns the start of a file. `None` if there is none.
+fn head(path: &Path) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    std::fs::File::open(path).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
+    Some(head)
+}
+
+/// Returns whether a program of 64 bits and of this byte order has no interpreter (elf(5), `PT_INTERP`).
+fn is_static(program: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let bytes = |at: usize, length: usize| program.get(at..at.checked_add(length)?);
+    let short = |at| bytes(at, 2).and_then(|two| Some(usize::from(u16::from_ne_bytes(two.try_into().ok()?))));
+    let headers = || {
+        let start = usize::try_from(u64::from_ne_bytes(bytes(32, 8)?.try_into().ok()?)).ok()?;
+        let (size, count) = (short(54)?, short(56)?);
+        let kind = |number: usize| {
+            let at = start.checked_add(number.checked_mul(size)?)?;
+            Some(u32::from_ne_bytes(bytes(at, 4)?.try_into().ok()?))
+        };
+        (0..count).map(kind).collect::<Option<Vec<u32>>>()
+    };
+    program.starts_with(b"\x7fELF\x02") && headers().is_some_and(|kinds| !kinds.contains(&PT_INTERP))
+}
+
+/// Returns the start of programs like this one, and the bits that count, in the notation of the kernel: class,
+/// byte order and machine, for executables and for those that are position-independent.
+fn magic(program: &[u8]) -> Option<String> {
+    let mut magic = program.get(..20)?.to_vec();
+    let mut mask = vec![0xff; 20];
+    // e_ident[EI_OSABI] and the padding after it, then e_type: ET_EXEC is 2, ET_DYN 3.
+    magic.get_mut(7..16)?.fill(0);
+    *mask.get_mut(7)? = 0;
+    let low = if program.get(5) == Some(&2) { 17 } else { 16 };
+    *magic.get_mut(low)? = 2;
+    *mask.get_mut(low)? = 0xfe;
+    let escaped = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+    Some(format!("{}:{}", escaped(&magic), escaped(&mask)))
+}
+
 /// Parses hex digits.
 fn bytes(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> =
@@ -54,6 +140,36 @@ mod tests {
             assert!(!matches(&FORMAT.replace(from, to), program), "{from} {to}");
         }
         assert!(!matches(FORMAT, b"\x7fEL") && !matches("", program) && !matches("magic zz\n", program));
+    }
+
+    #[test]
+    fn an_emulator_must_not_need_libraries() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut arm = b"\x7fELF\x02\x01\x01\x03".to_vec();
+        arm.resize(16, 0);
+        arm.extend([3, 0, 183, 0]);
+        let find = || installed_in(&[directory.path()], &arm, "aarch64");
+        assert_eq!(find(), None);
+        // This program is linked.
+        std::fs::copy("/bin/sh", directory.path().join("qemu-aarch64")).unwrap();
+        assert_eq!(find(), None);
+        let mut linked_static = b"\x7fELF\x02\x01\x01".to_vec();
+        linked_static.resize(120, 0);
+        (linked_static[32], linked_static[54], linked_static[56], linked_static[64]) = (64, 56, 1, 1);
+        std::fs::write(directory.path().join("qemu-aarch64"), &linked_static).unwrap();
+        let found = find().unwrap();
+        assert_eq!(
+            (found.program, found.name.as_str()),
+            (directory.path().join("qemu-aarch64"), "qemu-aarch64")
+        );
+        assert_eq!(
+            found.magic,
+            r"\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+        );
+        linked_static[64] = 3;
+        std::fs::write(directory.path().join("qemu-aarch64"), &linked_static).unwrap();
+        assert_eq!(find(), None);
+        assert_eq!(of_qemu("powerpc64", false), "ppc64le");
     }
 
     #[test]

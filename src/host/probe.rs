@@ -1,6 +1,7 @@
 //! Reads facts of the host and of a tree, before the host is changed. Programs of the tree are not executed,
 //! and its symbolic links are followed inside of it only.
 
+mod architecture;
 mod mounts;
 mod users;
 
@@ -263,30 +264,6 @@ impl Tree {
     /// Returns whether an init of unknown kind may execute another one in its place.
     pub(crate) fn may_have_successor(&self, path: &Path) -> bool {
         self.read(path).is_some_and(|binary| init::may_have_successor(&binary))
-    }
-
-    /// Returns the architecture of a program of the tree, or of the interpreter of a script. `None` if there
-    /// is no such program.
-    pub(crate) fn architecture(&self, program: &Path) -> Option<init::Architecture> {
-        let binary = self.read_start(program, HEAD)?;
-        match init::architecture(&binary).ok()? {
-            init::Architecture::Any => {
-                let line = binary.split(|byte| *byte == b'\n').next()?;
-                let line = String::from_utf8_lossy(line.get(2..)?).into_owned();
-                let interpreter = self.read_start(Path::new(line.split_whitespace().next()?), HEAD)?;
-                init::architecture(&interpreter).ok()
-            }
-            named => Some(named),
-        }
-    }
-
-    /// Returns the name of the architecture of a program, as in [`std::env::consts::ARCH`]. `None` if there is no
-    /// such program.
-    pub(crate) fn architecture_name(&self, program: &Path) -> Option<&'static str> {
-        match self.architecture(program)? {
-            init::Architecture::Named(name) => Some(name),
-            init::Architecture::Any => None,
-        }
     }
 
     /// Returns the names of a path, symbolic link after link, the file itself last.

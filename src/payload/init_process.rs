@@ -2,7 +2,7 @@
 //! payload. Called by `payload`.
 
 use super::builder::{BuildInputs, Builder};
-use super::{rlimits, stub, user_lookup};
+use super::{binfmt, rlimits, stub, user_lookup};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::{InitStep, User};
@@ -30,6 +30,8 @@ pub(crate) enum InitInputs<'a> {
     Leads {
         /// Device and inode of Coracle's program.
         ourselves: Option<(u64, u64)>,
+        /// The emulator for its programs, if it needs one.
+        emulator: Option<BorrowedFd<'a>>,
         /// For creating the tree itself. `None` if the builder creates it.
         builds: Option<BuildInputs<'a>>,
     },
@@ -42,6 +44,8 @@ pub(crate) enum InitInputs<'a> {
 pub(crate) struct InitProcess<'a> {
     machine: Option<BorrowedFd<'a>>,
     builder: Option<Builder<'a>>,
+    /// The emulator for its programs.
+    emulator: Option<BorrowedFd<'a>>,
     /// Device and inode of Coracle's program, from the host's procfs.
     ourselves: Option<(u64, u64)>,
     /// The payload's user, if it was looked up.
@@ -53,18 +57,18 @@ pub(crate) struct InitProcess<'a> {
 impl<'a> InitProcess<'a> {
     /// Creates the state before the first step.
     pub(crate) fn new(inputs: InitInputs<'a>) -> Self {
-        let (machine, builder, ourselves) = match inputs {
-            InitInputs::Leads { ourselves, builds } => {
+        let (machine, builder, ourselves, emulator) = match inputs {
+            InitInputs::Leads { ourselves, emulator, builds } => {
                 let builder = builds.map(|inputs| {
                     // Created nodes have exactly the modes of the plan. The umask of the payload is set later.
                     rustix::process::umask(Mode::empty());
                     Builder::new(inputs)
                 });
-                (None, builder, ourselves)
+                (None, builder, ourselves, emulator)
             }
-            InitInputs::Joins(machine) => (Some(machine), None, process::own_program()),
+            InitInputs::Joins(machine) => (Some(machine), None, process::own_program(), None),
         };
-        Self { machine, builder, ourselves, user: None, loan: None }
+        Self { machine, builder, emulator, ourselves, user: None, loan: None }
     }
 
     /// Marks in a loan when its memory is not used any more.
@@ -113,6 +117,10 @@ impl<'a> InitProcess<'a> {
             InitStep::Label(label) => pseudo_file::write(label.file, &label.text).map_err(Error::from),
             InitStep::CpuAffinity(numbers) => cpu_affinity(numbers),
             InitStep::Personality(domain) => process::set_personality(*domain).map_err(Error::from),
+            InitStep::Emulator { name, magic } => {
+                let emulator = self.emulator.ok_or_else(|| Error::new("this process has no emulator"))?;
+                binfmt::register(emulator, name, magic)
+            }
             InitStep::Limits(limits) => rlimits::apply(limits),
             InitStep::Capabilities(kept) => capabilities(*kept),
             InitStep::Inheritable(added) => inheritable(*added),

@@ -1,7 +1,7 @@
 //! The files of a build session, as steps: its build user and its host names. Called by `plan`.
 
 use super::Facts;
-use super::step::{BuildStep, SessionFile};
+use super::step::{BuildStep, InitStep, SessionFile};
 use std::path::PathBuf;
 
 /// The build user and the files of a build session.
@@ -15,6 +15,25 @@ pub struct BuildFacts {
     pub(crate) home: Option<PathBuf>,
     /// Files in the place of those of the base, with their content.
     pub(crate) files: Vec<(PathBuf, String)>,
+    /// The emulator that the session registers for its programs. `None` if the host can execute them.
+    pub(crate) emulator: Option<Emulator>,
+}
+
+/// An emulator of the host, for the programs of one architecture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emulator {
+    /// Its program on the host, which needs no file of the session.
+    pub(crate) program: PathBuf,
+    /// The name of the format in binfmt_misc.
+    pub(crate) name: String,
+    /// The bytes at the start of the programs, and those of their bits that count, in the notation of binfmt_misc.
+    pub(crate) magic: String,
+}
+
+/// Returns the step that registers the emulator of a session, if it needs one.
+pub(super) fn emulator(facts: &Facts) -> Option<InitStep> {
+    let emulator = facts.build.as_ref()?.emulator.as_ref()?;
+    Some(InitStep::Emulator { name: emulator.name.clone(), magic: emulator.magic.clone() })
 }
 
 /// Returns the steps that create the files.

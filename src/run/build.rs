@@ -2,6 +2,7 @@
 //! those of the base. Called by `facts`.
 
 use crate::error::{Error, Result};
+use crate::host::binfmt;
 use crate::host::probe::Tree;
 use crate::image::commit;
 use crate::machine::Machine;
@@ -9,8 +10,9 @@ use crate::machine::build::BuildUser;
 use crate::machine::network::Mode;
 use crate::machine::root::RootSource;
 use crate::machine::users::Users;
-use crate::plan::BuildFacts;
 use crate::plan::identity::hostname;
+use crate::plan::init::Architecture;
+use crate::plan::{BuildFacts, Emulator};
 use crate::state::build::CreatedFile;
 use crate::state::record::Record;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,14 @@ use std::path::{Path, PathBuf};
 /// A user that contradicts the users of the base, or whose number is outside the range of the session.
 pub(super) fn find(machine: &Machine, tree: &Tree) -> Result<Option<BuildFacts>> {
     let Some(build) = &machine.build else { return Ok(None) };
-    let mut facts = BuildFacts { caller: build.user.caller, inside: (0, 0), home: None, files: Vec::new() };
+    let mut facts = BuildFacts {
+        caller: build.user.caller,
+        inside: (0, 0),
+        home: None,
+        files: Vec::new(),
+        emulator: None,
+    };
+    facts.emulator = emulator(machine, tree)?;
     if !tree.has(Path::new("/etc")) {
         return Ok(Some(facts));
     }
@@ -56,6 +65,35 @@ pub(super) fn complete(record: &mut Record, machine: &Machine, facts: Option<&Bu
         record.lower = commit::inodes(stack)?;
     }
     Ok(())
+}
+
+/// Returns the emulator that the session registers for the programs of its base. `None` if the host executes them.
+///
+/// # Errors
+/// The host has neither a handler nor a program for it.
+fn emulator(machine: &Machine, tree: &Tree) -> Result<Option<Emulator>> {
+    let host = std::env::consts::ARCH;
+    let Some((head, Architecture::Named(name))) = tree.program_head(Path::new("/bin/sh")) else {
+        return Ok(None);
+    };
+    // The 32-bit variant of the processor needs no emulator.
+    let is_native = name == host || matches!((name, host), ("x86", "x86_64") | ("arm", "aarch64"));
+    if is_native || binfmt::takes(&head) {
+        return Ok(None);
+    }
+    let separate = machine.users != Users::Host && binfmt::is_separate();
+    let installed = binfmt::installed(&head, name);
+    if let Some(emulator) = installed.clone().filter(|_| separate) {
+        return Ok(Some(emulator));
+    }
+    let error = Error::new(format!("the base is for {name}, this host is {host}"));
+    Err(match installed {
+        Some(_) if machine.users == Users::Host => error.with_hint(
+            "the session has no user namespace of its own: install qemu-user-binfmt, or begin it without --users=no",
+        ),
+        Some(_) => error.with_hint("install qemu-user-binfmt: before Linux 6.7 only the host registers emulators"),
+        None => error.with_hint("install qemu-user-binfmt, in Debian 12 qemu-user-static"),
+    })
 }
 
 fn hosts(hostname: &str) -> String {

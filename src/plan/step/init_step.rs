@@ -95,6 +95,13 @@ pub enum InitStep {
     CpuAffinity(Vec<u16>),
     /// Sets its execution domain (personality(2)).
     Personality(u32),
+    /// Mounts a binfmt_misc of its user namespace, and registers the emulator of a build session there.
+    Emulator {
+        /// The name of the format.
+        name: String,
+        /// The start of its programs and the bits that count, in the notation of binfmt_misc.
+        magic: String,
+    },
     /// Sets resource limits.
     Limits(Vec<ResourceLimit>),
     /// Keeps these capabilities (a mask of bits) in the bounding set and clears the inheritable set.
@@ -190,6 +197,7 @@ impl InitStep {
                 format!("run on processors {}", numbers.join(","))
             }
             Self::Personality(domain) => format!("set personality {domain:#x}"),
+            Self::Emulator { name, .. } => format!("register the emulator '{name}'"),
             Self::Limits(limits) => format!("set {} resource limits", limits.len()),
             Self::Capabilities(kept) => format!("keep {} capabilities ({kept:#x})", kept.count_ones()),
             Self::Inheritable(added) => {

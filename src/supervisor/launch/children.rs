@@ -14,8 +14,10 @@ use crate::sys::process::{self, Child, Ended, Side, interrupt};
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::convert::Infallible;
+use std::path::Path;
 
 /// The builder's process id in the machine: high enough that the first child of PID 1 is process 2.
 const BUILDER: u32 = 300;
@@ -26,6 +28,7 @@ impl Launch<'_> {
         self.fds.insert(FdName::Notify, notify_socket()?);
         let logs = |step: &BuildStep| matches!(step, BuildStep::LogSocket { .. });
         self.fds.insert(FdName::Log, self.request.plan.tree().any(logs).then(guest_socket).transpose()?);
+        let emulator = self.open_emulator()?;
         let known = self.record.program.as_ref().map(Executable::identity);
         let ourselves = known.or_else(process::own_program);
         if self.has_builder() {
@@ -36,7 +39,7 @@ impl Launch<'_> {
             Some(path) => Some(network::enter(path)?),
             None => None,
         };
-        let child = self.clone_into_namespaces(&ours, &theirs, ourselves);
+        let child = self.clone_into_namespaces(&ours, &theirs, ourselves, emulator.as_ref());
         if let Some(own) = &own {
             enter(own, CloneFlags::CLONE_NEWNET, "cannot leave the network namespace again")?;
         }
@@ -52,12 +55,23 @@ impl Launch<'_> {
         Ok(())
     }
 
+    /// Opens the emulator of a build session, before the mounts of the host are left.
+    fn open_emulator(&self) -> Result<Option<OwnedFd>> {
+        let build = self.request.facts.build.as_ref();
+        let open = |program: &Path| {
+            let opened = rustix::fs::open(program, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            opened.context(|| format!("cannot open the emulator '{}'", program.display()))
+        };
+        build.and_then(|build| build.emulator.as_ref()).map(|emulator| open(&emulator.program)).transpose()
+    }
+
     /// Clones PID 1. It returns in this process only.
     fn clone_into_namespaces(
         &self,
         ours: &ParentEnd,
         theirs: &ChildEnd,
         ourselves: Option<(u64, u64)>,
+        emulator: Option<&OwnedFd>,
     ) -> Result<Child> {
         let plan = self.request.plan;
         let cgroup = self.cgroup.as_ref().map(AsFd::as_fd);
@@ -65,7 +79,7 @@ impl Launch<'_> {
             // In a clone that borrows memory the parent still needs the value.
             descriptor::close_copy(ours.as_fd());
             let builds = (!self.has_builder()).then(|| self.build_inputs(None));
-            let inputs = InitInputs::Leads { ourselves, builds };
+            let inputs = InitInputs::Leads { ourselves, emulator: emulator.map(AsFd::as_fd), builds };
             payload::run_init_steps(&plan.init_steps, theirs, inputs)
         };
         let works_meanwhile = plan.host.iter().any(|step| matches!(step, HostStep::Release(_)));
