@@ -131,7 +131,8 @@ fn prepare_and_enter(paths: &Paths, request: &ExecRequest<'_>) -> Result<Forward
     let key =
         (request.disconnects && terminal.is_some() && has_terminal(request)).then(DisconnectKey::default);
     let limit = request.apart.time_limit.map(TimeLimit::new);
-    Forwarder::new(child, terminal, stdio.into_flows(), signals, key, limit)
+    let forwarder = Forwarder::new(child, terminal, stdio.into_flows(), signals, key, limit)?;
+    Ok(forwarder.with_group(request.apart.signals_group))
 }
 
 /// Enters the machine, with pipes in place of the streams of this process where that is necessary. Returns the

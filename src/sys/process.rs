@@ -20,6 +20,7 @@ pub(crate) use lend::{CAN_LEND, Loan, LoanEnd, LoanWait, clone_lending};
 pub(crate) use signals::SignalSet;
 pub(crate) use title::replace_title;
 
+use super::pseudo_file;
 use crate::error::{Context, Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -82,6 +83,24 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> std::io::Result
     // SAFETY: a null siginfo is allowed; the descriptor is borrowed for the call.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0usize, 0) };
     if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends a signal to the process group that a process leads. The process must not be reaped yet. A process that
+/// leads none gets the signal alone.
+///
+/// # Errors
+/// Any error of kill(2).
+///
+/// KERNEL(6.9): the number of the process is read, because pidfd_send_signal(2) addresses no group before.
+pub(crate) fn send_signal_to_group(pidfd: BorrowedFd<'_>, signal: i32) -> std::io::Result<()> {
+    let text = pseudo_file::read(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
+    let Some(number) = number.filter(|number| *number > 1) else { return send_signal(pidfd, signal) };
+    // SAFETY: kill(2) has no memory as argument.
+    match unsafe { libc::kill(-number, signal) } {
+        -1 => send_signal(pidfd, signal),
+        _ => Ok(()),
+    }
 }
 
 /// Returns free memory of the allocator to the kernel: for a process about to idle. musl has no such

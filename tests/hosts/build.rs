@@ -91,6 +91,8 @@ fn commands_have_limits_of_their_own() {
          ip link add row0 type veth peer name row1; run -- grep row0: /proc/net/dev
          run --offline -- sh -c '! grep row0: /proc/net/dev; ping -c 1 127.0.0.1'
          run --timeout=1s -- sleep 600 || test $? = 124
+         run --timeout=1s --keep-processes -- sh -c 'setsid sleep 602 & sleep 603' || test $? = 124
+         ! pgrep -fx 'sleep 60[23]'
          run --max-status=253 -- sh -c 'exit 254' || test $? = 253
          run --failure-status=254 -w /nowhere -- true || test $? = 254
          run -w /nowhere -- true || test $? = 125
@@ -102,6 +104,21 @@ fn commands_have_limits_of_their_own() {
         "for number in 1 2 3 4; do coracle build run limits -- sh -c \"sleep 0.2; echo $number\" & done >/tmp/all; wait
          sort /tmp/all | tr -d '\\n' | grep -x 1234; test $(ls -d /sys/fs/cgroup/coracle.slice/coracle-build.slice/coracle-limits.scope/payload/cmd-* | wc -l) -le 4",
     );
+    // Signals reach all processes of the group; the status is that of the command.
+    for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+        let command = "trap 'exit 3' USR1; sleep 604; exit 4";
+        let job = host.spawn(&["coracle", "build", "run", "-E", "A=b", name, "--", "sh", "-c", command]);
+        host.wait_until(LONG, "pgrep -fx 'sleep 604'");
+        host.sh_ok(&format!("kill -{signal} $(pgrep -f '[c]oracle build run -E A=b')"));
+        assert_eq!(job.wait(LONG).status, status, "{signal}");
+        host.sh_ok("! pgrep -fx 'sleep 604'");
+    }
+    let command = "trap : TERM; sleep 605; exit 5";
+    let job = host.spawn(&["coracle", "build", "run", "--keep-processes", name, "--", "sh", "-c", command]);
+    host.wait_until(LONG, "pgrep -fx 'sleep 605'");
+    host.sh_ok("kill -TERM $(pgrep -f '[c]oracle build run --keep-processes')");
+    // Its shell waits for the process that the signal has reached too.
+    assert_eq!(job.wait(LONG).status, 5);
     let job = host.spawn(&["coracle", "build", "run", name, "--", "sleep", "600"]);
     host.wait_until(LONG, "pgrep -fx 'sleep 600'");
     host.coracle(&["build", "end", name]);

@@ -3,7 +3,7 @@
 
 use super::history::{self, Entry};
 use super::{environment, running};
-use crate::control::exec::{self, Apart, ExecRequest};
+use crate::control::exec::{self, Apart, ExecRequest, TIMEOUT_STATUS};
 use crate::control::now;
 use crate::error::{Error, Kind, Result};
 use crate::host::cgroup_leaf::{Cleared, Leaf, Rest};
@@ -40,6 +40,7 @@ pub(crate) fn run(paths: &Paths, request: &ExecRequest<'_>, options: RunOptions)
         cgroup: leaf.as_ref().map(Leaf::directory),
         is_offline: options.is_offline,
         relays_streams: options.keeps_processes,
+        signals_group: true,
         time_limit: options.timeout,
     };
     // Those of the caller replace them.
@@ -50,7 +51,9 @@ pub(crate) fn run(paths: &Paths, request: &ExecRequest<'_>, options: RunOptions)
     let status = exec::exec(paths, &entering)?;
     let seconds = begun.elapsed().as_secs_f64();
     let usage = leaf.as_mut().map(Leaf::usage).unwrap_or_default();
-    let killed = leaf.as_ref().filter(|_| rest == Rest::Killed).map_or(0, kill_rest);
+    // After the time limit, also those that the command was to leave.
+    let is_late = options.timeout.is_some_and(|limit| begun.elapsed() >= limit) && status == TIMEOUT_STATUS;
+    let killed = leaf.as_ref().filter(|_| rest == Rest::Killed || is_late).map_or(0, kill_rest);
     let entry = Entry {
         argv: request.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         user: user.to_owned(),

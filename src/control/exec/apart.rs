@@ -13,6 +13,8 @@ pub(crate) struct Apart<'a> {
     /// Whether this process transfers all streams: a process that outlives the command does not keep those of
     /// the caller.
     pub(crate) relays_streams: bool,
+    /// Whether signals go to its process group.
+    pub(crate) signals_group: bool,
     /// The time after which it is terminated.
     pub(crate) time_limit: Option<Duration>,
 }

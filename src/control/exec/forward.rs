@@ -246,6 +246,8 @@ pub(crate) struct Forwarder {
     is_resting: Cell<bool>,
     /// The time after which the command is terminated.
     limit: Option<TimeLimit>,
+    /// Whether signals go to the process group of the command.
+    signals_group: bool,
 }
 
 impl Forwarder {
@@ -274,9 +276,15 @@ impl Forwarder {
             flows.push(Flow::new(Direction::Out, keep(machine_end.as_fd())?, keep(rustix::stdio::stdout())?));
         }
         let is_resting = Cell::new(false);
-        let mut forward = Self { child, terminal, flows, signals, before: None, is_resting, limit };
+        let (before, signals_group) = (None, false);
+        let mut forward = Self { child, terminal, flows, signals, before, is_resting, limit, signals_group };
         forward.take_terminal();
         Ok(forward)
+    }
+
+    /// Sends signals to the process group of the command.
+    pub(crate) fn with_group(self, signals_group: bool) -> Self {
+        Self { signals_group, ..self }
     }
 
     /// Sets the terminal of this process to raw mode: all keys reach the command's terminal.
@@ -390,7 +398,12 @@ impl Forwarder {
     }
 
     fn signal(&self, signal: i32) {
-        if let Err(error) = process::send_signal(self.child.pidfd.as_fd(), signal) {
+        let pidfd = self.child.pidfd.as_fd();
+        let sent = match self.signals_group {
+            true => process::send_signal_to_group(pidfd, signal),
+            false => process::send_signal(pidfd, signal),
+        };
+        if let Err(error) = sent {
             log::debug!("cannot forward signal {signal}: {error}, ignoring");
         }
     }
