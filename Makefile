@@ -141,6 +141,9 @@ install: $(INSTALL_NEEDS)
 	for file in machines.d/*.toml; do
 		install -Dm644 "$$file" "$(sharedir)/doc/coracle/machines.d/$${file##*/}"
 	done
+	for file in build.d/*.toml; do
+		install -Dm644 "$$file" "$(sharedir)/doc/coracle/build.d/$${file##*/}"
+	done
 	for file in examples/*; do install -Dm644 "$$file" "$(sharedir)/doc/coracle/examples/$${file##*/}"; done
 	# The directories in which Ansible looks for plugins.
 	for kind in connection inventory; do

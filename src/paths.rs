@@ -37,6 +37,11 @@ impl Paths {
             .map(|parent| self.join(parent).join("coracle/machines.d"))
     }
 
+    /// Returns the directories of definitions of build sessions, in the order of [`Self::definitions`].
+    pub(crate) fn build_definitions(&self) -> [PathBuf; 4] {
+        self.definitions().map(|directory| directory.with_file_name(BUILD_DEFINITIONS))
+    }
+
     /// Returns the directories of the recipes of distributions; the first directory with a recipe wins.
     pub(crate) fn distributions(&self) -> [PathBuf; 2] {
         ["/etc", "/usr/lib"].map(|parent| self.join(parent).join("coracle/distributions.d"))
@@ -129,9 +134,29 @@ impl Paths {
         self.machine(name).join("history")
     }
 
+    /// Returns the environment of a definition for the commands of a session: `/run/coracle/NAME/environment.json`.
+    pub(crate) fn session_environment(&self, name: &Name) -> PathBuf {
+        self.machine(name).join("environment.json")
+    }
+
+    /// Returns the path of a session for programs that look for its root: `/run/coracle/NAME/root`.
+    pub(crate) fn session_root(&self, name: &Name) -> PathBuf {
+        self.machine(name).join("root")
+    }
+
     /// Returns the options of a build session, for its recovery: `/run/coracle/NAME/session.json`.
     pub(crate) fn session_request(&self, name: &Name) -> PathBuf {
         self.machine(name).join("session.json")
+    }
+
+    /// Returns the directory of sessions that outlast a reboot: `/var/lib/coracle/sessions`.
+    pub(crate) fn kept_sessions(&self) -> PathBuf {
+        self.kept().join("sessions")
+    }
+
+    /// Returns the file of a session that outlasts a reboot: `/var/lib/coracle/sessions/NAME.json`.
+    pub(crate) fn kept_session(&self, name: &Name) -> PathBuf {
+        self.kept_sessions().join(format!("{name}.json"))
     }
 
     /// Returns the file that exists while a machine is paused for a snapshot: `/run/coracle/NAME/paused`.
@@ -159,6 +184,9 @@ impl Paths {
         self.join(SYSTEMD).join(name)
     }
 }
+
+/// The last part of the directories of definitions of build sessions.
+pub(crate) const BUILD_DEFINITIONS: &str = "build.d";
 
 /// The run-time directory of systemd and its services.
 const SYSTEMD: &str = "/run/systemd";

@@ -10,4 +10,5 @@ pub(crate) mod failure;
 pub(crate) mod health;
 pub(crate) mod id_ranges;
 pub(crate) mod idle;
+pub(crate) mod kept_sessions;
 pub(crate) mod record;

@@ -71,10 +71,13 @@ fn cases_print_the_expected_output() {
 fn examples_are_valid_and_cover_all_settings() {
     let mut keys = Vec::new();
     let copies = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(repository().join("machines.d")).unwrap() {
+    let examples = |directory: &str| std::fs::read_dir(repository().join(directory)).unwrap();
+    for entry in examples("machines.d").chain(examples("build.d")) {
         let entry = entry.unwrap();
+        let directory = entry.path().parent().unwrap().file_name().unwrap().to_owned();
+        std::fs::create_dir_all(copies.path().join(&directory)).unwrap();
         // Contents of credentials must be readable for root only.
-        let file = copies.path().join(entry.file_name());
+        let file = copies.path().join(directory).join(entry.file_name());
         std::fs::copy(entry.path(), &file).unwrap();
         std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         let file = file.to_str().unwrap();

@@ -308,6 +308,24 @@ fn machines_stop_and_start_with_the_host() {
 }
 
 #[test]
+fn a_synced_session_outlasts_a_reboot_of_the_host() {
+    let vm = Vm::start();
+    vm.define("base", "");
+    for (name, option) in [("kept", "--sync"), ("lost", "--tasks-max=99")] {
+        vm.coracle(&["build", "begin", "base", &format!("--name={name}"), option]);
+        vm.coracle(&["build", "run", name, "--", "sh", "-c", "echo here >/kept; sync"]);
+    }
+    vm.reboot();
+    vm.sh_ok(
+        "coracle build list --no-legend | grep -E '^kept .* dead '; ! coracle build show lost
+         ! ls -A /var/lib/coracle/storage/throwaway 2>/dev/null | grep .
+         coracle build recover kept; coracle build run kept -- cat /kept | grep -x here; coracle build end kept
+         ! ls -A /var/lib/coracle/storage/synced /var/lib/coracle/sessions | grep -v : | grep .",
+    );
+    vm.power_off();
+}
+
+#[test]
 fn exhausted_host_resources_are_reported_and_leave_no_state() {
     let vm = Vm::start();
     vm.sh_ok("machinectl -q list");

@@ -63,7 +63,7 @@ pub(super) fn of(
         families: machine.security.address_families.clone(),
     };
     record.throwaway = match record.throwaway.take() {
-        None if machine.has_temporary_directories() => Some(throwaway::choose(paths)),
+        None if machine.has_temporary_directories() => Some(throwaway::choose(paths, machine.root.is_synced)),
         // Of a boot whose definition was another one too: cleanup removes it.
         kept => kept,
     };
@@ -78,6 +78,9 @@ pub(super) fn of(
     record.build = machine.build.as_ref().map(|build| BuildRecord {
         base: build.base.clone(),
         user: build.user.name.clone(),
+        is_exposed: build.is_exposed,
+        is_synced: build.is_synced,
+        is_interrupted: false,
         caller: build.user.caller,
         results: build.results.clone(),
         id_count: machine.id_count(),

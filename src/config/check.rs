@@ -1,5 +1,7 @@
 //! Collects all problems of all definitions, for `coracle check`. Called by `cli`.
 
+use super::build;
+use super::build::definition::{self, Definition};
 use super::definition_files::{self, Files};
 use super::layer::Layer;
 use super::nspawn::{self, SettingsMode};
@@ -12,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::image::find;
 use crate::machine::name::Name;
 use crate::machine::root::{Root, RootSource};
-use crate::paths::Paths;
 use crate::paths::access::refuse_open;
+use crate::paths::{BUILD_DEFINITIONS, Paths};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +45,48 @@ pub(crate) fn all(paths: &Paths) -> Result<Checked> {
     }
     let shared = shared_roots(&checked.machines);
     checked.problems.extend(shared);
+    let (names, problems) = definition::names(paths)?;
+    checked.files += problems.len();
+    checked.problems.extend(problems);
+    for name in names {
+        base(&mut checked, paths, &name)?;
+    }
     Ok(checked)
+}
+
+/// Checks all files of a definition of build sessions.
+fn base(checked: &mut Checked, paths: &Paths, name: &Name) -> Result<()> {
+    let files = definition::files(paths, name)?;
+    checked.files += files.all().count();
+    if files.mask().is_some() {
+        return Ok(());
+    }
+    let (layer, problems) = files.read();
+    let is_readable = problems.is_empty();
+    checked.problems.extend(problems);
+    let resolved = session(checked, paths, name, files.main.as_deref(), layer);
+    checked.machines.extend(resolved.filter(|_| is_readable).map(|resolved| (files.main, resolved)));
+    Ok(())
+}
+
+/// Resolves the settings of a definition of build sessions; adds broken rules and warnings to `checked`.
+fn session(
+    checked: &mut Checked,
+    paths: &Paths,
+    name: &Name,
+    file: Option<&Path>,
+    layer: Layer,
+) -> Option<Resolved> {
+    match build::check(paths, &Definition::new(name.clone(), layer)) {
+        Ok(resolved) => {
+            checked.problems.extend(resolved.warnings.iter().cloned());
+            Some(resolved)
+        }
+        Err(errors) => {
+            checked.problems.extend(errors.iter().map(|error| Problem::new(file, error)));
+            None
+        }
+    }
 }
 
 /// Checks all files of one machine.
@@ -85,10 +128,16 @@ pub(crate) fn files(paths: &Paths, named: &[PathBuf]) -> Result<Checked> {
     let mut checked = Checked::default();
     for file in named {
         if let Some(name) = machine_named(file) {
-            if !super::exists(paths, &name) {
+            let is_base = !definition::files(paths, &name)?.is_empty();
+            if !is_base && !super::exists(paths, &name) {
                 return Err(super::missing(paths, &name));
             }
-            machine(&mut checked, paths, &name)?;
+            if is_base {
+                base(&mut checked, paths, &name)?;
+            }
+            if super::exists(paths, &name) {
+                machine(&mut checked, paths, &name)?;
+            }
             continue;
         }
         checked.files += 1;
@@ -121,7 +170,8 @@ fn separate(checked: &mut Checked, paths: &Paths, file: &Path, (layer, problems)
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     match Name::new(&stem) {
         Ok(name) => {
-            let resolved = resolved(checked, paths, &name, Some(file), layer);
+            let resolve = if is_of_build(file) { session } else { resolved };
+            let resolved = resolve(checked, paths, &name, Some(file), layer);
             checked.machines.extend(resolved.map(|resolved| (Some(file.to_owned()), resolved)));
         }
         Err(error) => checked.problems.push(Problem::new(Some(file), &error)),
@@ -138,6 +188,11 @@ fn read_nspawn(paths: &Paths, file: &Path) -> (Layer, Vec<Problem>) {
         }
         Err(error) => (Layer::default(), vec![Problem::new(Some(file), &error)]),
     }
+}
+
+/// Returns whether a file is a definition of build sessions: one in a directory `build.d`.
+fn is_of_build(file: &Path) -> bool {
+    file.parent().and_then(Path::file_name).is_some_and(|name| name == BUILD_DEFINITIONS)
 }
 
 /// Returns whether a file is a drop-in: in a directory `NAME.toml.d`.

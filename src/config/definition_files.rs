@@ -32,10 +32,18 @@ impl Files {
     /// # Errors
     /// A directory cannot be read.
     pub(crate) fn of(paths: &Paths, name: &Name) -> Result<Self> {
+        Self::among(&paths.definitions(), name)
+    }
+
+    /// Finds the files of a name in these directories, the first of which has precedence.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub(crate) fn among(directories: &[PathBuf], name: &Name) -> Result<Self> {
         let mut main = None;
         // By file name: a drop-in replaces one of the same name in a later directory.
         let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-        for directory in paths.definitions() {
+        for directory in directories {
             let file = directory.join(format!("{name}.toml"));
             if main.is_none() && fs::symlink_metadata(&file).is_ok() {
                 main = Some(file);
@@ -90,10 +98,18 @@ pub fn read(file: &Path) -> (Layer, Vec<Problem>) {
 /// # Errors
 /// A directory cannot be read.
 pub(crate) fn defined(paths: &Paths) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
+    defined_in(&paths.definitions())
+}
+
+/// Returns the names with a definition in these directories, and problems of definitions with an invalid name.
+///
+/// # Errors
+/// A directory cannot be read.
+pub(super) fn defined_in(directories: &[PathBuf]) -> Result<(BTreeSet<Name>, Vec<Problem>)> {
     let mut names = BTreeSet::new();
     let mut problems = Vec::new();
-    for directory in paths.definitions() {
-        for (file_name, file) in list(&directory, "toml")? {
+    for directory in directories {
+        for (file_name, file) in list(directory, "toml")? {
             let stem = file_name.to_str().and_then(|name| name.strip_suffix(".toml")).unwrap_or_default();
             match Name::new(stem) {
                 Ok(name) => drop(names.insert(name)),

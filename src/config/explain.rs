@@ -26,6 +26,10 @@ pub(crate) fn lines(settings: &Layer) -> Vec<SettingLine> {
                 continue;
             }
         }
+        if values.is_empty() && setting.is_of_build() {
+            // No machine has it.
+            continue;
+        }
         if values.is_empty() {
             lines.push(SettingLine { key: setting.key, value: None, origin: Origin::Default });
         }

@@ -4,6 +4,7 @@
 
 use super::boot::BootSettings;
 use super::bound_users::BoundUsersSettings;
+use super::build::settings::BuildSettings;
 use super::command::CommandSettings;
 use super::console::ConsoleSettings;
 use super::credentials::CredentialsSettings;
@@ -98,6 +99,8 @@ features! {
     dependencies: DependencySettings;
     /// `[health]`.
     health: HealthSettings;
+    /// `[build]`.
+    build: BuildSettings;
     /// The console.
     console: ConsoleSettings;
     /// The unit and machined.

@@ -2,7 +2,7 @@
 //! the host it reads only the CDI files that describe devices.
 
 use super::explain;
-use super::layer::Layer;
+use super::layer::{Layer, Setting, settings};
 use super::problem::Problem;
 use super::profile::Profile;
 use super::setting::Origin;
@@ -49,6 +49,10 @@ pub(super) fn resolve(
     layer: Layer,
     profile: Profile,
 ) -> std::result::Result<Resolved, Vec<Error>> {
+    let misplaced = refuse_build(&layer);
+    if !misplaced.is_empty() {
+        return Err(misplaced.into_iter().map(|error| with_origins(error, &layer)).collect());
+    }
     let mut settings = with_defaults(paths, name, layer, profile);
     super::cdi::expand(paths, &mut settings)?;
     let parts = build(paths, name, &settings, profile).map_err(|error| vec![error])?;
@@ -57,6 +61,16 @@ pub(super) fn resolve(
         Ok(machine) => Ok(Resolved { machine, warnings, ignored: Vec::new(), settings }),
         Err(errors) => Err(errors.into_iter().map(|error| with_origins(error, &settings)).collect()),
     }
+}
+
+/// Returns an error for each setting of `[build]`: a machine has none of them.
+fn refuse_build(layer: &Layer) -> Vec<Error> {
+    let set = settings().filter(|setting| setting.is_of_build() && layer.is_set(setting));
+    let error = |setting: &Setting| {
+        Error::new(format!("{} is a setting of build sessions", setting.key))
+            .with_hint("move the definition to '/etc/coracle/build.d', or remove the setting")
+    };
+    set.map(error).collect()
 }
 
 /// Adds the file and line of each setting that a broken rule names.

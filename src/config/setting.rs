@@ -277,6 +277,11 @@ impl Setting {
         self.key == "credentials.set"
     }
 
+    /// Returns whether only build sessions have it.
+    pub(super) fn is_of_build(&self) -> bool {
+        self.key.starts_with("build.")
+    }
+
     /// Returns the last part of the key.
     pub(crate) fn name(&self) -> &'static str {
         self.key.rsplit('.').next().unwrap_or_default()

@@ -13,6 +13,7 @@ use crate::error::{Error, Result, nearest};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::state::build::BuildRecord;
+use crate::state::kept_sessions;
 use crate::state::record::{Phase, Record};
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,11 @@ pub(crate) fn wait_until_ready(paths: &Paths, name: &Name, before: Option<u64>) 
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Finds the sessions that were interrupted by a reboot of the host.
+pub(crate) fn restore(paths: &Paths) {
+    kept_sessions::restore(paths);
 }
 
 /// Returns the records of all sessions, running or dead.

@@ -23,6 +23,7 @@ use crate::paths::Paths;
 use crate::plan::exec::Exec;
 use crate::plan::filter::Policy;
 use crate::plan::step::ResourceLimit;
+use crate::state::build;
 use crate::state::record::{Phase, Record};
 use crate::sys::process::{self, Child};
 use entry::{Entry, FoundUser};
@@ -197,8 +198,15 @@ fn resolve(paths: &Paths, request: &ExecRequest<'_>, record: &Record) -> Result<
 /// Returns the variables of the definition and, with precedence, of the request. A machine in the foreground
 /// may have no definition.
 fn environment(paths: &Paths, request: &ExecRequest<'_>, record: &Record) -> Vec<(String, String)> {
-    let machine = record.has_environment.then(|| defined(paths, request.name).ok()).flatten();
-    let mut variables = machine.map(|machine| machine.command.environment.clone()).unwrap_or_default();
+    let of_machine = || {
+        let machine = defined(paths, request.name).ok();
+        machine.map(|machine| machine.command.environment.clone()).unwrap_or_default()
+    };
+    let mut variables = match (record.has_environment, &record.build) {
+        (false, _) => Vec::new(),
+        (true, None) => of_machine(),
+        (true, Some(_)) => build::environment(paths, request.name),
+    };
     variables.retain(|(name, _)| request.environment.iter().all(|(given, _)| given != name));
     variables.extend(request.environment.iter().cloned());
     variables

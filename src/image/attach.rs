@@ -124,7 +124,7 @@ fn disk<'a>(request: &AttachRequest<'a>) -> Result<Discarded<'a>> {
     if request.machine.root.fresh_on_reboot {
         throwaway::remove(directory)?;
     }
-    throwaway::sweep(request.paths);
+    throwaway::sweep(request.paths, directory);
     throwaway::create(directory)?;
     Ok(Discarded::Disk { directory, number: 0 })
 }

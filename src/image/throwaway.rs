@@ -8,6 +8,7 @@ use crate::host::probe;
 use crate::machine::Machine;
 use crate::machine::mounts::{MountKind, temporary_directory};
 use crate::paths::Paths;
+use crate::state::kept_sessions;
 use crate::state::record::Record;
 use crate::sys::mount;
 use crate::sys::process::interrupt;
@@ -18,13 +19,15 @@ use std::ffi::OsStr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Returns a new name for a throw-away layer. Creates nothing.
-pub(crate) fn choose(paths: &Paths) -> PathBuf {
-    directory(paths).join(probe::random_id().to_string())
-}
+/// The directory of layers that do not outlast a reboot: tmpfiles.d(5) empties it.
+const UNTIL_REBOOT: &str = "throwaway";
+/// The directory of layers that outlast a reboot, those of build sessions with `--sync`.
+const SYNCED: &str = "synced";
 
-fn directory(paths: &Paths) -> PathBuf {
-    paths.storage().join("throwaway")
+/// Returns a new name for a throw-away layer, which may have to outlast a reboot. Creates nothing.
+pub(crate) fn choose(paths: &Paths, is_synced: bool) -> PathBuf {
+    let directory = if is_synced { SYNCED } else { UNTIL_REBOOT };
+    paths.storage().join(directory).join(probe::random_id().to_string())
 }
 
 /// Creates a throw-away layer that does not exist. Only root of the host can enter it: a guest may create
@@ -144,19 +147,19 @@ pub(super) fn part_of_root(layer: &Path) -> PathBuf {
     layer.join("0")
 }
 
-/// Removes the layers that no state record names, for example of a host that has lost power, and what killed
-/// processes have left in the trash.
-pub(super) fn sweep(paths: &Paths) {
+/// Removes the layers beside one that no state record names, for example of a host that has lost power, and what
+/// killed processes have left in the trash.
+pub(super) fn sweep(paths: &Paths, beside: &Path) {
     draft::sweep_trash(&Store::of(paths));
     // The directories first: each was named by a record before it was created.
-    let layers: Vec<PathBuf> = std::fs::read_dir(directory(paths))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
+    let directory = beside.parent().unwrap_or(beside);
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let layers: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     if layers.is_empty() {
         return;
+    }
+    if directory.ends_with(SYNCED) {
+        kept_sessions::restore(paths);
     }
     let records = match Record::all_readable(paths) {
         Ok(records) => records,
@@ -180,7 +183,7 @@ mod tests {
     fn only_layers_of_no_machine_are_swept() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        let [used, left] = [choose(&paths), choose(&paths)];
+        let [used, left] = [choose(&paths, false), choose(&paths, false)];
         for layer in [&used, &left] {
             create(layer).unwrap();
             std::fs::create_dir_all(layer.join("0/data/a")).unwrap();
@@ -191,10 +194,10 @@ mod tests {
         record.write(&paths).unwrap();
         std::fs::create_dir_all(paths.state().join("db")).unwrap();
         std::fs::write(paths.state().join("db/state.json"), "{").unwrap();
-        sweep(&paths);
+        sweep(&paths, &left);
         assert!(used.exists() && left.exists(), "a record cannot be read");
         std::fs::remove_file(paths.state().join("db/state.json")).unwrap();
-        sweep(&paths);
+        sweep(&paths, &left);
         assert!(used.exists() && !left.exists());
         remove(&used).unwrap();
         remove(&used).unwrap();
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn trees_of_any_depth_are_removed() {
         let root = tempfile::tempdir().unwrap();
-        let layer = choose(&Paths::below(root.path()));
+        let layer = choose(&Paths::below(root.path()), false);
         create(&layer).unwrap();
         let mut at = std::fs::File::open(&layer).unwrap();
         for depth in 0..1500 {

@@ -22,6 +22,9 @@ pub(crate) struct Build {
     /// The largest size of its changes in memory, bytes. `None` for half of the memory of the host.
     #[serde(default)]
     pub(crate) memory_size: Option<u64>,
+    /// Whether its root has a path on the host.
+    #[serde(default)]
+    pub(crate) is_exposed: bool,
 }
 
 /// The user of the commands of a session.

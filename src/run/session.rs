@@ -15,11 +15,14 @@ use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
 use crate::plan::init::Architecture;
+use crate::state::build::keep_environment;
 use crate::state::id_ranges::RangeRetention;
+use crate::state::kept_sessions;
 use crate::state::record::Record;
 use crate::supervisor::cleanup;
 use crate::supervisor::detached::{self, DETACHED, REBOOT};
 use crate::supervisor::handover::{self, Carried, FdName, Running};
+use crate::sys::guest_files::root_link;
 use crate::sys::process::interrupt;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags};
@@ -64,6 +67,7 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
     crate::host::require_root()?;
     recovery::recover(paths);
     let source = config::base(paths, &request.options.base)?;
+    let definition = request.options.is_defined.then(|| request.options.base.clone());
     let mut options = request.options;
     if !options.in_memory && !throwaway::takes_layers(&paths.storage()) {
         log::info!("changes are kept in memory: '{}' cannot hold layers", paths.storage().display());
@@ -78,7 +82,7 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
     }
     let name = match request.name {
         Some(name) => name,
-        None => random_name(paths, &config::stem(&source))?,
+        None => random_name(paths, &config::stem(definition.as_deref(), &source))?,
     };
     let request = SessionRequest { name: Some(name.clone()), options, build, ..request };
     launch_detached(paths, &name, &source, &request, Beginning::New)?;
@@ -137,6 +141,7 @@ fn launch_detached(
         if begins == Beginning::New {
             keep_request(paths, name, request);
         }
+        complete(paths, &machine, &running);
         Ok(running)
     })
 }
@@ -155,7 +160,9 @@ pub fn reboot() -> Result<()> {
         let machine = machine(&paths, &record.name, &source, &request)?;
         let arguments = kept.state.arguments.clone();
         let request = StartRequest::new(&paths, &machine, RangeRetention::WhileRunning, arguments);
-        start(request, Place::in_foreground, Some(kept))
+        let running = start(request, Place::in_foreground, Some(kept))?;
+        complete(&paths, &machine, &running);
+        Ok(running)
     };
     let running = launch().inspect_err(|_| cleanup::undo(&paths, &record))?;
     Err(running.execute(&[SUPERVISE.into(), DETACHED.into()]))
@@ -170,7 +177,16 @@ fn kept_request(paths: &Paths, name: &Name) -> Result<SessionRequest> {
 
 /// Returns the machine of a session.
 fn machine(paths: &Paths, name: &Name, source: &RootSource, request: &SessionRequest) -> Result<Machine> {
-    let resolved = config::session(paths, name, source, &request.options)?;
+    let options = &request.options;
+    let definition = if options.is_defined { config::definition(paths, &options.base)? } else { None };
+    if options.is_defined && definition.is_none() {
+        return Err(Error::new(format!(
+            "the definition '{}' of session '{name}' does not exist",
+            options.base
+        ))
+        .with_hint(format!("create it again, or remove the session with 'coracle build end {name}'")));
+    }
+    let resolved = config::session(paths, name, source, options, definition.as_ref())?;
     warn(&resolved);
     let personality = personality(&resolved.machine)?;
     resolved.machine.into_session(request.build.clone(), personality).map_err(|errors| {
@@ -184,6 +200,35 @@ fn keep_request(paths: &Paths, name: &Name, request: &SessionRequest) {
     let written = serde_json::to_vec(request).map_err(std::io::Error::other);
     let written = written.and_then(|text| std::fs::write(&path, text));
     written.unwrap_or_else(|error| log::warn!("cannot write '{}': {error}, ignoring", path.display()));
+}
+
+/// Creates the files of a session that runs.
+fn complete(paths: &Paths, machine: &Machine, running: &Running) {
+    let variables = &machine.command.environment;
+    if !variables.is_empty() {
+        let kept = keep_environment(paths, &machine.name, variables);
+        kept.unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+    }
+    let record = &running.state.record;
+    if machine.root.is_synced && record.throwaway.is_some() {
+        kept_sessions::keep(paths, record).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+    }
+    if machine.build.as_ref().is_some_and(|build| build.is_exposed) {
+        expose(paths, running);
+    }
+}
+
+/// Gives the root of a session a path on the host, for programs that look at it. The kernel resolves the link only
+/// for root, and ignores setuid bits behind it (`mnt_may_suid` of `fs/namespace.c`).
+fn expose(paths: &Paths, running: &Running) {
+    let record = &running.state.record;
+    let (link, leader) = (paths.session_root(&record.name), record.leader.unwrap_or_default());
+    let removed = std::fs::remove_file(&link).or_else(|_| std::fs::remove_dir(&link));
+    let made = match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::os::unix::fs::symlink(root_link(leader), &link),
+    };
+    made.unwrap_or_else(|error| log::warn!("cannot create '{}': {error}, ignoring", link.display()));
 }
 
 /// Returns descriptors that are readable when the session has to end.

@@ -1,7 +1,10 @@
 //! The part of a state record that only build sessions have.
 
+use crate::error::{Context, Result};
 use crate::machine::build_cache::PackageManager;
 use crate::machine::hash::siphash;
+use crate::machine::name::Name;
+use crate::paths::{Paths, store};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +18,9 @@ pub(crate) struct BuildRecord {
     pub(crate) user: String,
     /// User and group of the caller on the host.
     pub(crate) caller: (u32, u32),
+    /// Whether its root has a path on the host.
+    #[serde(default)]
+    pub(crate) is_exposed: bool,
     /// The directories of the host with its results: at the end their files belong to the caller.
     #[serde(default)]
     pub(crate) results: Vec<PathBuf>,
@@ -24,6 +30,12 @@ pub(crate) struct BuildRecord {
     /// Whether it has begun with its changes on the disk: they stay if its supervisor is killed.
     #[serde(default)]
     pub(crate) is_begun: bool,
+    /// Whether its changes are written to the disk when a command requests that: they outlast a reboot of the host.
+    #[serde(default)]
+    pub(crate) is_synced: bool,
+    /// Whether systemd ends it, not its caller.
+    #[serde(default)]
+    pub(crate) is_interrupted: bool,
     /// The inodes of the directories that its root stands on, the uppermost first. Empty if its base is not a
     /// stack.
     #[serde(default)]
@@ -34,6 +46,23 @@ pub(crate) struct BuildRecord {
     /// The files that Coracle has created in its root.
     #[serde(default)]
     pub(crate) files: Vec<CreatedFile>,
+}
+
+/// Keeps the variables of a definition for the commands of a session, readable by root only.
+///
+/// # Errors
+/// The file that cannot be written.
+pub(crate) fn keep_environment(paths: &Paths, name: &Name, variables: &[(String, String)]) -> Result<()> {
+    let path = paths.session_environment(name);
+    let doing = || format!("cannot write '{}'", path.display());
+    let text = serde_json::to_vec(variables).map_err(std::io::Error::other).context(doing)?;
+    store::replace(&path, &text, 0o600).context(doing)
+}
+
+/// Returns the variables of the definition of a session.
+pub(crate) fn environment(paths: &Paths, name: &Name) -> Vec<(String, String)> {
+    let text = std::fs::read(paths.session_environment(name)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// A cache of packages in a session.

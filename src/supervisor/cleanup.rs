@@ -25,6 +25,8 @@ use crate::network::interfaces::ExtraInterface;
 use crate::network::veth::Removed;
 use crate::network::{networkd, veth, zone};
 use crate::paths::Paths;
+use crate::state::build::BuildRecord;
+use crate::state::kept_sessions;
 use crate::state::record::Record;
 use crate::sys::directory::names;
 use rustix::fd::OwnedFd;
@@ -92,11 +94,17 @@ pub(crate) fn after_killed_runs(paths: &Paths) {
 /// Cleans up after the ended machine of this supervisor, which has closed the network namespace. The kernel
 /// deletes the links with it, without a request that waits for grace periods of RCU. Closing the packet
 /// socket waits for one, together with the transaction of the firewall. The discarded changes of the machine are
-/// removed with the returned draft.
+/// removed with the returned draft. Those of a build session that outlasts a reboot stay, unless its caller ends it.
 pub(crate) fn after_end(state: &SupervisorState, packet_socket: Option<OwnedFd>) -> Option<Draft> {
     let mut cgroup_move = None;
     let paths = Paths::below(&state.paths_root);
-    let trash = undo_by(&paths, &state.record, Changes::Removed, |record| {
+    let keeps = |build: &BuildRecord| build.is_synced && build.is_interrupted;
+    let changes = if state.record.keeps_changes() && state.record.build.as_ref().is_some_and(keeps) {
+        Changes::Kept
+    } else {
+        Changes::Removed
+    };
+    let trash = undo_by(&paths, &state.record, changes, |record| {
         // Now the guest's cgroup is deleted, which would wait for the move.
         cgroup_move = state.is_launched().then(CgroupMove::begin).flatten();
         drop(packet_socket);
@@ -173,6 +181,10 @@ fn undo_by(
         note(dead.write(paths));
         return None;
     }
+    if record.build.is_some() {
+        // Before the record: a session with a file and without a record is one of an earlier boot.
+        note(kept_sessions::forget(paths, &record.name));
+    }
     let discarded = record.throwaway.as_deref().map_or(Ok(None), |layer| throwaway::discard(paths, layer));
     remove_state(&paths.machine(&record.name));
     discarded.unwrap_or_else(|error| {
@@ -184,7 +196,7 @@ fn undo_by(
 /// Removes the state directory last, with the record as its last file: after a kill, the next cleanup begins
 /// again.
 fn remove_state(directory: &Path) {
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 21] = [
         "root",
         "journal",
         "hosts",
@@ -199,6 +211,8 @@ fn remove_state(directory: &Path) {
         "devices.json",
         "health.json",
         "session.json",
+        ".environment.json",
+        "environment.json",
         ".binds.json",
         "binds.json",
         ".state.json",

@@ -357,7 +357,7 @@ impl Loop {
                 Ok(Signal::SIGHUP) if process::is_ignored_hangup(info.ssi_signo) => {}
                 Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP) => self.request_stop(),
                 // systemd stops the supervisor's scope (`systemd1::STOP_SIGNAL`).
-                Ok(Signal::SIGURG) => self.request_stop(),
+                Ok(Signal::SIGURG) => self.interrupt(),
                 Ok(Signal::SIGUSR1) => self.request_reboot(),
                 Ok(Signal::SIGWINCH) => self.console.resize(),
                 _ => {}

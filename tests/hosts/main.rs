@@ -17,6 +17,7 @@ mod bind_sources;
 mod build;
 mod build_cache;
 mod build_changes;
+mod build_definitions;
 mod build_foreign;
 mod build_testbed;
 mod bundles;

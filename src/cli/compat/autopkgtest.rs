@@ -93,7 +93,7 @@ impl Server {
     /// Returns the answer to a request.
     fn answer(&self, paths: &Paths, testbed: &mut Testbed, request: Request) -> Result<String> {
         match request {
-            Request::Capabilities => self.capabilities(),
+            Request::Capabilities => self.capabilities(paths),
             Request::Open if testbed.session.is_some() => Err(Error::new("the testbed is open already")),
             Request::Open => self.open(paths, testbed),
             Request::Revert => {
@@ -130,10 +130,10 @@ impl Server {
     }
 
     /// Returns the features of the server.
-    fn capabilities(&self) -> Result<String> {
+    fn capabilities(&self, paths: &Paths) -> Result<String> {
         let mut words =
             vec!["revert".to_owned(), "revert-full-system".to_owned(), "root-on-testbed".to_owned()];
-        words.push(format!("suggested-normal-user={}", self.options.request()?.build.user.name));
+        words.push(format!("suggested-normal-user={}", self.options.request(paths)?.build.user.name));
         if self.options.boots() {
             words.extend(["isolation-container".to_owned(), "reboot".to_owned()]);
         }
@@ -142,7 +142,7 @@ impl Server {
 
     /// Begins a session, which ends with this process, and returns its scratch directory.
     fn open(&self, paths: &Paths, testbed: &mut Testbed) -> Result<String> {
-        let mut request = self.options.request()?;
+        let mut request = self.options.request(paths)?;
         request.with_processes.push(std::process::id());
         testbed.session = Some(begin_session(paths, request)?);
         let scratch = testbed.scratch.clone().map_or_else(testbed::choose_scratch, Ok)?;

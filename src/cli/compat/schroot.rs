@@ -6,17 +6,15 @@ mod chroots;
 mod grammar;
 
 use crate::cli::output;
-use crate::cli::verb::{end_own_session, end_session};
-use crate::config::build::{BuildNetwork, BuildOptions};
+use crate::cli::verb::{SessionOptions, end_own_session, end_session};
 use crate::control::build::bases::{self, Base};
-use crate::control::build::caller::{Caller, caller};
+use crate::control::build::caller::caller;
 use crate::control::build::run::{self, RunOptions};
 use crate::control::exec::{Apart, ExecRequest, TerminalMode};
 use crate::error::{Context, Error, Result};
-use crate::machine::build::{Build, BuildUser};
 use crate::machine::name::Name;
 use crate::paths::Paths;
-use crate::run::session::{self, SessionRequest};
+use crate::run::session;
 use grammar::{Action, Options};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -56,25 +54,9 @@ pub fn check(arguments: &[OsString]) -> Result<()> {
 /// Begins a session of the named chroot, with the network of the host. It ends with one of the processes.
 fn begin(paths: &Paths, options: &Options, with_processes: Vec<u32>) -> Result<Name> {
     let base = base(paths, options)?;
-    let Caller { name, ids } = caller();
-    let request = SessionRequest {
-        name: options.session_name.as_deref().map(Name::new).transpose()?,
-        options: BuildOptions {
-            base: base.name.to_string(),
-            network: BuildNetwork::Host,
-            ..BuildOptions::default()
-        },
-        build: Build {
-            base: base.name.to_string(),
-            user: BuildUser { name, uid: None, caller: ids },
-            results: Vec::new(),
-            caches: Vec::new(),
-            is_synced: false,
-            memory_size: None,
-        },
-        lifetime: None,
-        with_processes,
-    };
+    let name = options.session_name.as_deref().map(Name::new).transpose()?;
+    let mut request = SessionOptions::of_schroot(base.name.as_str(), name).request(paths)?;
+    request.with_processes = with_processes;
     let session = session::begin(paths, request)?;
     // The location of a session for programs that look for one.
     let location = chroots::location_of(paths, &session);

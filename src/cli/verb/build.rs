@@ -18,6 +18,7 @@ pub(in crate::cli) use session_options::SessionOptions;
 
 use super::VerbResult;
 use crate::cli::argument_table::TableParser;
+use crate::control;
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
 
@@ -55,6 +56,9 @@ impl BuildArgs {
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        if !matches!(self.action, BuildAction::Run(_)) {
+            control::build::restore(paths);
+        }
         match self.action {
             BuildAction::Begin(begin) => begin.run(paths),
             BuildAction::Run(run) => run.run(paths),

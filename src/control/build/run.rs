@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::cgroup_leaf::{Cleared, Leaf, Rest};
 use crate::machine::init::PayloadKind;
 use crate::paths::Paths;
+use crate::state::build as state;
 use std::time::{Duration, Instant};
 
 /// The options of a command that only sessions have.
@@ -43,9 +44,12 @@ pub(crate) fn run(paths: &Paths, request: &ExecRequest<'_>, options: RunOptions)
         signals_group: true,
         time_limit: options.timeout,
     };
-    // Those of the caller replace them.
+    // Those of the definition and of the caller replace them.
     let mut environment = environment::variables(&record);
-    environment.retain(|(name, _)| request.environment.iter().all(|(given, _)| given != name));
+    let defined = if record.has_environment { state::environment(paths, request.name) } else { Vec::new() };
+    let is_replaced =
+        |name: &String| defined.iter().chain(&request.environment).any(|(given, _)| given == name);
+    environment.retain(|(name, _)| !is_replaced(name));
     environment.extend_from_slice(&request.environment);
     let entering = ExecRequest { user: Some(user), apart, environment, ..request.clone() };
     let status = exec::exec(paths, &entering)?;

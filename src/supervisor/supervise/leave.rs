@@ -61,6 +61,14 @@ impl Loop {
         }
     }
 
+    /// Requests an orderly stop for systemd, for example at a shutdown of the host.
+    pub(super) fn interrupt(&mut self) {
+        if let Some(build) = &mut self.state.record.build {
+            build.is_interrupted = true;
+        }
+        self.request_stop();
+    }
+
     /// Records the end, and cleans up. Returns the exit status of the run.
     fn finish(&mut self, exit: Exit) -> u8 {
         // The last descriptors of the namespace: meanwhile the kernel deletes the links.

@@ -10,9 +10,9 @@ use crate::machine::name::Name;
 use crate::paths::Paths;
 use std::path::PathBuf;
 
-/// Returns the location of a session: an empty directory. No path of the host leads into the session.
+/// Returns the location of a session: an empty directory, unless its definition exposes the root.
 pub(super) fn location_of(paths: &Paths, session: &Name) -> PathBuf {
-    paths.machine(session).join("root")
+    paths.session_root(session)
 }
 
 /// Prints the names of chroots and sessions.

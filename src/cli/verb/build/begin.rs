@@ -20,7 +20,7 @@ pub(super) struct BeginArgs {
 
 impl BeginArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let name = begin(paths, self.options.request()?)?;
+        let name = begin(paths, self.options.request(paths)?)?;
         output::line(name.as_str())?;
         Ok(0)
     }

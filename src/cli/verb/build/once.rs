@@ -78,7 +78,7 @@ impl OnceArgs {
         let entry = EntryOptions::of(self.command_user, self.workdir, self.setenv);
         let session = self
             .options
-            .request()
+            .request(paths)
             .and_then(|mut request| {
                 if self.commit {
                     refuse_commit(paths, &request)?;

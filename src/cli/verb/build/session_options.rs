@@ -1,12 +1,18 @@
 //! The options of a session, of `begin` and `once`.
 
-use crate::config::build::{BuildBind, BuildNetwork, BuildOptions, size};
+use crate::config::build::definition::Definition;
+use crate::config::build::settings::{
+    BuildSettings, CacheDirectory, ResultsDirectory, UserName, escaped, fields, inside,
+};
+use crate::config::build::{self, BuildBind, BuildNetwork, BuildOptions, size};
+use crate::config::values::{RawValue, Value};
 use crate::control::build::caller::{Caller, caller};
 use crate::error::{Context, Error, Result};
 use crate::machine::build::{Build, BuildUser};
-use crate::machine::build_cache::{PackageCache, PackageManager};
+use crate::machine::build_cache::PackageCache;
 use crate::machine::name::Name;
 use crate::machine::size::rounded;
+use crate::paths::Paths;
 use crate::run::session::{SessionRequest, memory};
 use clap::{Args, ValueEnum};
 use std::os::unix::fs::DirBuilderExt;
@@ -14,9 +20,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The options of a session.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(in crate::cli) struct SessionOptions {
-    /// The base: the name of an image, or a path with a slash
+    /// The base: the name of a definition in build.d or of an image, or a path with a slash
     #[arg(value_name = "BASE")]
     base: String,
 
@@ -28,9 +34,9 @@ pub(in crate::cli) struct SessionOptions {
     #[arg(long, value_name = "NAME[:UID]")]
     user: Option<String>,
 
-    /// The ids of its users: a range of their own, or those of the host with or without a user namespace
-    #[arg(long, value_name = "USERS", value_enum, default_value = "pick")]
-    users: SessionUsers,
+    /// The ids of its users: a range of their own (default), or those of the host with or without a user namespace
+    #[arg(long, value_name = "USERS", value_enum)]
+    users: Option<SessionUsers>,
 
     /// Its network: a loopback interface only (default), that of the host, or a link with address translation
     #[arg(long, value_name = "NETWORK", value_enum)]
@@ -91,6 +97,17 @@ pub(in crate::cli) struct SessionOptions {
     /// The processors, for example 0-3
     #[arg(long, value_name = "LIST")]
     cpus: Option<String>,
+
+    /// What the caller is used to, unless the definition of the base chooses it.
+    #[arg(skip)]
+    usual: UsualOptions,
+}
+
+/// Options that neither the caller nor a definition has chosen.
+#[derive(Debug, Clone, Copy, Default)]
+struct UsualOptions {
+    network: Option<SessionNetwork>,
+    user: Option<&'static str>,
 }
 
 /// The user of a testbed of root.
@@ -122,11 +139,15 @@ impl SessionOptions {
     /// Chooses what a testbed has by default: a network, and a user without privileges.
     pub(in crate::cli) fn for_testbed(mut self) -> Self {
         let network = if self.boot { SessionNetwork::Nat } else { SessionNetwork::Host };
-        self.network.get_or_insert(network);
-        if caller().ids.0 == 0 {
-            self.user.get_or_insert_with(|| TESTER.to_owned());
-        }
+        let user = (caller().ids.0 == 0).then_some(TESTER);
+        self.usual = UsualOptions { network: Some(network), user };
         self
+    }
+
+    /// Returns those of a session of schroot(1), which has the network of the host by default.
+    pub(in crate::cli) fn of_schroot(base: &str, name: Option<Name>) -> Self {
+        let usual = UsualOptions { network: Some(SessionNetwork::Host), user: None };
+        Self { base: base.to_owned(), name, usual, ..Self::default() }
     }
 
     /// Returns whether the init of the base is booted.
@@ -152,96 +173,120 @@ impl SessionOptions {
     /// Returns the session to begin.
     ///
     /// # Errors
-    /// An invalid option, or a path that does not exist.
-    pub(in crate::cli) fn request(&self) -> Result<SessionRequest> {
+    /// An invalid option, a definition that cannot be used, or a path that does not exist.
+    pub(in crate::cli) fn request(&self, paths: &Paths) -> Result<SessionRequest> {
         let caller = caller();
+        let definition = build::definition(paths, &self.base)?;
+        let settings = definition.as_ref().map_or_else(BuildSettings::default, |one| one.settings.clone());
         let mut binds: Vec<BuildBind> = self.bind.iter().map(|text| bind(text)).collect::<Result<_>>()?;
         let mut results = Vec::new();
-        for given in &self.results {
-            let bound = result(given, &caller)?;
+        for wanted in self.results(&settings)? {
+            let bound = result(&wanted, &caller)?;
             results.push(bound.source.clone());
             binds.push(bound);
         }
         refuse_doubles(&binds)?;
-        let caches: Vec<PackageCache> = self.cache.iter().map(|text| cache(text)).collect::<Result<_>>()?;
-        let users = match self.users {
-            SessionUsers::Pick => "pick",
-            SessionUsers::Identity => "identity",
-            SessionUsers::No => "no",
+        let caches: Vec<PackageCache> = self.caches(&settings)?.iter().map(cache).collect::<Result<_>>()?;
+        let options = BuildOptions {
+            base: self.base.clone(),
+            is_defined: definition.is_some(),
+            network: self.network(definition.as_ref()),
+            boots: self.boot,
+            in_memory: self.memory.is_some()
+                || !self.sync && definition.as_ref().is_some_and(Definition::is_in_memory),
+            registers: self.register,
+            settings: self.settings(),
+            binds,
+            caches: caches.clone(),
         };
-        let mut settings = vec![("users.private".to_owned(), users.to_owned())];
-        let limits = [
+        let memory_size = self.memory.as_deref().filter(|text| !text.is_empty()).map(memory_size);
+        let build = Build {
+            base: self.base.clone(),
+            user: self.user(&settings, caller)?,
+            results,
+            caches,
+            is_synced: self.sync,
+            memory_size: memory_size.transpose()?,
+            is_exposed: settings.expose.value() == Some(&true),
+        };
+        Ok(SessionRequest {
+            name: self.name.clone(),
+            options,
+            build,
+            lifetime: self.lifetime.or(settings.lifetime.value().copied()),
+            with_processes: self.with_process.into_iter().collect(),
+        })
+    }
+
+    /// Returns the options that are settings of a machine: the key and the value of each.
+    fn settings(&self) -> Vec<(String, String)> {
+        let users = self.users.map(|users| match users {
+            SessionUsers::Pick => "pick".to_owned(),
+            SessionUsers::Identity => "identity".to_owned(),
+            SessionUsers::No => "no".to_owned(),
+        });
+        let given = [
+            ("users.private", &users),
             ("resources.memory-max", &self.memory_max),
             ("resources.cpu-quota", &self.cpu_quota),
             ("resources.tasks-max", &self.tasks_max),
             ("resources.io-weight", &self.io_weight),
             ("resources.cpu-affinity", &self.cpus),
         ];
-        settings.extend(limits.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
-        let options = BuildOptions {
-            base: self.base.clone(),
-            network: match self.network {
-                None | Some(SessionNetwork::None) => BuildNetwork::None,
-                Some(SessionNetwork::Host) => BuildNetwork::Host,
-                Some(SessionNetwork::Nat) => BuildNetwork::Nat,
-            },
-            boots: self.boot,
-            in_memory: self.memory.is_some(),
-            registers: self.register,
-            settings,
-            binds,
-            caches: caches.clone(),
-        };
-        let user = user(self.user.as_deref(), caller)?;
-        let build = Build {
-            base: self.base.clone(),
-            user,
-            results,
-            caches,
-            is_synced: self.sync,
-            memory_size: self
-                .memory
-                .as_deref()
-                .filter(|text| !text.is_empty())
-                .map(memory_size)
-                .transpose()?,
-        };
-        let with_processes = self.with_process.into_iter().collect();
-        Ok(SessionRequest {
-            name: self.name.clone(),
-            options,
-            build,
-            lifetime: self.lifetime,
-            with_processes,
+        given.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))).collect()
+    }
+
+    /// Returns the network. `None` for that of the definition, or none.
+    fn network(&self, definition: Option<&Definition>) -> Option<BuildNetwork> {
+        let usual = self.usual.network.filter(|_| !definition.is_some_and(Definition::has_network));
+        self.network.or(usual).map(|network| match network {
+            SessionNetwork::None => BuildNetwork::None,
+            SessionNetwork::Host => BuildNetwork::Host,
+            SessionNetwork::Nat => BuildNetwork::Nat,
         })
+    }
+
+    /// Returns the build user: that of the caller's options, of the definition, or the caller.
+    fn user(&self, settings: &BuildSettings, caller: Caller) -> Result<BuildUser> {
+        let read = |text: &str| read("--user=", text, |text| UserName::read(&RawValue::Text(text)));
+        let user = match (&self.user, settings.user.value(), self.usual.user) {
+            (Some(text), ..) => read(text)?,
+            (None, Some(user), _) => user.clone(),
+            (None, None, Some(user)) => read(user)?,
+            (None, None, None) => UserName { name: caller.name, uid: None },
+        };
+        Ok(BuildUser { name: user.name, uid: user.uid, caller: caller.ids })
+    }
+
+    /// Returns the directories of results: those of the definition, and those of the caller in the place of or
+    /// beside them.
+    fn results(&self, settings: &BuildSettings) -> Result<Vec<ResultsDirectory>> {
+        let given = self.results.iter().map(|text| read("--results=", text, ResultsDirectory::parse));
+        let given: Vec<ResultsDirectory> = given.collect::<Result<_>>()?;
+        let is_kept = |one: &&ResultsDirectory| given.iter().all(|other| other.target != one.target);
+        let kept: Vec<_> = settings.results.values().filter(is_kept).cloned().collect();
+        Ok([kept, given].concat())
+    }
+
+    /// Returns the caches: those of the definition, and those of the caller in the place of or beside them.
+    fn caches(&self, settings: &BuildSettings) -> Result<Vec<CacheDirectory>> {
+        let given = self.cache.iter().map(|text| read("--cache=", text, CacheDirectory::parse));
+        let given: Vec<CacheDirectory> = given.collect::<Result<_>>()?;
+        let is_kept = |one: &&CacheDirectory| given.iter().all(|other| other.manager != one.manager);
+        let kept: Vec<_> = settings.caches.values().filter(is_kept).cloned().collect();
+        Ok([kept, given].concat())
     }
 }
 
-/// Parses `NAME[:UID]`. The default is the caller.
-fn user(text: Option<&str>, caller: Caller) -> Result<BuildUser> {
-    let Some(text) = text else {
-        return Ok(BuildUser { name: caller.name, uid: None, caller: caller.ids });
-    };
-    let invalid = || {
-        Error::usage(format!("'--user={text}' is not a user"))
-            .with_hint("write NAME or NAME:UID, for example builder:1000")
-    };
-    let (name, uid) = match text.split_once(':') {
-        Some((name, uid)) => (name, Some(uid.parse().map_err(|_| invalid())?)),
-        None => (text, None),
-    };
-    let fits = |(at, letter): (usize, char)| {
-        letter.is_ascii_lowercase()
-            || letter == '_'
-            || at > 0 && (letter.is_ascii_digit() || "-.".contains(letter))
-    };
-    if name.is_empty() || name.len() > 32 || !name.chars().enumerate().all(fits) || uid == Some(u32::MAX) {
-        return Err(invalid());
-    }
-    if name == "root" && uid.is_some_and(|uid| uid != 0) {
-        return Err(invalid());
-    }
-    Ok(BuildUser { name: name.to_owned(), uid, caller: caller.ids })
+/// Parses the value of an option.
+fn read<T>(flag: &str, text: &str, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+    parse(text).map_err(|error| {
+        let usage = Error::usage(format!("'{flag}{text}': {error}"));
+        match error.hint() {
+            Some(hint) => usage.with_hint(hint),
+            None => usage,
+        }
+    })
 }
 
 /// Parses the size of changes in memory.
@@ -258,26 +303,6 @@ fn memory_size(text: &str) -> Result<u64> {
     Ok(size)
 }
 
-/// Escapes a path for [`fields`].
-fn escaped(path: &str) -> String {
-    path.replace('\\', "\\\\").replace(':', "\\:")
-}
-
-/// Splits a text at colons that are not escaped.
-fn fields(text: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        match (letter, fields.last_mut()) {
-            (':', _) => fields.push(String::new()),
-            ('\\', Some(field)) => field.extend(letters.next()),
-            (letter, Some(field)) => field.push(letter),
-            (_, None) => {}
-        }
-    }
-    fields
-}
-
 /// Parses `SRC[:DST[:ro]]`. A relative source is below the working directory.
 fn bind(text: &str) -> Result<BuildBind> {
     let parts = fields(text);
@@ -291,50 +316,37 @@ fn bind(text: &str) -> Result<BuildBind> {
         }
     };
     let source = existing(source)?;
-    let target = if parts.len() == 1 { source.clone() } else { inside("--bind=", target)? };
+    let target = if parts.len() == 1 { source.clone() } else { read("--bind=", text, |_| inside(target))? };
     Ok(BuildBind { source, target, read_only })
 }
 
-/// Parses `DIR[:INSIDE]`. A missing directory is created, and belongs to the caller.
-fn result(text: &str, caller: &Caller) -> Result<BuildBind> {
-    let parts = fields(text);
-    let (source, target) = match parts.as_slice() {
-        [source] => (source, "/results"),
-        [source, target] => (source, target.as_str()),
-        _ => {
-            return Err(Error::usage(format!("'--results={text}' is not a directory"))
-                .with_hint("write DIR or DIR:INSIDE; write '\\:' for a colon in a path"));
-        }
-    };
+/// Binds a directory for results. A missing one is created, and belongs to the caller.
+fn result(wanted: &ResultsDirectory, caller: &Caller) -> Result<BuildBind> {
+    let source = text(&wanted.directory)?;
     let doing = || format!("cannot create the directory of results '{source}'");
-    match std::fs::create_dir(source) {
+    match std::fs::create_dir(&source) {
         Ok(()) => {
             let (uid, gid) = caller.ids;
-            std::os::unix::fs::lchown(source, Some(uid), Some(gid)).context(doing)?;
+            std::os::unix::fs::lchown(&source, Some(uid), Some(gid)).context(doing)?;
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error).context(doing),
     }
-    let source = existing(source)?;
+    let source = existing(&source)?;
     if !source.is_dir() {
         return Err(Error::new(format!("'{}' is not a directory", source.display()))
             .with_hint("name a directory for results"));
     }
-    Ok(BuildBind { source, target: inside("--results=", target)?, read_only: false })
+    Ok(BuildBind { source, target: wanted.target.clone(), read_only: false })
 }
 
-/// Parses `MANAGER[:DIR]`. A missing directory is created.
-fn cache(text: &str) -> Result<PackageCache> {
-    let parts = fields(text);
-    let (name, directory) = match parts.as_slice() {
-        [name] => (name, format!("/var/cache/coracle/{name}")),
-        [name, directory] => (name, directory.clone()),
-        _ => {
-            return Err(Error::usage(format!("'--cache={text}' is not a cache"))
-                .with_hint("write MANAGER or MANAGER:DIR; write '\\:' for a colon in a path"));
-        }
+/// Creates the directory of a cache, if it is missing.
+fn cache(wanted: &CacheDirectory) -> Result<PackageCache> {
+    let manager = wanted.manager;
+    let directory = match &wanted.directory {
+        Some(directory) => text(directory)?,
+        None => format!("/var/cache/coracle/{}", manager.name()),
     };
-    let manager = PackageManager::new(name)?;
     let mut builder = std::fs::DirBuilder::new();
     builder
         .mode(0o755)
@@ -346,14 +358,6 @@ fn cache(text: &str) -> Result<PackageCache> {
 
 fn existing(path: &str) -> Result<PathBuf> {
     Path::new(path).canonicalize().context(|| format!("cannot find '{path}'"))
-}
-
-fn inside(flag: &str, path: &str) -> Result<PathBuf> {
-    if path.starts_with('/') && path != "/" {
-        return Ok(Path::new(path).components().collect());
-    }
-    Err(Error::usage(format!("'{flag}…:{path}' is not a path inside the session"))
-        .with_hint("write an absolute path below '/'"))
 }
 
 fn text(path: &Path) -> Result<String> {
@@ -380,18 +384,33 @@ fn refuse_doubles(binds: &[BuildBind]) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn root() -> Caller {
-        Caller { name: "root".into(), ids: (0, 0) }
-    }
-
     #[test]
-    fn users_have_a_name_and_maybe_a_number() {
-        assert_eq!(user(None, root()).unwrap().name, "root");
-        let builder = user(Some("builder:900"), root()).unwrap();
-        assert_eq!((builder.name.as_str(), builder.uid), ("builder", Some(900)));
-        for bad in ["", ":", "a:", "a:x", "a b", "A", "1a", "root:7", "a:4294967295", "a\n"] {
-            assert!(user(Some(bad), root()).is_err(), "{bad:?}");
+    fn the_caller_overrides_the_definition() {
+        let mut settings = BuildSettings::default();
+        let origin = || crate::config::Origin::Default;
+        settings.user.set(UserName { name: "builder".into(), uid: Some(900) }, origin());
+        for text in ["/srv/a", "/srv/b:/logs"] {
+            settings.results.push(ResultsDirectory::parse(text).unwrap(), origin());
         }
+        settings.caches.push(CacheDirectory::parse("apt:/srv/deb").unwrap(), origin());
+        let root = || Caller { name: "root".into(), ids: (0, 0) };
+        let plain = SessionOptions::default();
+        assert_eq!(plain.user(&settings, root()).unwrap().uid, Some(900));
+        assert_eq!(plain.user(&BuildSettings::default(), root()).unwrap().name, "root");
+        assert_eq!(plain.for_testbed().user(&settings, root()).unwrap().name, "builder");
+        let given = SessionOptions {
+            user: Some("ann".into()),
+            results: vec!["out".into()],
+            cache: vec!["apt".into(), "dnf".into()],
+            ..SessionOptions::default()
+        };
+        assert_eq!(given.user(&settings, root()).unwrap().name, "ann");
+        let results = given.results(&settings).unwrap();
+        let directories: Vec<_> = results.iter().map(|one| one.directory.to_str().unwrap()).collect();
+        assert_eq!(directories, ["/srv/b", "out"]);
+        assert_eq!(given.caches(&settings).unwrap().len(), 2);
+        let wrong = SessionOptions { user: Some("A".into()), ..SessionOptions::default() };
+        assert!(wrong.user(&settings, root()).unwrap_err().to_string().contains("--user=A"));
     }
 
     #[test]
@@ -412,19 +431,13 @@ mod tests {
     }
 
     #[test]
-    fn an_escaped_path_is_one_field() {
-        for path in ["/a", "/a:b", "/a\\b", "/a\\:b\\", "/\\\\::"] {
-            assert_eq!(fields(&format!("{}:/x", escaped(path))), [path, "/x"]);
-        }
-    }
-
-    #[test]
     fn a_missing_directory_of_results_is_created() {
         let here = tempfile::tempdir().unwrap();
         let out = here.path().join("out");
         let caller = Caller { name: "x".into(), ids: (rustix::process::geteuid().as_raw(), 0) };
-        let bound = result(out.to_str().unwrap(), &caller).unwrap();
+        let wanted = |path: &str| ResultsDirectory::parse(path).unwrap();
+        let bound = result(&wanted(out.to_str().unwrap()), &caller).unwrap();
         assert!(out.is_dir() && bound.target == Path::new("/results"));
-        assert!(result("/nowhere/out", &caller).is_err());
+        assert!(result(&wanted("/nowhere/out"), &caller).is_err());
     }
 }
