@@ -24,6 +24,8 @@ pub(crate) struct Summary {
     pub(crate) cpu_usec: Option<u64>,
     /// The largest memory, bytes. `None` if the kernel does not count it.
     pub(crate) memory_peak: Option<u64>,
+    /// The bytes written to disks. `None` if the kernel does not count them.
+    pub(crate) written: Option<u64>,
 }
 
 impl Summary {
@@ -36,6 +38,9 @@ impl Summary {
         }
         if let Some(peak) = self.memory_peak {
             text.push_str(&format!(", memory peak {}", size::rounded(peak)));
+        }
+        if let Some(written) = self.written {
+            text.push_str(&format!(", {} written", size::rounded(written)));
         }
         text
     }
@@ -68,6 +73,7 @@ pub(crate) fn end(paths: &Paths, name: &Name) -> Result<Ended> {
         seconds: now().saturating_sub(record.started) / 1_000_000,
         cpu_usec: read("cpu.stat").and_then(usage),
         memory_peak: peak.or(of_leaves),
+        written: read("io.stat").map(|text| written(&text)),
     };
     if !record.is_alive() {
         return Ok(Ended::Dead(summary));
@@ -77,17 +83,28 @@ pub(crate) fn end(paths: &Paths, name: &Name) -> Result<Ended> {
     Ok(Ended::Stopped(summary))
 }
 
+/// Returns the sum of the written bytes of all devices in the file io.stat of a cgroup.
+fn written(text: &str) -> u64 {
+    let words = text.split_ascii_whitespace();
+    words.filter_map(|word| word.strip_prefix("wbytes=")?.parse::<u64>().ok()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const IO: &str =
+        "8:0 rbytes=7 wbytes=1048576 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=0 wbytes=2097152\n";
+
     #[test]
     fn a_summary_names_what_is_known() {
         let session = Name::new("trixie-abcdef").unwrap();
-        let summary =
-            Summary { session, commands: 1, seconds: 58, cpu_usec: Some(40_200_000), memory_peak: None };
+        let (commands, seconds, cpu_usec) = (1, 58, Some(40_200_000));
+        let summary = Summary { session, commands, seconds, cpu_usec, memory_peak: None, written: None };
         assert_eq!(summary.text(), "trixie-abcdef: 1 command, 58 s, CPU 41 s");
-        let summary = Summary { commands: 2, memory_peak: Some(412 << 20), ..summary };
-        assert_eq!(summary.text(), "trixie-abcdef: 2 commands, 58 s, CPU 41 s, memory peak 412.0M");
+        let (memory_peak, written) = (Some(412 << 20), Some(super::written(IO)));
+        let summary = Summary { commands: 2, memory_peak, written, ..summary };
+        let text = "trixie-abcdef: 2 commands, 58 s, CPU 41 s, memory peak 412.0M, 3.0M written";
+        assert_eq!(summary.text(), text);
     }
 }
