@@ -7,7 +7,8 @@
  * depend on scheduling. `count` writes "ROLE NUMBER CALL" to the file for every call; the others
  * write their action. A process is detached when it executes another program; the command is detached when it
  * waits for events after executing itself again. Later calls are not counted. FAULTY_EXECUTIONS is the number
- * of executions of the command, by default 2: by this program and by itself. */
+ * of executions of the command, by default 2: by this program and by itself. With FAULTY_FOLLOWED, the process of
+ * that role is not detached when it executes another program, and the command is when it does. */
 #define _GNU_SOURCE
 #include "follow.h"
 
@@ -22,6 +23,7 @@ static enum mode mode;
 static int wanted_role;
 static long wanted_call;
 static int executions = 2;
+static int followed = -1;
 
 /* Returns 0 for calls that affect only the memory, the time, the limits or the end of the process itself, and for
  * umask(2), which cannot fail. */
@@ -87,6 +89,8 @@ static int at_call(int role, pid_t pid, const struct __ptrace_syscall_info *call
 static int at_exec(int role, pid_t pid)
 {
 	(void)pid;
+	if (followed >= 0 && role == followed)
+		return 0;
 	return role != 0 || ++all[role].executions > executions;
 }
 
@@ -99,5 +103,7 @@ int main(int argc, char **argv)
 	wanted_call = atol(argv[3]);
 	if (getenv("FAULTY_EXECUTIONS"))
 		executions = atoi(getenv("FAULTY_EXECUTIONS"));
+	if (getenv("FAULTY_FOLLOWED"))
+		followed = atoi(getenv("FAULTY_FOLLOWED"));
 	return follow(argv[4], argv + 5);
 }

@@ -90,6 +90,7 @@ mod resolv_conf;
 mod resolver;
 mod resources;
 mod security;
+mod session_faults;
 mod snapshot_file_systems;
 mod snapshots;
 mod ssh;

@@ -1,0 +1,67 @@
+#!/bin/bash
+# sessions.sh: kills a process at one of its calls while a build session begins or ends, per line "PART MODE ROLE NUMBER"
+# of standard input. The part is `begin`, with all processes of a begin; `end`, with the supervisor that ends its
+# session; or `client`, with the process that asks for the end. Prints a line for each: the fault, the call, what became
+# of the session, what is left after it was recovered or ended, and whether the next session works. Run by
+# tests/hosts/session_faults.rs in a nested host.
+set -u
+base=/var/lib/machines/base
+storage=/var/lib/machines/.storage
+begin=(/usr/bin/coracle build begin base --name=k --results=/var/tmp/out)
+
+left() {
+	{
+		ls -A /run/coracle /run/coracle/.locks /run/systemd/nspawn-uid /run/systemd/nspawn/locks
+		ls -A $storage/throwaway $storage/trash
+		find /sys/fs/cgroup -mindepth 1 -type d -name 'coracle-*.scope'
+		grep -e ' /run/coracle/' -e "$base" /proc/self/mountinfo | grep -v ' /run/coracle/.mounts'
+		pgrep -x coracle
+		pgrep -f '[c]oracle-hold'
+	} 2>/dev/null | grep -v -e '^$' -e ':$' -e '^\.' | tr '\n\t' '; '
+}
+
+# Waits until no process begins a session.
+settle() {
+	timeout 20 sh -c 'while pgrep -f "[c]oracle build begin" >/dev/null; do sleep 0.02; done' || echo "begins forever"
+}
+
+state() { coracle build list --no-legend | sed -n 's/^k  *base  *\([a-z]*\) .*/\1/p'; }
+
+# Recovers or ends the session, if there is one.
+finish() {
+	case $(state) in
+	running) coracle build run k -- true || echo "refuses commands" ;;
+	dead) coracle build recover k 2>/run/why && { coracle build run k -- true || echo "refuses commands"; } ;;
+	esac
+	if [ -n "$(state)" ]; then
+		coracle build end k >/dev/null || echo "does not end"
+	fi
+	coracle build clean >/dev/null || echo "is not cleaned"
+}
+
+again() {
+	[ "$(coracle build once base -w / --name=k -- echo works 2>&1)" = works ] || echo refused
+}
+
+while read -r part mode role number; do
+	rm -f /run/faulty.out
+	fault=(/usr/bin/faulty "$mode" "$role" "$number" /run/faulty.out)
+	case $part in
+	begin) timeout -k 5 40 "${fault[@]}" "${begin[@]}" ;;
+	end)
+		FAULTY_FOLLOWED=1 timeout -k 5 40 "${fault[@]}" "${begin[@]}"
+		timeout -k 5 40 coracle build end k
+		;;
+	client)
+		"${begin[@]}"
+		timeout -k 5 40 "${fault[@]}" /usr/bin/coracle build end k
+		;;
+	esac >/run/said 2>&1
+	status=$?
+	became=$(settle; [ $status != 124 ] || echo hangs; state)
+	call=$(cut -d' ' -f4 /run/faulty.out 2>/dev/null | head -n 1)
+	rest=$(finish 2>&1 | tr '\n\t' '; ')
+	timeout 20 sh -c 'while pgrep -x coracle >/dev/null; do sleep 0.02; done'
+	printf '%s %s %s %s\t%s\t%s\t%s\t%s\n' "$part" "$mode" "$role" "$number" "${call:-none}" \
+		"$(tr '\n' ' ' <<<"$became")" "$rest$(left)" "$(again)"
+done
