@@ -10,6 +10,8 @@
 mod archives;
 #[path = "bench/boot.rs"]
 mod boot;
+#[path = "bench/build.rs"]
+mod build;
 #[path = "bench/contenders.rs"]
 mod contenders;
 #[path = "bench/crowd.rs"]
@@ -56,6 +58,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("scale", "many machines, and many processes", scale::all),
     ("storage", "clones, throw-away roots, layers, snapshots", storage::all),
     ("archives", "imports of archives", archives::all),
+    ("build", "build sessions: begin, run, end", build::all),
     ("nspawn", "called as systemd-nspawn", nspawn::all),
     ("filter", "what the system-call filter costs", filter::all),
     ("probe", "what root inside can do", probe::all),
