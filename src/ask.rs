@@ -31,7 +31,8 @@ pub(crate) struct Ask {
     pub(crate) machines: Vec<Name>,
     /// The options, all known to the verb.
     pub(crate) options: Options,
-    /// The words after the machines: a command, paths, settings, or the text of a definition.
+    /// The words after the machines: a command, paths, settings, or the text of a definition. All words of a verb
+    /// on images.
     pub(crate) command: Vec<String>,
 }
 
@@ -69,7 +70,9 @@ impl Ask {
         let mut words: Vec<String> = self.verb.words().iter().map(|word| (*word).to_owned()).collect();
         words.extend(self.options.words(self.verb.options()));
         words.push("--".to_owned());
-        words.extend(self.machines.iter().map(ToString::to_string));
+        if self.verb.action() != Action::Images {
+            words.extend(self.machines.iter().map(ToString::to_string));
+        }
         if self.text().is_none() {
             words.extend(self.command.iter().cloned());
         }
@@ -94,6 +97,8 @@ impl Ask {
             let program = self.command.first().filter(|_| self.verb == AskVerb::Exec);
             details.extend(program.map(|program| ("program", shown(program))));
         }
+        let target = self.command.get(1).filter(|_| matches!(self.verb, AskVerb::Clone | AskVerb::Rename));
+        details.extend(target.map(|target| ("target", shown(target))));
         if self.verb == AskVerb::Set {
             // All of them: a rule that reads a part would allow the rest unread.
             let keys: Vec<String> = self.command.iter().map(|change| printable(key(change))).collect();
@@ -164,6 +169,18 @@ mod tests {
         let ask = ask(AskVerb::Set, Options::default(), &changes).unwrap();
         let details = ask.details(ask.machines.first(), "nothing");
         assert_eq!(details.last(), Some(&("settings", "memory-max env.A port mount a?b".to_owned())));
+    }
+
+    #[test]
+    fn verbs_on_images_name_source_and_target() {
+        let options = Options::default().with_flag("exact", true);
+        let ask = ask(AskVerb::Clone, options, &["web@a", "new"]).unwrap();
+        assert_eq!(ask.words(), ["clone", "--exact", "--", "web@a", "new"]);
+        let details = ask.details(ask.machines.first(), "nothing");
+        assert!(
+            details.contains(&("machine", "web".to_owned()))
+                && details.contains(&("target", "new".to_owned()))
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod authority;
 mod calls;
+mod images;
 mod job;
 mod life;
 mod machine;
@@ -27,6 +28,7 @@ use crate::paths::Paths;
 pub use report::report;
 pub use words::{VERB as JOB_VERB, receive as receive_words};
 
+use images::Images;
 use job::JobState;
 use manager::{Manager, Subscriber};
 use quota::Quota;
@@ -82,6 +84,7 @@ async fn serve(service: Arc<Service>) -> Result<()> {
     let connection = zbus::connection::Builder::system()
         .serve_at(MANAGER_PATH, zbus::fdo::ObjectManager)
         .serve_at(MANAGER_PATH, Manager(Arc::clone(&service)))
+        .serve_at(MANAGER_PATH, Images(Arc::clone(&service)))
         .build()
         .await
         .map_err(refused)?;

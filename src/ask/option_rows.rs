@@ -81,3 +81,44 @@ pub(super) const BIND: &[OptionRow] = &[
 pub(super) const SET: &[OptionRow] = &[OptionRow("runtime", Flag("--runtime"))];
 /// The options of `apply`.
 pub(super) const APPLY: &[OptionRow] = &[OptionRow("dry-run", Flag("--dry-run"))];
+
+/// The option of verbs that print JSON instead of a text for people.
+const JSON: OptionRow = OptionRow("json", Flag("--json"));
+/// The options of `snapshot` and `convert`.
+pub(super) const ONLY_JSON: &[OptionRow] = &[JSON];
+/// The options of `rollback`.
+pub(super) const ROLLBACK: &[OptionRow] = &[OptionRow("discard", Flag("--discard")), JSON];
+/// The options of `clone`.
+pub(super) const CLONE: &[OptionRow] =
+    &[OptionRow("exact", Flag("--exact")), OptionRow("read-only", Flag("--read-only")), JSON];
+/// The options of `remove`.
+pub(super) const REMOVE: &[OptionRow] = &[OptionRow("purge", Flag("--purge"))];
+/// The options of `import` and `pull`.
+pub(super) const IMPORT: &[OptionRow] = &[
+    OptionRow("read-only", Flag("--read-only")),
+    OptionRow("max-size", Text("--max-size=")),
+    OptionRow("platform", Text("--platform=")),
+    JSON,
+];
+/// The options of `export`.
+pub(super) const EXPORT: &[OptionRow] =
+    &[OptionRow("format", Text("--format=")), OptionRow("latest", Text("--latest="))];
+/// The options of `create`.
+pub(super) const CREATE: &[OptionRow] = &[
+    OptionRow("from", Text("--from=")),
+    OptionRow("arch", Text("--arch=")),
+    OptionRow("include", Texts("--include=")),
+    OptionRow("mirror", Text("--mirror=")),
+    OptionRow("directory", Flag("--directory")),
+    OptionRow("refresh", Flag("--refresh")),
+    JSON,
+];
+/// The options of `update`.
+pub(super) const UPDATE: &[OptionRow] = &[
+    OptionRow("version", Text("--version=")),
+    OptionRow("tries", Number("--tries=")),
+    OptionRow("max-size", Text("--max-size=")),
+    JSON,
+];
+/// The options of `prune`.
+pub(super) const PRUNE: &[OptionRow] = &[OptionRow("dry-run", Flag("--dry-run"))];

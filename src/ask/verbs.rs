@@ -1,7 +1,8 @@
 //! The verbs of the service: their words, polkit actions, options and outputs. Used by `ask`.
 
 use super::option_rows::{
-    APPLY, ATTACH, BIND, COPY_FROM, COPY_TO, EXEC, KILL, LOGIN, LOGS, NOW, SET, SHELL, START,
+    APPLY, ATTACH, BIND, CLONE, COPY_FROM, COPY_TO, CREATE, EXEC, EXPORT, IMPORT, KILL, LOGIN, LOGS, NOW,
+    ONLY_JSON, PRUNE, REMOVE, ROLLBACK, SET, SHELL, START, UPDATE,
 };
 use super::options::OptionRow;
 
@@ -18,6 +19,8 @@ pub(crate) enum Action {
     Enter,
     /// Changes definitions and mounts, and implies the others.
     Configure,
+    /// Creates, changes, reads and removes images.
+    Images,
 }
 
 impl Action {
@@ -29,7 +32,13 @@ impl Action {
             Self::Logs => "io.coracle1.logs",
             Self::Enter => "io.coracle1.enter",
             Self::Configure => "io.coracle1.configure",
+            Self::Images => "io.coracle1.images",
         }
+    }
+
+    /// Returns the noun for its objects.
+    pub(crate) fn noun(self) -> &'static str {
+        if self == Self::Images { "image" } else { "machine" }
     }
 }
 
@@ -106,6 +115,21 @@ verbs! {
     Apply,
     Define,
     Check,
+    Snapshot,
+    RemoveSnapshot,
+    Rollback,
+    Clone,
+    Rename,
+    Remove,
+    ReadOnly,
+    Convert,
+    Import,
+    Export,
+    Create,
+    Update,
+    Prune,
+    Pull,
+    Verify,
 }
 
 /// A row of the table: words of the job, participle for messages, action, output, options.
@@ -113,7 +137,7 @@ struct Row(&'static [&'static str], &'static str, Action, Output, &'static [Opti
 
 impl AskVerb {
     fn row(self) -> Row {
-        use Action::{Configure, Control, Enter, Inspect, Logs};
+        use Action::{Configure, Control, Enter, Images, Inspect, Logs};
         use Output::{Document, Report, Stdin, Stdout, Streams, Terminal};
         match self {
             Self::Start => Row(&["start"], "starting", Control, Report, START),
@@ -150,6 +174,23 @@ impl AskVerb {
             Self::Check => {
                 Row(&["check", "--json", "--from=-"], "checking a definition of", Inspect, Document, &[])
             }
+            Self::Snapshot => Row(&["snapshot"], "taking a snapshot of", Images, Report, ONLY_JSON),
+            Self::RemoveSnapshot => {
+                Row(&["snapshot", "--remove"], "removing a snapshot of", Images, Report, &[])
+            }
+            Self::Rollback => Row(&["rollback"], "restoring a snapshot of", Images, Report, ROLLBACK),
+            Self::Clone => Row(&["clone"], "cloning", Images, Report, CLONE),
+            Self::Rename => Row(&["rename"], "renaming", Images, Report, &[]),
+            Self::Remove => Row(&["remove"], "removing", Images, Report, REMOVE),
+            Self::ReadOnly => Row(&["read-only"], "protecting", Images, Report, &[]),
+            Self::Convert => Row(&["convert"], "converting", Images, Report, ONLY_JSON),
+            Self::Import => Row(&["import"], "importing", Images, Stdin, IMPORT),
+            Self::Export => Row(&["export"], "exporting", Images, Stdout, EXPORT),
+            Self::Create => Row(&["create"], "creating", Images, Report, CREATE),
+            Self::Update => Row(&["update"], "updating", Images, Stdin, UPDATE),
+            Self::Prune => Row(&["prune"], "removing unused layers of", Images, Report, PRUNE),
+            Self::Pull => Row(&["pull"], "pulling", Images, Report, IMPORT),
+            Self::Verify => Row(&["verify"], "verifying", Images, Report, &[]),
         }
     }
 
@@ -203,8 +244,8 @@ impl AskVerb {
         matches!(self, Self::Exec | Self::Shell | Self::Login | Self::Attach)
     }
 
-    /// Returns whether its machine need not exist.
+    /// Returns whether its machine need not exist. Snapshots of removed images exist, too.
     pub(crate) fn creates(self) -> bool {
-        matches!(self, Self::Define | Self::Check)
+        matches!(self, Self::Define | Self::Check) || self.action() == Action::Images
     }
 }

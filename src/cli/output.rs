@@ -109,11 +109,11 @@ impl Write for Stream {
     }
 }
 
-/// Calls `action` with progress on standard error if it is a terminal.
+/// Calls `action` with progress on standard error if it is a terminal, or as the status of a unit.
 pub(crate) fn with_progress<T>(action: impl FnOnce(&mut Progress<'_>) -> T) -> T {
     let error = rustix::stdio::stderr();
     if !termios::isatty(error) {
-        return action(&mut Progress::silent());
+        return action(&mut Progress::of_unit());
     }
     let columns = termios::tcgetwinsize(error).map_or(80, |size| usize::from(size.ws_col.max(20)));
     let mut terminal = std::io::stderr();

@@ -25,7 +25,8 @@ impl Verb {
             false => error,
         };
         if *paths != Paths::default() {
-            let error = Error::new(format!("{} machines with --root needs root", verb.doing()));
+            let error =
+                Error::new(format!("{} {}s with --root needs root", verb.doing(), verb.action().noun()));
             return Err(of_entry(error.with_hint("run it with sudo(8)")).into());
         }
         run(passwords).map_err(|failures| Failures(failures.0.into_iter().map(of_entry).collect()))
@@ -41,6 +42,8 @@ impl Verb {
                 | AskVerb::Doctor
                 | AskVerb::Stats
                 | AskVerb::Network
+                | AskVerb::Remove
+                | AskVerb::Verify
         );
         if is_for_all || ask.machines.len() < 2 {
             return self.print(delegate::run(ask, passwords)?);
@@ -86,6 +89,15 @@ impl Verb {
             Self::CopyFrom(copy) => {
                 return with_files(AskVerb::CopyFrom, |passwords| copy.run_as_user(passwords));
             }
+            Self::Import(import) => {
+                return with_files(AskVerb::Import, |passwords| import.run_as_user(passwords));
+            }
+            Self::Export(export) => {
+                return with_files(AskVerb::Export, |passwords| export.run_as_user(passwords));
+            }
+            Self::Update(update) => {
+                return with_files(AskVerb::Update, |passwords| update.run_as_user(passwords));
+            }
             Self::Edit(edit) => {
                 return with_files(AskVerb::Define, |passwords| edit.run_as_user(paths, passwords));
             }
@@ -124,7 +136,22 @@ impl Verb {
                 Some(ask) => ask,
                 None => return Ok(None),
             },
+            Self::Snapshot(snapshot) => match snapshot.ask()? {
+                Some(ask) => ask,
+                None => return Ok(None),
+            },
+            Self::Rollback(rollback) => rollback.ask()?,
+            Self::Clone(clone) => clone.ask()?,
+            Self::Rename(rename) => rename.ask()?,
+            Self::Remove(remove) => remove.ask()?,
+            Self::ReadOnly(read_only) => read_only.ask()?,
+            Self::Convert(convert) => convert.ask()?,
+            Self::Create(create) => create.ask()?,
+            Self::Pull(pull) => pull.ask()?,
+            Self::Prune(prune) => prune.ask()?,
+            Self::Verify(verify) => verify.ask()?,
             Self::CopyTo(_) | Self::CopyFrom(_) | Self::Edit(_) => return Ok(None),
+            Self::Import(_) | Self::Export(_) | Self::Update(_) => return Ok(None),
             // They read what all may read.
             Self::List(_) | Self::Status(_) | Self::Show(_) | Self::Stats(_) | Self::Network(_) => {
                 return Ok(None);
@@ -137,18 +164,10 @@ impl Verb {
             Self::Run(_) | Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => {
                 return Ok(None);
             }
-            Self::Health(_) | Self::Idle(_) | Self::Device(_) | Self::Provision(_) | Self::Create(_) => {
+            Self::Health(_) | Self::Idle(_) | Self::Device(_) | Self::Provision(_) | Self::Migrate(_) => {
                 return Ok(None);
             }
-            Self::Import(_) | Self::Export(_) | Self::Clone(_) | Self::Convert(_) | Self::Migrate(_) => {
-                return Ok(None);
-            }
-            Self::ReadOnly(_) | Self::Verify(_) | Self::Prune(_) | Self::Snapshot(_) | Self::Rollback(_) => {
-                return Ok(None);
-            }
-            Self::Rename(_) | Self::Remove(_) | Self::Build(_) | Self::Update(_) | Self::Pull(_) => {
-                return Ok(None);
-            }
+            Self::Build(_) => return Ok(None),
         }))
     }
 }

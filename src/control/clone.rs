@@ -71,7 +71,7 @@ impl CloneSource {
     }
 
     /// Returns the image.
-    pub(super) fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 

@@ -6,7 +6,7 @@ use super::progress::Progress;
 use super::snapshots::Hold;
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
-use crate::image::export::{self, ExportDestination, ExportFormat, OciExport};
+use crate::image::export::{self, ExportDestination, ExportFile, ExportFormat, OciExport};
 use crate::image::find;
 use crate::image::locks::{self, HeldLocks};
 use crate::image::oci::names::TransportName;
@@ -18,6 +18,8 @@ use crate::paths::Paths;
 use crate::tree::copy::CopyProgress;
 use crate::tree::usage;
 use serde::Serialize;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -125,6 +127,55 @@ pub(crate) fn export(
         duration_ms: super::milliseconds(since.elapsed()),
         paused_ms,
     })
+}
+
+/// The destination of an export by a user without the rights of root, who writes it.
+pub(crate) struct OwnDestination {
+    file: ExportFile,
+    to: File,
+    path: PathBuf,
+}
+
+impl OwnDestination {
+    /// Creates the file of a destination. Returns it with the format for the job. `None` in place of the file for
+    /// standard output.
+    ///
+    /// # Errors
+    /// An existing file, an OCI image, or a name without a format.
+    pub(crate) fn create(
+        destination: &Path,
+        format: Option<ExportFormat>,
+    ) -> Result<(Option<Self>, Option<ExportFormat>)> {
+        match open(destination)? {
+            Destination::Oci(_) => Err(Error::new("exporting OCI images needs root")
+                .with_hint("run it with sudo(8), or name a file")),
+            Destination::Plain(ExportDestination::Stdout) => Ok((None, format)),
+            Destination::Plain(ExportDestination::File(path)) => {
+                let format = format.map_or_else(|| ExportFormat::of_name(&path), Ok)?;
+                let (file, to) = ExportFile::create(&path)?;
+                Ok((Some(Self { file, to, path }), Some(format)))
+            }
+        }
+    }
+
+    /// Writes what the job has read. The file appears with [`Self::publish`].
+    ///
+    /// # Errors
+    /// Any error of a read or write.
+    pub(crate) fn write(mut self, from: &mut dyn Read) -> Result<Self> {
+        std::io::copy(from, &mut self.to).context(|| format!("cannot write '{}'", self.path.display()))?;
+        Ok(self)
+    }
+
+    /// Gives the file its name. Returns the line for a person.
+    ///
+    /// # Errors
+    /// An existing file of this name.
+    pub(crate) fn publish(self, source: &CloneSource) -> Result<String> {
+        let size = self.to.metadata().map_or(0, |found| found.len());
+        self.file.publish()?;
+        Ok(format!("{source}: wrote {} to '{}'", size::rounded(size), self.path.display()))
+    }
 }
 
 /// Returns the format of an export; an OCI image has none.

@@ -1,7 +1,8 @@
 //! `import`: a new image from an archive, a disk image, an OCI image or a directory. Called by `cli`.
 
+use super::copy::{LinkMode, archive};
 use super::progress::Progress;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::systemd::journal;
 use crate::image::import::{
     self, ImageSelection, ImportRequest, ImportSource, Imported, ImportedKind, ImportedOci,
@@ -13,10 +14,15 @@ use crate::machine::size;
 use crate::paths::Paths;
 use crate::tree::usage;
 use serde::Serialize;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub(crate) use crate::image::oci::platform::Platform;
+
+/// The bytes sent to a job at once.
+const CHUNK: usize = 256 << 10;
 
 /// The options of an import.
 #[derive(Debug, Clone)]
@@ -120,6 +126,63 @@ pub(crate) fn import(
     let request = ImportRequest { paths, source, selection: &selection, name: &name, is_read_only, largest };
     let imported = import::import(request, &mut advance)?;
     Ok(ImportReport::of(name, imported, super::milliseconds(since.elapsed())))
+}
+
+/// The source of an import by a user without the rights of root, who reads it.
+pub(crate) enum OwnSource {
+    /// A stream, and its size if it is known.
+    Stream(File, Option<u64>),
+    /// A directory, which becomes an archive.
+    Directory(archive::OwnSource),
+}
+
+impl OwnSource {
+    /// Opens a source. Returns it with the name of the image.
+    ///
+    /// # Errors
+    /// A source that this user must not read, the name of an OCI image, or no name for the image.
+    pub(crate) fn open(source: &Path, name: Option<&Name>) -> Result<(Self, Name)> {
+        if source.to_str().and_then(TransportName::parse).is_some() {
+            return Err(Error::new(format!("importing '{}' needs root", source.display()))
+                .with_hint("run it with sudo(8), or name a file"));
+        }
+        let opened = ImportSource::open(source)?;
+        let name = name.map_or_else(|| opened.name(), |name| Ok(name.clone()))?;
+        let own = match opened {
+            ImportSource::Stream { file, size, .. } => Self::Stream(file, size),
+            ImportSource::Directory { path, .. } => {
+                Self::Directory(archive::OwnSource::open(&path, LinkMode::Follow)?)
+            }
+        };
+        Ok((own, name))
+    }
+
+    /// Writes the source to the job that imports it as this image.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or any write error.
+    pub(crate) fn send(self, name: &Name, to: &mut dyn Write, progress: &mut Progress<'_>) -> Result<()> {
+        let (mut file, size) = match self {
+            Self::Stream(file, size) => (file, size),
+            Self::Directory(directory) => {
+                let progress = std::mem::replace(progress, Progress::silent());
+                return directory.pack_as(Path::new("."), to, progress);
+            }
+        };
+        let total = || size;
+        let mut bar = progress.bar(name.as_str(), &total)?;
+        let (mut buffer, mut sent) = (vec![0; CHUNK], 0);
+        loop {
+            let length = match file.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.context(|| "cannot read the source")?,
+            };
+            let Some(part @ [_, ..]) = buffer.get(..length) else { return Ok(()) };
+            to.write_all(part).context(|| "cannot send the source")?;
+            sent += length as u64;
+            bar.advance(sent)?;
+        }
+    }
 }
 
 /// Opens the source of a path, or of a name of an OCI image.

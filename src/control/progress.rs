@@ -1,36 +1,66 @@
-//! Progress of waits and copies: status texts of units, and a bar, on one line of a terminal. No output
-//! without a terminal.
+//! Progress of waits and copies: status texts of units, and a bar, on one line of a terminal. A job of the service
+//! sends it to systemd instead, which the service reads. No output without either.
 
 use super::interrupts::Interrupts;
 use crate::error::{Error, Result};
 use crate::host::systemd::journal::printable;
 use crate::machine::size;
+use sd_notify::NotifyState;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// The output of progress.
 pub(crate) struct Progress<'a> {
-    /// The terminal and its width in columns, if there is one.
-    terminal: Option<(&'a mut dyn Write, usize)>,
+    target: Target<'a>,
     /// Whether a line is shown.
     is_shown: bool,
+}
+
+/// The target of the output.
+enum Target<'a> {
+    None,
+    /// A terminal, and its width in columns.
+    Terminal(&'a mut dyn Write, usize),
+    /// The status text of the unit.
+    Unit,
 }
 
 impl<'a> Progress<'a> {
     /// Creates a progress without output.
     pub(crate) fn silent() -> Self {
-        Self { terminal: None, is_shown: false }
+        Self { target: Target::None, is_shown: false }
+    }
+
+    /// Creates the progress of a process without a terminal: that of a unit which accepts it, or one without
+    /// output.
+    pub(crate) fn of_unit() -> Self {
+        let is_accepted = std::env::var_os("NOTIFY_SOCKET").is_some();
+        Self { target: if is_accepted { Target::Unit } else { Target::None }, is_shown: false }
     }
 
     /// Creates a progress on one line of a terminal with `columns` columns.
     pub(crate) fn on_terminal(terminal: &'a mut dyn Write, columns: usize) -> Self {
-        Self { terminal: Some((terminal, columns)), is_shown: false }
+        Self { target: Target::Terminal(terminal, columns), is_shown: false }
     }
 
     /// Shows the status of a machine in place of the previous line.
     pub(crate) fn show(&mut self, machine: &str, text: &str) {
-        let Some((terminal, columns)) = &mut self.terminal else { return };
+        self.show_part(machine, text, None);
+    }
+
+    /// Shows a status with the finished part of the work, percent.
+    fn show_part(&mut self, machine: &str, text: &str, percent: Option<u64>) {
         let line = printable(format!("{machine}: {text}").as_bytes()).replace(['\t', '\n'], " ");
+        let (terminal, columns) = match &mut self.target {
+            Target::None => return,
+            Target::Terminal(terminal, columns) => (terminal, columns),
+            Target::Unit => {
+                let percent = percent.map_or_else(String::new, |percent| format!("{percent}% "));
+                // Without systemd the progress is lost, not the verb.
+                let _ = sd_notify::notify(&[NotifyState::Status(&format!("{percent}{line}"))]);
+                return;
+            }
+        };
         // One column is left free: a full line would wrap and could not be rewritten.
         let line: String = line.chars().take(columns.saturating_sub(1)).collect();
         // Without a writable terminal the progress is lost, not the verb.
@@ -55,7 +85,7 @@ impl<'a> Progress<'a> {
 
     /// Clears the line.
     pub(crate) fn clear(&mut self) {
-        if let Some((terminal, _)) = self.terminal.as_mut().filter(|_| self.is_shown) {
+        if let (Target::Terminal(terminal, _), true) = (&mut self.target, self.is_shown) {
             let _ = write!(terminal, "\r\x1b[K").and_then(|()| terminal.flush());
         }
         self.is_shown = false;
@@ -90,22 +120,26 @@ impl Bar<'_, '_> {
         if self.interrupts.have_arrived() {
             return Err(Error::new("interrupted"));
         }
-        if self.progress.terminal.is_none() || Instant::now() < self.next {
+        if matches!(self.progress.target, Target::None) || Instant::now() < self.next {
             return Ok(());
         }
         let total = *self.bytes.get_or_insert_with(self.total);
-        self.progress.show(&self.machine, &bar_text(copied, total));
+        self.progress.show_part(&self.machine, &bar_text(copied, total), percent(copied, total));
         self.next = Instant::now() + INTERVAL;
         Ok(())
     }
 }
 
+/// Returns the finished part, percent. `None` if the total is not known.
+fn percent(copied: u64, total: Option<u64>) -> Option<u64> {
+    // The tree may grow meanwhile.
+    total.and_then(|total| copied.saturating_mul(100).checked_div(total)).map(|percent| percent.min(100))
+}
+
 fn bar_text(copied: u64, total: Option<u64>) -> String {
-    let Some(total) = total.filter(|total| *total > 0) else {
+    let (Some(total), Some(percent)) = (total, percent(copied, total)) else {
         return format!("{} copied", size::rounded(copied));
     };
-    // The tree may grow meanwhile.
-    let percent = copied.saturating_mul(100).checked_div(total).unwrap_or_default().min(100);
     let full = usize::try_from(percent).unwrap_or_default() * WIDTH / 100;
     let bar = format!("{:<WIDTH$}", "#".repeat(full));
     format!("copying [{bar}] {percent} % of {}", size::rounded(total))

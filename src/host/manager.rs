@@ -2,7 +2,7 @@
 //! its errors to those of the command line.
 
 use super::systemd::bus;
-use crate::ask::{Ask, OptionValue, Output};
+use crate::ask::{Action, Ask, OptionValue, Output};
 use crate::error::{Context, Error, ErrorName, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -44,12 +44,15 @@ pub(crate) struct JobEnd {
 /// There is no service, or it refuses.
 pub(crate) async fn call(connection: &Connection, ask: &Ask, is_interactive: bool) -> Result<Reply> {
     let names: Vec<&str> = ask.machines.iter().map(crate::machine::name::Name::as_str).collect();
-    let of_manager = ask.machines.len() != 1
+    let is_of_images = ask.verb.action() == Action::Images;
+    let of_manager = is_of_images
+        || ask.machines.len() != 1
         || matches!(ask.verb.method(), "Stats" | "Doctor" | "Network" | "Check" | "Define");
     let (path, interface) = match ask.machines.first() {
         Some(name) if !of_manager => {
             (format!("{MANAGER}/machine/{}", bus::label(name.as_str())), "io.coracle1.Machine")
         }
+        _ if is_of_images => (MANAGER.to_owned(), "io.coracle1.Images"),
         _ => (MANAGER.to_owned(), "io.coracle1.Manager"),
     };
     let proxy = proxy(connection, &path, interface).await.map_err(|error| refusal(ask, error))?;
@@ -94,6 +97,16 @@ impl Caller<'_> {
             ("Unbind", targets) => return self.job(&(targets,)).await,
             ("Set", changes) => return self.document(&(changes, options)).await,
             ("Apply", _) => return self.document(&(options,)).await,
+            ("Import", [_, name]) | ("Export" | "Update", [name, _]) => {
+                return self.streams(&(name, options)).await;
+            }
+            ("Create", [name]) => return self.job(&(name, options)).await,
+            ("Remove" | "Verify", images) => return self.job(&(images, options)).await,
+            ("Prune", _) => return self.job(&(options,)).await,
+            (_, [image, rest @ ..]) if self.ask.verb.action() == Action::Images => {
+                let second = rest.first().map_or("", String::as_str);
+                return self.job(&(image, second, options)).await;
+            }
             _ => {}
         }
         match (self.ask.verb.method(), of_manager) {
@@ -234,7 +247,8 @@ fn refusal(ask: &Ask, error: zbus::Error) -> Error {
 
 /// Returns the error of a host without the service.
 pub(crate) fn needs_root(ask: &Ask) -> Error {
-    let what = if ask.machines.is_empty() { "this host" } else { "machines" };
+    let noun = ask.verb.action().noun();
+    let what = if ask.machines.is_empty() { "this host".to_owned() } else { format!("{noun}s") };
     Error::new(format!("{} {what} needs root", ask.verb.doing()))
         .with_hint("run it with sudo(8), or install polkitd")
 }

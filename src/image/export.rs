@@ -84,18 +84,43 @@ pub(crate) fn export(
             write(image, File::from(output), format, latest, progress)
         }
         ExportDestination::File(path) => {
-            if let Some(directory) = path.parent() {
-                draft::sweep_images(directory);
-            }
-            let draft = Draft::of_image(path)?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            // It contains the secrets of the image.
-            let file = rustix::fs::openat(draft.directory(), draft.name(), flags, Mode::RUSR | Mode::WUSR);
-            let file = file.context(|| format!("cannot create '{}'", path.display()))?;
-            let exported = write(image, File::from(file), format, latest, progress)?;
-            draft.publish(path, DraftContent::Data)?;
+            let (file, to) = ExportFile::create(path)?;
+            let exported = write(image, to, format, latest, progress)?;
+            file.publish()?;
             Ok(exported)
         }
+    }
+}
+
+/// A new file for an export, under a hidden name.
+pub(crate) struct ExportFile {
+    draft: Draft,
+    path: PathBuf,
+}
+
+impl ExportFile {
+    /// Creates the file. Returns it open for writing, too.
+    ///
+    /// # Errors
+    /// A directory that cannot be written.
+    pub(crate) fn create(path: &Path) -> Result<(Self, File)> {
+        if let Some(directory) = path.parent() {
+            draft::sweep_images(directory);
+        }
+        let draft = Draft::of_image(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        // It contains the secrets of the image.
+        let file = rustix::fs::openat(draft.directory(), draft.name(), flags, Mode::RUSR | Mode::WUSR);
+        let file = file.context(|| format!("cannot create '{}'", path.display()))?;
+        Ok((Self { draft, path: path.to_owned() }, File::from(file)))
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// An existing file of this name.
+    pub(crate) fn publish(self) -> Result<()> {
+        self.draft.publish(&self.path, DraftContent::Data)
     }
 }
 

@@ -4,10 +4,11 @@
 use super::Service;
 use super::quota::Resource;
 use super::refusal::Refusal;
-use crate::ask::{Ask, AskVerb};
+use crate::ask::{Action, Ask, AskVerb};
 use crate::error::{Error, ErrorName, Result};
 use crate::host::polkit::{self, Answer, Question};
 use crate::host::systemd::bus;
+use crate::host::systemd::journal::printable_line;
 use crate::machine::name::Name;
 use crate::state::record::Record;
 use futures_util::future::{Either, select};
@@ -175,13 +176,18 @@ fn unconfined(service: &Service, record: &Record) -> String {
 
 fn describe(ask: &Ask, machine: Option<&Name>) -> String {
     match machine {
-        Some(name) => format!("{} machine '{name}'", ask.verb.doing()),
+        Some(name) => format!("{} {} '{name}'", ask.verb.doing(), ask.verb.action().noun()),
         None => format!("{} this host", ask.verb.doing()),
     }
 }
 
 fn with_cure(error: Error, ask: &Ask) -> Error {
-    let machines: String = ask.machines.iter().map(|name| format!(" {name}")).collect();
+    let machines: String = match ask.verb.action() {
+        Action::Images => {
+            ask.command.iter().map(|word| format!(" {}", printable_line(word.as_bytes()))).collect()
+        }
+        _ => ask.machines.iter().map(|name| format!(" {name}")).collect(),
+    };
     error.with_hint(format!(
         "as an administrator: 'sudo coracle {}{machines}'; or a polkit rule for {}, see io.coracle1(5)",
         ask.verb.as_str(),

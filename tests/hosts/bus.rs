@@ -230,9 +230,12 @@ fn programs_drive_the_interface() {
     let job = reply["data"][0].as_str().unwrap().to_owned();
     let written = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dbus/io.coracle1.xml");
     let written = std::fs::read_to_string(written).unwrap();
-    for (path, name) in
-        [("/io/coracle1", "Manager"), ("/io/coracle1/machine/web", "Machine"), (job.as_str(), "Job")]
-    {
+    for (path, name) in [
+        ("/io/coracle1", "Images"),
+        ("/io/coracle1", "Manager"),
+        ("/io/coracle1/machine/web", "Machine"),
+        (job.as_str(), "Job"),
+    ] {
         let reply: serde_json::Value = serde_json::from_str(&xml(path)).unwrap();
         assert_eq!(interface(&written, name), interface(reply["data"][0].as_str().unwrap(), name));
     }

@@ -23,6 +23,7 @@ mod build_testbed;
 mod bundles;
 mod bus;
 mod bus_configure;
+mod bus_images;
 mod clone_faults;
 mod clones;
 mod completions;

@@ -1,8 +1,10 @@
 //! `coracle clone`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output::{self, with_progress};
 use crate::control::clone::{self, CloneOptions, CloneSource};
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -36,6 +38,19 @@ pub struct CloneArgs {
 }
 
 impl CloneArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// Too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let options = Options::default()
+            .with_flag("exact", self.exact)
+            .with_flag("read-only", self.read_only)
+            .with_flag("json", self.json);
+        let words = vec![self.source.to_string(), self.name.to_string()];
+        Ask::new(AskVerb::Clone, vec![self.source.name().clone()], options, words)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let options = CloneOptions { is_exact: self.exact, is_read_only: self.read_only };
         let report =

@@ -1,9 +1,11 @@
 //! `coracle create`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output::{self, with_progress};
 use crate::config::recipe::{Distribution, RecipeOptions};
 use crate::control::create::{self, CreateOptions};
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -49,6 +51,24 @@ pub struct CreateArgs {
 }
 
 impl CreateArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// Too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let Distribution { name, suite } = &self.from;
+        let from = suite.as_ref().map_or_else(|| name.clone(), |suite| format!("{name}:{suite}"));
+        let options = Options::default()
+            .with_text("from", Some(&from))
+            .with_text("arch", self.arch.as_deref())
+            .with_texts("include", self.include.clone())
+            .with_text("mirror", self.mirror.as_deref())
+            .with_flag("directory", self.directory)
+            .with_flag("refresh", self.refresh)
+            .with_flag("json", self.json);
+        Ask::new(AskVerb::Create, vec![self.name.clone()], options, vec![self.name.to_string()])
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let recipe = RecipeOptions { architecture: self.arch, packages: self.include, mirror: self.mirror };
         let options = CreateOptions {

@@ -1,12 +1,15 @@
 //! `coracle export`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output::{self, with_progress};
 use crate::control::clone::CloneSource;
-use crate::control::export::{self, ExportOptions, Format};
+use crate::control::delegate::{self, Passwords};
+use crate::control::export::{self, ExportOptions, Format, OwnDestination};
 use crate::error::{Error, Result};
 use crate::paths::Paths;
 use clap::Args;
+use std::io::Read;
 use std::path::PathBuf;
 
 /// Export an image as an archive or an OCI image, a disk image as it is
@@ -39,14 +42,54 @@ pub struct ExportArgs {
     #[arg(long)]
     squash: bool,
 
+    /// The latest time of files, seconds since the epoch
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    latest: Option<i64>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 impl ExportArgs {
+    /// Runs the verb as a user: the job of the service reads the image, and this process writes the file.
+    ///
+    /// # Errors
+    /// Those of the file, of the service, and of its job.
+    pub(in crate::cli) fn run_as_user(&self, passwords: Passwords) -> VerbResult {
+        if self.squash {
+            return Err(Error::new("exporting OCI images needs root")
+                .with_hint("run it with sudo(8)")
+                .into());
+        }
+        let (destination, format) = OwnDestination::create(&self.destination, self.format)?;
+        let latest = self.latest()?.map(|seconds| seconds.to_string());
+        let options = Options::default()
+            .with_text("format", format.map(Format::as_text))
+            .with_text("latest", latest.as_deref());
+        let words = vec![self.source.to_string(), "-".to_owned()];
+        let ask = Ask::new(AskVerb::Export, vec![self.source.name().clone()], options, words)?;
+        let Some(destination) = destination else {
+            delegate::run(&ask, passwords)?;
+            return Ok(0);
+        };
+        let source = self.source.clone();
+        let write = |from: &mut dyn Read| {
+            let written = destination.write(from)?;
+            let publish = move || written.publish(&source).and_then(|text| output::line(&text));
+            Ok(Box::new(publish) as Box<dyn FnOnce() -> Result<()>>)
+        };
+        delegate::receive(&ask, passwords, Box::new(write))?;
+        Ok(0)
+    }
+
+    /// Returns the latest time of files.
+    fn latest(&self) -> Result<Option<i64>> {
+        self.latest.map_or_else(latest, |seconds| Ok(Some(seconds)))
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let options = ExportOptions { format: self.format, latest: latest()?, squash: self.squash };
+        let options = ExportOptions { format: self.format, latest: self.latest()?, squash: self.squash };
         let report = with_progress(|progress| {
             export::export(paths, &self.source, &self.destination, options, progress)
         })?;

@@ -1,13 +1,16 @@
 //! `coracle import`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output::{self, with_progress};
 use crate::config::values::{RawValue, Size, Value};
-use crate::control::import::{self, ImportOptions, Platform};
+use crate::control::delegate::{self, Passwords};
+use crate::control::import::{self, ImportOptions, OwnSource, Platform};
 use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Import an archive, a disk image, an OCI image or a directory as an image
@@ -61,7 +64,35 @@ pub(super) fn parse_platform(text: &str) -> Result<Platform> {
     text.parse()
 }
 
+/// Returns the options of `import` and `pull` in a request for the service.
+pub(super) fn import_options(
+    read_only: bool,
+    max_size: Option<u64>,
+    platform: Option<&Platform>,
+    json: bool,
+) -> Options {
+    Options::default()
+        .with_flag("read-only", read_only)
+        .with_text("max-size", max_size.map(|size| size.to_string()).as_deref())
+        .with_text("platform", platform.map(ToString::to_string).as_deref())
+        .with_flag("json", json)
+}
+
 impl ImportArgs {
+    /// Runs the verb as a user: this process reads the source, and the job of the service imports it.
+    ///
+    /// # Errors
+    /// Those of the source, of the service, and of its job.
+    pub(in crate::cli) fn run_as_user(&self, passwords: Passwords) -> VerbResult {
+        let (source, name) = OwnSource::open(&self.source, self.name.as_ref())?;
+        let options = import_options(self.read_only, self.max_size, self.platform.as_ref(), self.json);
+        let ask =
+            Ask::new(AskVerb::Import, vec![name.clone()], options, vec!["-".to_owned(), name.to_string()])?;
+        let send = |to: &mut dyn Write| with_progress(|progress| source.send(&name, to, progress));
+        output::text(&delegate::send(&ask, passwords, Box::new(send))?.output)?;
+        Ok(0)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let options =
             ImportOptions { is_read_only: self.read_only, largest: self.max_size, platform: self.platform };

@@ -1,7 +1,8 @@
 //! `coracle pull`.
 
 use super::VerbResult;
-use super::import::{parse_platform, parse_size};
+use super::import::{import_options, parse_platform, parse_size};
+use crate::ask::{Ask, AskVerb};
 use crate::cli::output::{self, with_progress};
 use crate::control::import::Platform;
 use crate::control::pull::{self, ImportOptions, Reference};
@@ -49,6 +50,17 @@ fn parse_reference(text: &str) -> Result<Reference> {
 }
 
 impl PullArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// Too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let name = self.name.clone().map_or_else(|| self.reference.machine_name(), Ok)?;
+        let options = import_options(self.read_only, self.max_size, self.platform.as_ref(), self.json);
+        let words = vec![self.reference.to_string(), name.to_string()];
+        Ask::new(AskVerb::Pull, vec![name], options, words)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let options =
             ImportOptions { is_read_only: self.read_only, largest: self.max_size, platform: self.platform };

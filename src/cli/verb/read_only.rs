@@ -1,8 +1,10 @@
 //! `coracle read-only`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
 use crate::control::images;
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::{Args, ValueEnum};
@@ -31,6 +33,16 @@ enum ReadOnly {
 }
 
 impl ReadOnlyArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// Too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let value = if self.value == ReadOnly::Yes { "yes" } else { "no" };
+        let words = vec![self.name.to_string(), value.to_owned()];
+        Ask::new(AskVerb::ReadOnly, vec![self.name.clone()], Options::default(), words)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let message = images::set_read_only(paths, &self.name, self.value == ReadOnly::Yes)?;
         output::line(&message)?;

@@ -1,6 +1,7 @@
 //! `coracle remove`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
 use crate::control::remove::{self, Purge, Removal};
 use crate::error::Result;
@@ -25,6 +26,16 @@ pub struct RemoveArgs {
 }
 
 impl RemoveArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// Too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let options = Options::default().with_flag("purge", self.purge);
+        let words = self.names.iter().map(ToString::to_string).collect();
+        Ask::new(AskVerb::Remove, self.names.clone(), options, words)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let purge = if self.purge { Purge::Yes } else { Purge::No };
         let mut printed: Result<()> = Ok(());

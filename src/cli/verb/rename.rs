@@ -1,8 +1,10 @@
 //! `coracle rename`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
 use crate::control::rename;
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -22,6 +24,15 @@ pub struct RenameArgs {
 }
 
 impl RenameArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// Too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let words = vec![self.name.to_string(), self.new.to_string()];
+        Ask::new(AskVerb::Rename, vec![self.name.clone()], Options::default(), words)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let (image, files) = rename::rename(paths, &self.name, &self.new)?;
         let image = image.map_or_else(String::new, |image| format!(", image '{}'", image.display()));

@@ -1,8 +1,10 @@
 //! `coracle rollback`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output::{self, with_progress};
 use crate::control::snapshots::{self, Present, Tag};
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -28,6 +30,16 @@ pub struct RollbackArgs {
 }
 
 impl RollbackArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// Too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let words = [self.name.to_string()].into_iter().chain(self.tag.as_ref().map(ToString::to_string));
+        let options = Options::default().with_flag("discard", self.discard).with_flag("json", self.json);
+        Ask::new(AskVerb::Rollback, vec![self.name.clone()], options, words.collect())
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let present = if self.discard { Present::Discarded } else { Present::Kept };
         let report = with_progress(|progress| {

@@ -1,8 +1,10 @@
 //! `coracle snapshot`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output::{self, Align, Legend, with_progress};
 use crate::control::snapshots::{self, COLUMNS, SnapshotRow, Tag};
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -39,6 +41,20 @@ impl SnapshotArgs {
     /// Returns whether the verb changes something.
     pub(super) fn is_request(&self) -> bool {
         !self.list
+    }
+
+    /// Returns the request for the service. `None` for the list.
+    ///
+    /// # Errors
+    /// Too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Option<Ask>> {
+        if self.list {
+            return Ok(None);
+        }
+        let verb = if self.remove { AskVerb::RemoveSnapshot } else { AskVerb::Snapshot };
+        let words = [self.name.to_string()].into_iter().chain(self.tag.as_ref().map(ToString::to_string));
+        let options = Options::default().with_flag("json", self.json);
+        Ask::new(verb, vec![self.name.clone()], options, words.collect()).map(Some)
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {

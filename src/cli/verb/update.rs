@@ -1,13 +1,17 @@
 //! `coracle update`.
 
 use super::VerbResult;
+use crate::ask::{Ask, AskVerb, OptionValue, Options};
 use crate::cli::output::{self, with_progress};
 use crate::config::values::{RawValue, Size, Value};
+use crate::control::delegate::{self, Passwords};
+use crate::control::import::OwnSource;
 use crate::control::update::{self, UpdateOptions};
 use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Add a new version to an image, which the next start tries
@@ -48,6 +52,24 @@ fn parse_size(text: &str) -> Result<u64> {
 }
 
 impl UpdateArgs {
+    /// Runs the verb as a user: this process reads the source, and the job of the service imports it.
+    ///
+    /// # Errors
+    /// Those of the source, of the service, and of its job.
+    pub(in crate::cli) fn run_as_user(&self, passwords: Passwords) -> VerbResult {
+        let (source, name) = OwnSource::open(&self.source, Some(&self.name))?;
+        let options = Options::default()
+            .with_text("version", self.version.as_deref())
+            .with("tries", OptionValue::Number(self.tries))
+            .with_text("max-size", self.max_size.map(|size| size.to_string()).as_deref())
+            .with_flag("json", self.json);
+        let ask =
+            Ask::new(AskVerb::Update, vec![name.clone()], options, vec![name.to_string(), "-".to_owned()])?;
+        let send = |to: &mut dyn Write| with_progress(|progress| source.send(&name, to, progress));
+        output::text(&delegate::send(&ask, passwords, Box::new(send))?.output)?;
+        Ok(0)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let options = UpdateOptions { version: self.version, tries: self.tries, largest: self.max_size };
         let report =

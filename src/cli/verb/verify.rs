@@ -1,8 +1,10 @@
 //! `coracle verify`.
 
 use super::{Failures, VerbResult};
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
 use crate::control::prune;
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -16,6 +18,15 @@ pub struct VerifyArgs {
 }
 
 impl VerifyArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// Too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        let words = self.names.iter().map(ToString::to_string).collect();
+        Ask::new(AskVerb::Verify, self.names.clone(), Options::default(), words)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let mut failures = Vec::new();
         for name in &self.names {

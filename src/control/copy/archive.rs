@@ -46,9 +46,17 @@ impl OwnSource {
     /// # Errors
     /// A file that cannot be read, or any write error.
     pub(crate) fn pack(&self, to: impl Write, progress: Progress<'_>) -> Result<()> {
+        self.pack_as(Path::new(TOP), to, progress)
+    }
+
+    /// Writes an archive with all entries below a name.
+    ///
+    /// # Errors
+    /// As for [`Self::pack`].
+    pub(crate) fn pack_as(&self, top: &Path, to: impl Write, progress: Progress<'_>) -> Result<()> {
         let shown = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut state = CopyState::new(shown, progress, Some(Interrupts::block()?));
-        let mut writer = Writer::new(BufWriter::new(to), Path::new(TOP), None);
+        let mut writer = Writer::new(BufWriter::new(to), top, None);
         Walk::run(&self.place, TreeSide::Host, IdMapping::HOST, &mut writer, &mut state)?;
         writer.finish().map(drop)
     }

@@ -42,6 +42,14 @@ impl ExportFormat {
         })
     }
 
+    /// Returns the text that [`Self::parse`] parses.
+    pub(crate) fn as_text(self) -> &'static str {
+        let is = |(_, is_disk, compression): &&(&str, bool, Compression)| {
+            *is_disk == self.is_disk && *compression == self.compression
+        };
+        ENDINGS.iter().find(is).map_or("tar", |(ending, ..)| *ending)
+    }
+
     /// Returns the format for a name.
     ///
     /// # Errors
