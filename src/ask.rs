@@ -32,7 +32,7 @@ pub(crate) struct Ask {
     /// The options, all known to the verb.
     pub(crate) options: Options,
     /// The words after the machines: a command, paths, settings, or the text of a definition. All words of a verb
-    /// on images.
+    /// on images and sessions.
     pub(crate) command: Vec<String>,
 }
 
@@ -57,7 +57,8 @@ impl Ask {
         if command.iter().any(|word| word.contains('\0')) {
             return Err(bad("the command contains a NUL".to_owned()));
         }
-        if verb == AskVerb::Exec && command.first().is_none_or(String::is_empty) {
+        let program = if verb == AskVerb::SessionRun { command.get(1) } else { command.first() };
+        if matches!(verb, AskVerb::Exec | AskVerb::SessionRun) && program.is_none_or(String::is_empty) {
             return Err(bad("the command is empty".to_owned()));
         }
         options.check(verb.options())?;
@@ -70,7 +71,7 @@ impl Ask {
         let mut words: Vec<String> = self.verb.words().iter().map(|word| (*word).to_owned()).collect();
         words.extend(self.options.words(self.verb.options()));
         words.push("--".to_owned());
-        if self.verb.action() != Action::Images {
+        if self.verb.own_interface().is_none() {
             words.extend(self.machines.iter().map(ToString::to_string));
         }
         if self.text().is_none() {
@@ -92,9 +93,13 @@ impl Ask {
         // The dialog shows it: a missing detail would be a hole in its text.
         details.push(("machine", machine.map_or("this host".to_owned(), ToString::to_string)));
         details.extend(machine.map(|_| ("unconfined", unconfined.to_owned())));
-        if self.verb.action() == Action::Enter {
+        if self.verb.action() == Action::Enter || self.verb.enters() {
             details.push(("user", shown(self.options.text("user").unwrap_or("root"))));
-            let program = self.command.first().filter(|_| self.verb == AskVerb::Exec);
+            let program = match self.verb {
+                AskVerb::Exec => self.command.first(),
+                AskVerb::SessionRun => self.command.get(1),
+                _ => None,
+            };
             details.extend(program.map(|program| ("program", shown(program))));
         }
         let target = self.command.get(1).filter(|_| matches!(self.verb, AskVerb::Clone | AskVerb::Rename));

@@ -13,6 +13,7 @@ mod manager;
 mod quota;
 mod refusal;
 mod report;
+mod session;
 mod signals;
 mod snapshot;
 mod status_text;
@@ -32,6 +33,7 @@ use images::Images;
 use job::JobState;
 use manager::{Manager, Subscriber};
 use quota::Quota;
+use session::Session;
 use snapshot::Snapshot;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +87,7 @@ async fn serve(service: Arc<Service>) -> Result<()> {
         .serve_at(MANAGER_PATH, zbus::fdo::ObjectManager)
         .serve_at(MANAGER_PATH, Manager(Arc::clone(&service)))
         .serve_at(MANAGER_PATH, Images(Arc::clone(&service)))
+        .serve_at(MANAGER_PATH, Session(Arc::clone(&service)))
         .build()
         .await
         .map_err(refused)?;

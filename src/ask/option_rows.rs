@@ -122,3 +122,43 @@ pub(super) const UPDATE: &[OptionRow] = &[
 ];
 /// The options of `prune`.
 pub(super) const PRUNE: &[OptionRow] = &[OptionRow("dry-run", Flag("--dry-run"))];
+
+/// The networks of sessions of users: that of the host is none of them.
+const NETWORKS: &[&str] = &["none", "nat"];
+/// The options of a session. Files of the host are bound by root only.
+pub(super) const BEGIN: &[OptionRow] = &[
+    OptionRow("name", Text("--name=")),
+    OptionRow("user", Text("--user=")),
+    OptionRow("network", Choice("--network=", NETWORKS, "")),
+    OptionRow("boot", Flag("--boot")),
+    OptionRow("memory", Text("--memory=")),
+    OptionRow("sync", Flag("--sync")),
+    OptionRow("register", Flag("--register")),
+    OptionRow("lifetime", Text("--lifetime=")),
+    OptionRow("memory-max", Text("--memory-max=")),
+    OptionRow("cpu-quota", Text("--cpu-quota=")),
+    OptionRow("tasks-max", Text("--tasks-max=")),
+    OptionRow("io-weight", Text("--io-weight=")),
+    OptionRow("cpus", Text("--cpus=")),
+];
+/// The options of a command in a session.
+pub(super) const RUN: &[OptionRow] = &[
+    OptionRow("user", Text("--user=")),
+    OptionRow("directory", OptionKind::Directory("--workdir=")),
+    OptionRow("environment", OptionKind::Variables("--setenv=")),
+    OptionRow("wait-ready", Flag("--wait-ready")),
+    OptionRow("no-escape", Flag("--no-escape")),
+    OptionRow("terminal", Terminal),
+    OptionRow("term", Size),
+    OptionRow("rows", Size),
+    OptionRow("columns", Size),
+    OptionRow("offline", Flag("--offline")),
+    OptionRow("keep-processes", Flag("--keep-processes")),
+    OptionRow("timeout", Text("--timeout=")),
+    OptionRow("failure-status", Text("--failure-status=")),
+    OptionRow("max-status", Text("--max-status=")),
+];
+/// The option of `build end`.
+pub(super) const END: &[OptionRow] = &[JSON];
+/// The option of `build clean`.
+pub(super) const CLEAN: &[OptionRow] = &[OptionRow("all", Flag("--all"))];

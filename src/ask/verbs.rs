@@ -1,8 +1,8 @@
 //! The verbs of the service: their words, polkit actions, options and outputs. Used by `ask`.
 
 use super::option_rows::{
-    APPLY, ATTACH, BIND, CLONE, COPY_FROM, COPY_TO, CREATE, EXEC, EXPORT, IMPORT, KILL, LOGIN, LOGS, NOW,
-    ONLY_JSON, PRUNE, REMOVE, ROLLBACK, SET, SHELL, START, UPDATE,
+    APPLY, ATTACH, BEGIN, BIND, CLEAN, CLONE, COPY_FROM, COPY_TO, CREATE, END, EXEC, EXPORT, IMPORT, KILL,
+    LOGIN, LOGS, NOW, ONLY_JSON, PRUNE, REMOVE, ROLLBACK, RUN, SET, SHELL, START, UPDATE,
 };
 use super::options::OptionRow;
 
@@ -21,6 +21,8 @@ pub(crate) enum Action {
     Configure,
     /// Creates, changes, reads and removes images.
     Images,
+    /// Begins, enters and ends build sessions.
+    Build,
 }
 
 impl Action {
@@ -33,12 +35,8 @@ impl Action {
             Self::Enter => "io.coracle1.enter",
             Self::Configure => "io.coracle1.configure",
             Self::Images => "io.coracle1.images",
+            Self::Build => "io.coracle1.build",
         }
-    }
-
-    /// Returns the noun for its objects.
-    pub(crate) fn noun(self) -> &'static str {
-        if self == Self::Images { "image" } else { "machine" }
     }
 }
 
@@ -77,7 +75,8 @@ macro_rules! verbs {
             /// Returns the method on the bus.
             pub(crate) fn method(self) -> &'static str {
                 match self {
-                    $(Self::$verb => stringify!($verb)),*
+                    // Some words are also those of other interfaces.
+                    $(Self::$verb => stringify!($verb).trim_start_matches("Session")),*
                 }
             }
         }
@@ -130,6 +129,13 @@ verbs! {
     Prune,
     Pull,
     Verify,
+    SessionBegin,
+    SessionRun,
+    SessionShell,
+    SessionEnd,
+    SessionCommit,
+    SessionRecover,
+    SessionClean,
 }
 
 /// A row of the table: words of the job, participle for messages, action, output, options.
@@ -137,7 +143,7 @@ struct Row(&'static [&'static str], &'static str, Action, Output, &'static [Opti
 
 impl AskVerb {
     fn row(self) -> Row {
-        use Action::{Configure, Control, Enter, Images, Inspect, Logs};
+        use Action::{Build, Configure, Control, Enter, Images, Inspect, Logs};
         use Output::{Document, Report, Stdin, Stdout, Streams, Terminal};
         match self {
             Self::Start => Row(&["start"], "starting", Control, Report, START),
@@ -191,12 +197,47 @@ impl AskVerb {
             Self::Prune => Row(&["prune"], "removing unused layers of", Images, Report, PRUNE),
             Self::Pull => Row(&["pull"], "pulling", Images, Report, IMPORT),
             Self::Verify => Row(&["verify"], "verifying", Images, Report, &[]),
+            Self::SessionBegin => Row(&["build", "begin"], "beginning a session on", Build, Report, BEGIN),
+            Self::SessionRun => Row(&["build", "run"], "running commands in", Build, Streams, RUN),
+            Self::SessionShell => Row(&["build", "shell"], "opening a shell in", Build, Streams, RUN),
+            Self::SessionEnd => Row(&["build", "end"], "ending", Build, Report, END),
+            // It changes the base, or creates an image.
+            Self::SessionCommit => Row(&["build", "commit"], "keeping the changes of", Images, Report, &[]),
+            Self::SessionRecover => Row(&["build", "recover"], "recovering", Build, Report, &[]),
+            Self::SessionClean => Row(&["build", "clean"], "ending sessions of", Build, Report, CLEAN),
         }
     }
 
     /// Returns the verb as polkit's rules see it: the word of the command line.
     pub(crate) fn as_str(self) -> &'static str {
-        self.words().first().copied().unwrap_or_default()
+        match self {
+            Self::SessionBegin => "build-begin",
+            Self::SessionRun => "build-run",
+            Self::SessionShell => "build-shell",
+            Self::SessionEnd => "build-end",
+            Self::SessionCommit => "build-commit",
+            Self::SessionRecover => "build-recover",
+            Self::SessionClean => "build-clean",
+            _ => self.words().first().copied().unwrap_or_default(),
+        }
+    }
+
+    /// Returns the noun for what it is about.
+    pub(crate) fn noun(self) -> &'static str {
+        match (self, self.action()) {
+            (Self::SessionBegin, _) | (_, Action::Images) => "image",
+            (_, Action::Build) => "session",
+            _ => "machine",
+        }
+    }
+
+    /// Returns the interface, if it is neither that of machines nor of the manager.
+    pub(crate) fn own_interface(self) -> Option<&'static str> {
+        match (self, self.action()) {
+            (Self::SessionCommit, _) | (_, Action::Build) => Some("io.coracle1.Session"),
+            (_, Action::Images) => Some("io.coracle1.Images"),
+            _ => None,
+        }
     }
 
     /// Returns the first words of the job.
@@ -226,7 +267,7 @@ impl AskVerb {
 
     /// Returns whether its words, a command, its environment or settings, are nobody else's business.
     pub(crate) fn has_private_words(self) -> bool {
-        matches!(self, Self::Exec | Self::Shell | Self::Set)
+        matches!(self, Self::Exec | Self::Shell | Self::Set | Self::SessionRun | Self::SessionShell)
     }
 
     /// Returns whether every user may call it.
@@ -242,10 +283,11 @@ impl AskVerb {
     /// Returns whether it is about a running machine only.
     pub(crate) fn enters(self) -> bool {
         matches!(self, Self::Exec | Self::Shell | Self::Login | Self::Attach)
+            || matches!(self, Self::SessionRun | Self::SessionShell)
     }
 
     /// Returns whether its machine need not exist. Snapshots of removed images exist, too.
     pub(crate) fn creates(self) -> bool {
-        matches!(self, Self::Define | Self::Check) || self.action() == Action::Images
+        matches!(self, Self::Define | Self::Check) || self.own_interface().is_some()
     }
 }

@@ -25,8 +25,7 @@ impl Verb {
             false => error,
         };
         if *paths != Paths::default() {
-            let error =
-                Error::new(format!("{} {}s with --root needs root", verb.doing(), verb.action().noun()));
+            let error = Error::new(format!("{} {}s with --root needs root", verb.doing(), verb.noun()));
             return Err(of_entry(error.with_hint("run it with sudo(8)")).into());
         }
         run(passwords).map_err(|failures| Failures(failures.0.into_iter().map(of_entry).collect()))
@@ -44,9 +43,14 @@ impl Verb {
                 | AskVerb::Network
                 | AskVerb::Remove
                 | AskVerb::Verify
+                | AskVerb::SessionEnd
         );
         if is_for_all || ask.machines.len() < 2 {
-            return self.print(delegate::run(ask, passwords)?);
+            return match (self, delegate::run(ask, passwords)) {
+                (_, Ok(done)) => self.print(done),
+                (Self::Build(build), Err(errors)) => build.failed(Failures(errors)),
+                (_, Err(errors)) => Err(Failures(errors)),
+            };
         }
         let mut failures = Vec::new();
         for name in &ask.machines {
@@ -140,6 +144,10 @@ impl Verb {
                 Some(ask) => ask,
                 None => return Ok(None),
             },
+            Self::Build(build) => match build.ask()? {
+                Some(ask) => ask,
+                None => return Ok(None),
+            },
             Self::Rollback(rollback) => rollback.ask()?,
             Self::Clone(clone) => clone.ask()?,
             Self::Rename(rename) => rename.ask()?,
@@ -167,7 +175,6 @@ impl Verb {
             Self::Health(_) | Self::Idle(_) | Self::Device(_) | Self::Provision(_) | Self::Migrate(_) => {
                 return Ok(None);
             }
-            Self::Build(_) => return Ok(None),
         }))
     }
 }

@@ -2,7 +2,7 @@
 //! its errors to those of the command line.
 
 use super::systemd::bus;
-use crate::ask::{Action, Ask, OptionValue, Output};
+use crate::ask::{Ask, OptionValue, Output};
 use crate::error::{Context, Error, ErrorName, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -44,16 +44,15 @@ pub(crate) struct JobEnd {
 /// There is no service, or it refuses.
 pub(crate) async fn call(connection: &Connection, ask: &Ask, is_interactive: bool) -> Result<Reply> {
     let names: Vec<&str> = ask.machines.iter().map(crate::machine::name::Name::as_str).collect();
-    let is_of_images = ask.verb.action() == Action::Images;
-    let of_manager = is_of_images
+    let own_interface = ask.verb.own_interface();
+    let of_manager = own_interface.is_some()
         || ask.machines.len() != 1
         || matches!(ask.verb.method(), "Stats" | "Doctor" | "Network" | "Check" | "Define");
     let (path, interface) = match ask.machines.first() {
         Some(name) if !of_manager => {
             (format!("{MANAGER}/machine/{}", bus::label(name.as_str())), "io.coracle1.Machine")
         }
-        _ if is_of_images => (MANAGER.to_owned(), "io.coracle1.Images"),
-        _ => (MANAGER.to_owned(), "io.coracle1.Manager"),
+        _ => (MANAGER.to_owned(), own_interface.unwrap_or("io.coracle1.Manager")),
     };
     let proxy = proxy(connection, &path, interface).await.map_err(|error| refusal(ask, error))?;
     let caller = Caller { proxy: &proxy, ask, source: open_source(ask)?, is_interactive };
@@ -103,7 +102,12 @@ impl Caller<'_> {
             ("Create", [name]) => return self.job(&(name, options)).await,
             ("Remove" | "Verify", images) => return self.job(&(images, options)).await,
             ("Prune", _) => return self.job(&(options,)).await,
-            (_, [image, rest @ ..]) if self.ask.verb.action() == Action::Images => {
+            ("Run", [session, command @ ..]) => return self.streams(&(session, command, options)).await,
+            ("Shell", [session]) => return self.streams(&(session, options)).await,
+            ("Begin" | "Recover", [one]) => return self.job(&(one, options)).await,
+            ("End", sessions) => return self.job(&(sessions, options)).await,
+            ("Clean", _) => return self.job(&(options,)).await,
+            (_, [image, rest @ ..]) if self.ask.verb.own_interface().is_some() => {
                 let second = rest.first().map_or("", String::as_str);
                 return self.job(&(image, second, options)).await;
             }
@@ -247,7 +251,7 @@ fn refusal(ask: &Ask, error: zbus::Error) -> Error {
 
 /// Returns the error of a host without the service.
 pub(crate) fn needs_root(ask: &Ask) -> Error {
-    let noun = ask.verb.action().noun();
+    let noun = ask.verb.noun();
     let what = if ask.machines.is_empty() { "this host".to_owned() } else { format!("{noun}s") };
     Error::new(format!("{} {what} needs root", ask.verb.doing()))
         .with_hint("run it with sudo(8), or install polkitd")

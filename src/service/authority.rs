@@ -4,7 +4,7 @@
 use super::Service;
 use super::quota::Resource;
 use super::refusal::Refusal;
-use crate::ask::{Action, Ask, AskVerb};
+use crate::ask::{Ask, AskVerb};
 use crate::error::{Error, ErrorName, Result};
 use crate::host::polkit::{self, Answer, Question};
 use crate::host::systemd::bus;
@@ -176,21 +176,21 @@ fn unconfined(service: &Service, record: &Record) -> String {
 
 fn describe(ask: &Ask, machine: Option<&Name>) -> String {
     match machine {
-        Some(name) => format!("{} {} '{name}'", ask.verb.doing(), ask.verb.action().noun()),
+        Some(name) => format!("{} {} '{name}'", ask.verb.doing(), ask.verb.noun()),
         None => format!("{} this host", ask.verb.doing()),
     }
 }
 
 fn with_cure(error: Error, ask: &Ask) -> Error {
-    let machines: String = match ask.verb.action() {
-        Action::Images => {
+    let machines: String = match ask.verb.own_interface() {
+        Some(_) if !ask.verb.enters() => {
             ask.command.iter().map(|word| format!(" {}", printable_line(word.as_bytes()))).collect()
         }
         _ => ask.machines.iter().map(|name| format!(" {name}")).collect(),
     };
     error.with_hint(format!(
         "as an administrator: 'sudo coracle {}{machines}'; or a polkit rule for {}, see io.coracle1(5)",
-        ask.verb.as_str(),
+        ask.verb.as_str().replace("build-", "build "),
         ask.verb.action().id()
     ))
 }

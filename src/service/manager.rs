@@ -27,7 +27,7 @@ impl Drop for Subscriber {
 }
 
 /// The features of the interface beyond its first version, and of this host.
-const FEATURES: [&str; 5] = ["exec", "terminal", "copy", "configure", "images"];
+const FEATURES: [&str; 6] = ["exec", "terminal", "copy", "configure", "images", "session"];
 
 impl Manager {
     async fn act(

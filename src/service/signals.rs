@@ -16,7 +16,8 @@ const PASSED: [i32; 10] = [
 
 /// Returns whether a job takes a signal. Others would stop or end a verb that holds locks.
 pub(super) fn is_passed(verb: &str, number: i32) -> bool {
-    matches!(verb, "exec" | "shell" | "login" | "attach") && PASSED.contains(&number)
+    matches!(verb, "exec" | "shell" | "login" | "attach" | "build-run" | "build-shell")
+        && PASSED.contains(&number)
 }
 
 #[cfg(test)]

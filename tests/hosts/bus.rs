@@ -232,6 +232,7 @@ fn programs_drive_the_interface() {
     let written = std::fs::read_to_string(written).unwrap();
     for (path, name) in [
         ("/io/coracle1", "Images"),
+        ("/io/coracle1", "Session"),
         ("/io/coracle1", "Manager"),
         ("/io/coracle1/machine/web", "Machine"),
         (job.as_str(), "Job"),

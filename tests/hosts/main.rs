@@ -24,6 +24,7 @@ mod bundles;
 mod bus;
 mod bus_configure;
 mod bus_images;
+mod bus_sessions;
 mod clone_faults;
 mod clones;
 mod completions;

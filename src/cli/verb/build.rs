@@ -16,9 +16,11 @@ pub(in crate::cli) use begin::begin as begin_session;
 pub(crate) use end::{end_own_session, end_session};
 pub(in crate::cli) use session_options::SessionOptions;
 
-use super::VerbResult;
+use super::{Failures, VerbResult};
+use crate::ask::Ask;
 use crate::cli::argument_table::TableParser;
 use crate::control;
+use crate::error::Result;
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
 
@@ -53,6 +55,34 @@ impl BuildArgs {
     /// Reads the arguments of `run` without clap. `None` if clap must parse them.
     pub(in crate::cli) fn read_run(parse: TableParser<'_>) -> Option<Self> {
         run::BuildRunArgs::read(parse).map(|run| Self { action: BuildAction::Run(run) })
+    }
+
+    /// Returns the request for the service. `None` for an action that reads what all may read, or that needs root.
+    ///
+    /// # Errors
+    /// An option that only root has, or too long a word.
+    pub(in crate::cli) fn ask(&self) -> Result<Option<Ask>> {
+        match &self.action {
+            BuildAction::Begin(begin) => begin.ask().map(Some),
+            BuildAction::Run(run) => run.ask().map(Some),
+            BuildAction::Shell(shell) => shell.ask().map(Some),
+            BuildAction::End(end) => end.ask().map(Some),
+            BuildAction::Commit(commit) => commit.ask().map(Some),
+            BuildAction::Recover(recover) => recover.ask().map(Some),
+            BuildAction::Clean(clean) => clean.ask().map(Some),
+            BuildAction::Once(_) | BuildAction::List(_) | BuildAction::Show(_) => Ok(None),
+        }
+    }
+
+    /// Returns the result of a request that has failed, as the caller wants it.
+    ///
+    /// # Errors
+    /// The failure.
+    pub(in crate::cli) fn failed(&self, failures: Failures) -> VerbResult {
+        match &self.action {
+            BuildAction::Run(run) => run.status(failures),
+            _ => Err(failures),
+        }
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {

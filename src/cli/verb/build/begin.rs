@@ -2,6 +2,7 @@
 
 use super::end::end_own_session;
 use super::session_options::SessionOptions;
+use crate::ask::{Ask, AskVerb};
 use crate::cli::output;
 use crate::cli::verb::VerbResult;
 use crate::control;
@@ -19,6 +20,15 @@ pub(super) struct BeginArgs {
 }
 
 impl BeginArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// An option that only root has, or too long a word.
+    pub(super) fn ask(&self) -> Result<Ask> {
+        let (base, options) = self.options.ask_options()?;
+        Ask::new(AskVerb::SessionBegin, vec![base.clone()], options, vec![base.to_string()])
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let name = begin(paths, self.options.request(paths)?)?;
         output::line(name.as_str())?;

@@ -1,6 +1,7 @@
 //! `coracle build commit`.
 
 use super::end::end_one;
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
 use crate::cli::verb::VerbResult;
 use crate::control::build::commit;
@@ -24,6 +25,15 @@ pub(super) struct CommitArgs {
 }
 
 impl CommitArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// An option that only root has, or too long a word.
+    pub(super) fn ask(&self) -> Result<Ask> {
+        let words = [&self.session].into_iter().chain(&self.name).map(ToString::to_string).collect();
+        Ask::new(AskVerb::SessionCommit, vec![self.session.clone()], Options::default(), words)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         output::line(&commit(paths, &self.session, self.name.as_ref())?)?;
         Ok(0)

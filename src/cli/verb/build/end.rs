@@ -1,5 +1,6 @@
 //! `coracle build end`.
 
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
 use crate::cli::verb::{Failures, VerbResult};
 use crate::control::build;
@@ -22,6 +23,16 @@ pub(super) struct EndArgs {
 }
 
 impl EndArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// An option that only root has, or too long a word.
+    pub(super) fn ask(&self) -> Result<Ask> {
+        let options = Options::default().with_flag("json", self.json);
+        let words = self.sessions.iter().map(ToString::to_string).collect();
+        Ask::new(AskVerb::SessionEnd, self.sessions.clone(), options, words)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let (mut summaries, mut failures) = (Vec::new(), Vec::new());
         for session in &self.sessions {

@@ -1,7 +1,9 @@
 //! `coracle build recover`.
 
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::verb::VerbResult;
 use crate::control::build;
+use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::run::session;
@@ -16,6 +18,15 @@ pub(super) struct RecoverArgs {
 }
 
 impl RecoverArgs {
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// An option that only root has, or too long a word.
+    pub(super) fn ask(&self) -> Result<Ask> {
+        let words = vec![self.session.to_string()];
+        Ask::new(AskVerb::SessionRecover, vec![self.session.clone()], Options::default(), words)
+    }
+
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let (record, _) = build::session(paths, &self.session)?;
         session::recover(paths, &record)?;

@@ -1,11 +1,12 @@
 //! `coracle build run`.
 
+use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::argument_table::{ArgumentRow, Slot, TableParser, long, positional};
 use crate::cli::arguments::EntryOptions;
-use crate::cli::verb::VerbResult;
+use crate::cli::verb::{Failures, VerbResult};
 use crate::config::build::duration;
 use crate::control::build::run::{self, RunOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -65,6 +66,16 @@ impl CommandLimits {
             long("failure-status", Slot::Text(&mut self.failure_status)),
             long("max-status", Slot::Text(&mut self.max_status)),
         ]
+    }
+
+    /// Adds the options of a request for the service.
+    fn ask_options(&self, options: Options) -> Options {
+        options
+            .with_flag("offline", self.offline)
+            .with_flag("keep-processes", self.keep_processes)
+            .with_text("timeout", self.timeout.as_deref())
+            .with_text("failure-status", self.failure_status.as_deref())
+            .with_text("max-status", self.max_status.as_deref())
     }
 
     /// Returns the checked options.
@@ -128,6 +139,32 @@ impl BuildRunArgs {
         table.extend(limits.table());
         parse(table)?;
         (!command.is_empty()).then_some(Self { session: session?, command, entry, limits })
+    }
+
+    /// Returns the request for the service.
+    ///
+    /// # Errors
+    /// An option that only root has, or too long a word.
+    pub(super) fn ask(&self) -> Result<Ask> {
+        let request = self.entry.request(&self.session, &self.command)?;
+        self.limits.check()?;
+        let options = self.limits.ask_options(self.entry.options(&request));
+        let command = request.argv.iter().map(|word| word.to_string_lossy().into_owned());
+        let words = [self.session.to_string()].into_iter().chain(command).collect();
+        Ask::new(AskVerb::SessionRun, vec![self.session.clone()], options, words)
+    }
+
+    /// Returns the exit status of a command that another process has run, or of its failure.
+    ///
+    /// # Errors
+    /// The failure.
+    pub(super) fn status(&self, failures: Failures) -> VerbResult {
+        let limits = self.limits.check()?;
+        let mut errors = failures.0;
+        match errors.len() {
+            1 => limits.status(Err(errors.swap_remove(0).with_kind_of_failure(Kind::Launch))),
+            _ => Err(Failures(errors)),
+        }
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {

@@ -1,5 +1,6 @@
 //! The options of a session, of `begin` and `once`.
 
+use crate::ask::Options;
 use crate::config::build::definition::Definition;
 use crate::config::build::settings::{
     BuildSettings, CacheDirectory, ResultsDirectory, UserName, escaped, fields, inside,
@@ -168,6 +169,47 @@ impl SessionOptions {
         let here = std::env::current_dir().context(|| "cannot find the working directory")?;
         self.bind.push(format!("{}:{target}", escaped(&text(&here)?)));
         Ok(())
+    }
+
+    /// Returns the base and the options of a request for the service. Only root binds files of the host, and gives a
+    /// session the ids or the network of the host.
+    ///
+    /// # Errors
+    /// Such an option, or a base that is not the name of an image.
+    pub(super) fn ask_options(&self) -> Result<(Name, Options)> {
+        let refused = [
+            ("--bind=", !self.bind.is_empty()),
+            ("--results=", !self.results.is_empty()),
+            ("--cache=", !self.cache.is_empty()),
+            ("--while=", self.with_process.is_some()),
+            ("--users=", !matches!(self.users, SessionUsers::Pick)),
+            ("--network=host", matches!(self.network, Some(SessionNetwork::Host))),
+        ];
+        let root = |what: &str| Error::new(format!("{what} needs root")).with_hint("run it with sudo(8)");
+        if let Some((option, _)) = refused.iter().find(|(_, is_set)| *is_set) {
+            return Err(root(option));
+        }
+        let base = Name::new(&self.base).map_err(|_| root("a session on a path"))?;
+        let network = self.network.map(|network| match network {
+            SessionNetwork::None | SessionNetwork::Host => "none",
+            SessionNetwork::Nat => "nat",
+        });
+        let lifetime = self.lifetime.map(|lifetime| format!("{}s", lifetime.as_secs()));
+        let options = Options::default()
+            .with_text("name", self.name.as_ref().map(Name::as_str))
+            .with_text("user", self.user.as_deref())
+            .with_text("network", network)
+            .with_flag("boot", self.boot)
+            .with_text("memory", self.memory.as_deref())
+            .with_flag("sync", self.sync)
+            .with_flag("register", self.register)
+            .with_text("memory-max", self.memory_max.as_deref())
+            .with_text("cpu-quota", self.cpu_quota.as_deref())
+            .with_text("tasks-max", self.tasks_max.as_deref())
+            .with_text("io-weight", self.io_weight.as_deref())
+            .with_text("cpus", self.cpus.as_deref())
+            .with_text("lifetime", lifetime.as_deref());
+        Ok((base, options))
     }
 
     /// Returns the session to begin.
