@@ -14,8 +14,8 @@ use crate::paths::Paths;
 use crate::sys::guest_files::GuestRoot;
 use rustix::fs::Mode;
 use rustix::rand::{GetRandomFlags, getrandom};
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// The directory of scratch directories: it survives a reboot.
@@ -89,8 +89,12 @@ impl Request {
             ("close", []) => Self::Close,
             ("print-execute-command" | "print-auxverb-command", []) => Self::PrintExecuteCommand,
             ("auxverb_debug_fail" | "auxverb-debug-fail", []) => Self::DebugFail,
-            ("copydown", [source, destination]) => Self::CopyDown(Copy::new(source, destination)?),
-            ("copyup", [source, destination]) => Self::CopyUp(Copy::new(source, destination)?),
+            ("copydown", [source, destination]) => {
+                Self::CopyDown(Copy::new((source, host_path), (destination, path))?)
+            }
+            ("copyup", [source, destination]) => {
+                Self::CopyUp(Copy::new((source, path), (destination, host_path))?)
+            }
             ("shell", [directory, variables @ ..]) => Self::Shell {
                 directory: path(directory).ok_or_else(invalid)?,
                 variables: variables
@@ -121,15 +125,30 @@ impl Request {
 }
 
 impl Copy {
-    fn new(source: &[u8], destination: &[u8]) -> Result<Self> {
+    /// Parses the words of two paths, each with its parser.
+    fn new(from: (&[u8], PathParser), to: (&[u8], PathParser)) -> Result<Self> {
+        let ((source, source_path), (destination, destination_path)) = (from, to);
         let is_directory = source.ends_with(b"/");
-        let paths = path(source).zip(path(destination));
-        let (source, to) = paths.ok_or_else(|| Error::new("a copy requires absolute paths"))?;
+        let paths = source_path(source).zip(destination_path(destination));
+        let (source, to) = paths.ok_or_else(|| Error::new("invalid path of a copy"))?;
         if is_directory != destination.ends_with(b"/") {
             return Err(Error::new("either both paths of a copy end in '/', or none"));
         }
         Ok(Self { source, destination: to, is_directory })
     }
+}
+
+/// Parses a word as a path.
+type PathParser = fn(&[u8]) -> Option<PathBuf>;
+
+/// Returns a path of the host without a slash at its end. A relative one begins at the working directory, which is that
+/// of autopkgtest.
+fn host_path(word: &[u8]) -> Option<PathBuf> {
+    if word.contains(&0) {
+        return None;
+    }
+    let path = std::path::absolute(Path::new(OsStr::from_bytes(word))).ok()?;
+    Some(path.components().collect())
 }
 
 /// Returns an absolute path without a slash at its end.
@@ -265,6 +284,9 @@ mod tests {
         );
         let copy = Copy { source: "/a b".into(), destination: "/c".into(), is_directory: true };
         assert_eq!(Request::parse(b"copydown /a%20b/ /c/").unwrap(), Request::CopyDown(copy));
+        let here = std::env::current_dir().unwrap();
+        let copy = Copy { source: "/a".into(), destination: here.join("out/b"), is_directory: false };
+        assert_eq!(Request::parse(b"copyup /a out/b").unwrap(), Request::CopyUp(copy));
         let shell = Request::parse(b"shell /tmp A%3D%22b%20c%22 D=e").unwrap();
         let variables = vec!["A=b c".to_owned(), "D=e".to_owned()];
         assert_eq!(shell, Request::Shell { directory: "/tmp".into(), variables });
@@ -280,6 +302,7 @@ mod tests {
             b"copyup /a",
             b"copyup /a/ /b",
             b"copyup a /b",
+            b"copydown /a b",
             b"copyup /a%00 /b",
             b"copyup /a%2 /b",
             b"copyup /a%zz /b",

@@ -35,7 +35,7 @@ fn is_clean(host: &Host, before: &Snapshot) {
 fn a_testbed_runs_commands_copies_files_and_is_reverted() {
     let (host, before) = host("busybox");
     host.sh_ok(&format!(
-        "{SERVER} serve base; ask capabilities
+        "{SERVER} cd /tmp; serve base; ask capabilities
          test \"$answer\" = 'ok revert revert-full-system root-on-testbed suggested-normal-user=tester'
          open; run stat -c '%a %u' $scratch | grep -x '1777 0'; run sh -c 'id -u; pwd' | tr '\\n' ' ' | grep -x '0 / '
          run id -u tester; run sh -c 'echo 1 >/made'; run sh -c 'exit 255' || test $? = 253
@@ -49,6 +49,7 @@ fn a_testbed_runs_commands_copies_files_and_is_reverted() {
          ask copyup $scratch/tree/ /tmp/up/; stat -c %u /tmp/up/sub/a /tmp/up/sub | sort -u | grep -x 0
          ask copydown /tmp/down/sub/b $scratch/a%20b; run cat \"$scratch/a b\" | grep -x b
          ask copyup $scratch/a%20b /tmp/up/file; grep -x b /tmp/up/file
+         ask copyup $scratch/a%20b up/relative; test \"$answer\" = ok; grep -x b /tmp/up/relative
          ask auxverb_debug_fail; test \"$answer\" = ok; before=$scratch
          ask revert; test \"$answer\" = \"ok $before\"; ask print-execute-command; command=$(echo \"${{answer#ok }}\" | tr , ' ')
          run sh -c \"! test -e /made; test -d $scratch; ! test -e $scratch/tree\"; ! pgrep -fx 'sleep 900'
