@@ -58,7 +58,7 @@ help:
 	@echo "make test      lints, unit tests and the host suite, as root"
 	@echo "make test-all  the host suite on Debian 12, 13, unstable, and inside coracle, and images on XFS and Btrfs, as root"
 	@echo "make test-images  the tests of images on XFS and Btrfs, as root"
-	@echo "make test-callers  programs of Debian that call systemd-nspawn, Ansible, Prometheus and Graphviz, as root"
+	@echo "make test-callers  programs of Debian that call systemd-nspawn or schroot, Ansible, Prometheus and Graphviz, as root"
 	@echo "make test-vm   limits, AppArmor and reboots of the host in a virtual machine, as root"
 	@echo "make conformance  the table of systemd-nspawn's options on Debian 12, 13 and unstable, as root"
 	@echo "make binary    the release binary; its path is the last line"

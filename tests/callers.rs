@@ -1,7 +1,7 @@
 //! Programs of Debian around Coracle, unmodified. Those that call systemd-nspawn or schroot, with Coracle in its place,
-//! build packages and images, and enter and boot them; every test installs a Debian from the part of its archive that
-//! the host's tree has. Others set up machines (Ansible) or read what Coracle prints (Prometheus, Graphviz). Run by
-//! `make test-callers` and not by `cargo test`.
+//! build and test packages and images, and enter and boot them; every test installs a Debian from the part of its
+//! archive that the host's tree has. Others set up machines (Ansible) or read what Coracle prints (Prometheus,
+//! Graphviz). Run by `make test-callers` and not by `cargo test`.
 
 #[path = "callers/ansible.rs"]
 mod ansible;
@@ -9,7 +9,13 @@ mod ansible;
 mod graphs;
 #[path = "callers/metrics.rs"]
 mod metrics;
+#[path = "callers/sbuild.rs"]
+mod sbuild;
+#[path = "callers/sessions.rs"]
+mod sessions;
 mod support;
+#[path = "callers/testbeds.rs"]
+mod testbeds;
 
 use std::time::Duration;
 
@@ -23,8 +29,7 @@ const RECORDER: &str = "#!/bin/bash
 { printf 'systemd-nspawn'; printf ' %q' \"$@\"; echo; } >>/var/tmp/calls 2>/dev/null
 exec /usr/lib/coracle/systemd-nspawn \"$@\"
 ";
-const SERVER: &str =
-    "systemd-run -q --unit=archive python3 -m http.server --bind 127.0.0.1 --directory /srv 8000";
+const SERVER: &str = "systemd-run -q --unit=archive python3 -m http.server --directory /srv 8000";
 const RUNS: &str = "[ $(systemctl -M small is-system-running) = running ]";
 const SERVES: &str = "exec 3<>/dev/tcp/127.0.0.1/8000";
 
@@ -147,78 +152,6 @@ fn obs_build_builds_a_package() {
     finish(host, &before, &["--private-network", "--pipe", "/.build/build"]);
 }
 
-/// The configuration of sbuild: sessions of Coracle, and no further programs.
-const SBUILDRC: &str = "$chroot_mode = 'schroot'; $schroot = '/usr/lib/coracle/unschroot';
-$run_lintian = 0; $run_piuparts = 0; $run_autopkgtest = 0; $clean_source = 0; $nolog = 1; 1;
-";
-
-/// Twenty sessions install packages at the same time, with one cache: apt takes its locks in each of them.
-fn sessions_share_packages(host: &Host) {
-    const CACHE: &str = "/var/lib/machines/.cache";
-    let options = format!("--network=host --cache=apt:{CACHE}");
-    let install = "apt-get -y -q install iproute2 >/dev/null";
-    host.sh_ok(&format!(
-        "coracle build once trixie {options} -w / -u root -- sh -c '{install}'; ls {CACHE}/iproute2_*.deb"
-    ));
-    host.sh_ok("systemctl stop archive");
-    host.sh_ok(&format!(
-        "for number in $(seq 20); do
-             (coracle build once trixie {options} -w / -u root -- sh -c '{install}; ip -V' >/tmp/ip-$number 2>&1) &
-         done; wait; grep -l 'ip utility' /tmp/ip-* | wc -l | grep -x 20; rm /tmp/ip-*"
-    ));
-    host.sh_ok(SERVER);
-    host.wait_until(LONG, &format!("bash -c '{SERVES}'"));
-}
-
-#[test]
-fn sbuild_builds_a_package_in_a_session() {
-    let (host, _) = host();
-    // The root of the host is an overlay, on which no other one can write.
-    host.sh_ok(
-        "mkdir -p /var/lib/coracle; mkdir -m 700 /var/lib/machines/.storage; ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
-    );
-    run(
-        &host,
-        "debootstrap --variant=buildd --include=debhelper,passwd trixie /var/lib/machines/trixie http://127.0.0.1:8000/debian >log",
-    );
-    host.sh_ok("coracle build begin trixie --name=first; coracle build end first");
-    sessions_share_packages(&host);
-    // The first session creates the directories and the slices that stay.
-    let before = Snapshot::take(&host);
-    host.write("/var/tmp/work/sbuildrc", SBUILDRC);
-    // The build succeeds only without a network: the archive of the host is reachable in the session.
-    run(
-        &host,
-        "cp -r /srv/callers/small-1.0 .; cd small-1.0; sed -i 's/^all: small/all: small offline/' Makefile
-         printf \"offline:\\n\\t! bash -c 'exec 3<>/dev/tcp/127.0.0.1/8000'\\n\" >>Makefile
-         dpkg-buildpackage -S -us -uc -d -nc",
-    );
-    let sbuild = "SBUILD_CONFIG=/var/tmp/work/sbuildrc sbuild -d trixie --verbose";
-    run(
-        &host,
-        &format!(
-            "{sbuild} small_1.0.dsc >log 2>&1 || {{ cat log >&2; exit 1; }}; grep '^Status: successful' log"
-        ),
-    );
-    let package = host.sh_ok("dpkg-deb --fsys-tarfile /var/tmp/work/small_1.0_amd64.deb | tar -t");
-    assert!(package.contains("./usr/bin/small\n"), "{package}");
-    host.sh_ok("! coracle build list --no-legend | grep .");
-
-    // A failed build can be entered.
-    run(&host, "cd small-1.0; echo '#error broken' >>small.c; dpkg-buildpackage -S -us -uc -d -nc");
-    run(
-        &host,
-        &format!("! {sbuild} --purge=successful small_1.0.dsc >log 2>&1; grep '^Status: attempted' log"),
-    );
-    host.sh_ok(
-        "session=$(coracle build list --no-legend | cut -d ' ' -f 1)
-         coracle build run $session -- sh -c 'grep -r broken /build --include=small.c'
-         coracle build end $session; ! ls -A /var/lib/machines/.storage/throwaway | grep .",
-    );
-    before.assert_same(&host);
-    host.stop();
-}
-
 /// The recipe of Debian for the program that the tree has, which takes the first of alternative dependencies: packages of
 /// D-Bus would need some that the archive does not have.
 const RECIPE: &str = "suite = 'trixie'
@@ -265,54 +198,5 @@ fn create_installs_a_debian_with_signatures() {
     );
     assert!(failed.status != 0 && failed.stderr.to_lowercase().contains("signature"), "{failed}");
     host.sh_ok("! ls -d /var/lib/machines/other* /var/lib/machines/.storage/tmp/* 2>/dev/null");
-    host.stop();
-}
-
-/// The results of a run of autopkgtest, and its exit status (autopkgtest(1)).
-fn autopkgtest(host: &Host, options: &str) -> (i32, String) {
-    let shown = run(
-        host,
-        &format!(
-            "rm -rf results; autopkgtest --output-dir results small_1.0_amd64.deb small-1.0/ -- coracle {options} trixie >log 2>&1 || echo $?
-             cat results/summary || cat log >&2"
-        ),
-    );
-    let failed =
-        shown.split_once('\n').and_then(|(status, rest)| Some((status.parse().ok()?, rest.to_owned())));
-    let (status, summary) = failed.unwrap_or((0, shown));
-    assert!(!summary.contains("FAIL"), "{summary}{}", host.read("/var/tmp/work/log"));
-    (status, summary)
-}
-
-#[test]
-fn autopkgtest_tests_a_package_in_sessions() {
-    let (host, _) = host();
-    // The root of the host is an overlay, on which no other one can write.
-    host.sh_ok(
-        "mkdir -p /var/lib/coracle; mkdir -m 700 /var/lib/machines/.storage; ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
-    );
-    run(
-        &host,
-        "debootstrap --variant=buildd --include=debhelper,passwd,systemd-sysv,dbus,udev trixie /var/lib/machines/trixie \
-             http://127.0.0.1:8000/debian >log
-         cp -r /srv/callers/small-1.0 .
-         coracle build once trixie --user=root -w /build/small-1.0 --bind=.:/build -- dpkg-buildpackage -us -uc -b >log 2>&1",
-    );
-    host.sh_ok("coracle build begin trixie --name=first --network=nat; coracle build end first");
-    let before = Snapshot::take(&host);
-    // Without an init, two tests are skipped (status 2).
-    let (status, summary) = autopkgtest(&host, "");
-    assert_eq!(status, 2, "{summary}");
-    for test in ["user", "root", "daemon", "breaks", "after"] {
-        assert!(summary.lines().any(|line| line.starts_with(test) && line.ends_with("PASS")), "{summary}");
-    }
-    host.sh_ok("cat /var/tmp/work/results/artifacts/made | grep -x made; stat -c %u /var/tmp/work/results/artifacts/made | grep -x 0");
-    before.assert_same(&host);
-    let (status, summary) = autopkgtest(&host, "--boot");
-    assert_eq!((status, summary.matches("PASS").count()), (0, 7), "{summary}");
-    host.sh_ok(
-        "! coracle build list --no-legend | grep .; ! ls -A /var/lib/machines/.storage/throwaway | grep .",
-    );
-    before.assert_same(&host);
     host.stop();
 }

@@ -258,12 +258,16 @@ fn the_build_user_and_the_caller_own_the_same_files() {
              run() {{ coracle build run $name \"$@\"; }}
              run -- sh -c 'id -u; id -un; echo $HOME' | tr '\\n' ' ' | grep -x '1234 ann /home/ann '
              run -- sh -c 'stat -c %U /build/file; cd /build && echo more >>file; echo x >~/x' | grep -x ann
-             ! run -- touch /host/x; ! run -- touch /etc/x; run -u root -- touch /etc/x
+             fails() {{ if \"$@\"; then echo \"no failure: $*\" >&2; return 1; fi; }}
+             fails run -- touch /host/x; fails run -- touch /etc/x; run -u root -- touch /etc/x
              run -- sh -c 'cp /bin/busybox /results/own; chmod 4755 /results/own'
              run -u root -- sh -c 'cd /results; mkdir -p a/b; echo 1 >a/b/c; cp /bin/busybox set; chmod 6755 set; ln -s /etc/passwd link; mkfifo fifo'
+             for kind in b c; do fails run -u root -- mknod /results/device $kind 1 3; done
+             fails run -u root -- ln /build/file /results/hard; fails run -u root -- ln /etc/passwd /results/hard
              test $(stat -c %u /var/tmp/src/out/own) = 1234
              coracle build end $name
-             ! find out ! -user ann | grep .; ! find out ! -group ann | grep .; ! find out -type f -perm /6000 | grep .
+             for bad in '! -user ann' '! -group ann' '-type f -perm /6000' '-type f -links +1' '-type b' '-type c'; do
+                 test -z \"$(find out $bad)\"; done
              test -L out/link; stat -c %u:%g /etc/passwd | grep -x 0:0; grep -c more file | grep -x 1
              rm -r out; echo text >file"
         ));

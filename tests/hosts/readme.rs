@@ -11,6 +11,10 @@ const REPLACED: &[&str] = &[
     "apt-get install mmdebstrap",
     // By `coracle create`, with further arguments.
     "mmdebstrap ",
+    // Those with the real programs are in `tests/callers/sbuild.rs`.
+    "apt-get install sbuild mmdebstrap",
+    "mmdebstrap --variant=buildd --include=passwd trixie /var/lib/machines/trixie",
+    "sbuild -d trixie ",
 ];
 /// The tree that the stand-in of mmdebstrap(1) copies.
 const TREE: &str = "/srv/trixie";
@@ -46,6 +50,7 @@ fn replace_programs(host: &Host) {
     // `install` has run when the host was created, and the packages are in its tree.
     stand_in("make", "");
     stand_in("apt-get", "");
+    stand_in("sbuild", "");
     stand_in("mmdebstrap", &format!("for target; do :; done\ncp -a {TREE}/. \"$target\""));
     host.sh_ok("chmod 755 /usr/local/bin/*");
 }
