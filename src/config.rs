@@ -38,6 +38,7 @@ pub(crate) mod resources;
 pub(crate) mod root;
 pub(crate) mod security;
 mod setting;
+mod short_names;
 pub(crate) mod snapshot;
 mod sources;
 mod switches;

@@ -1,5 +1,5 @@
 //! One request with its challenges and redirections. Credentials go to the host of the request and to its token server
-//! only, never to the target of a redirection on another host, and never without TLS.
+//! only, never to the target of a redirection on another host, and without TLS only to a registry that is insecure.
 
 use crate::challenge::{self, Challenge};
 use crate::message::{Failure, Head, Request};

@@ -1,6 +1,8 @@
 //! Reads the registries of the host as podman does (containers-registries.conf(5)): search registries, short names,
-//! locations and mirrors. Called by `control` for `pull`.
+//! locations and mirrors. On a host without search registries, short names are those of systemd. Called by `control` for
+//! `pull`.
 
+use super::short_names;
 use crate::error::{Context, Error, Result};
 use crate::machine::registry::{Endpoint, Reference};
 use crate::paths::Paths;
@@ -18,6 +20,7 @@ const DROP_INS: &str = "/etc/containers/registries.conf.d";
 #[serde(default, rename_all = "kebab-case")]
 pub(crate) struct Registries {
     unqualified_search_registries: Option<Vec<String>>,
+    credential_helpers: Option<Vec<String>>,
     registry: Vec<Registry>,
     aliases: BTreeMap<String, String>,
 }
@@ -90,6 +93,9 @@ impl Registries {
         if other.unqualified_search_registries.is_some() {
             self.unqualified_search_registries = other.unqualified_search_registries;
         }
+        if other.credential_helpers.is_some() {
+            self.credential_helpers = other.credential_helpers;
+        }
         for registry in other.registry {
             self.registry.retain(|old| old.prefix() != registry.prefix());
             self.registry.push(registry);
@@ -100,8 +106,8 @@ impl Registries {
     /// Returns the full names that a short one may stand for, and any other one as it is.
     ///
     /// # Errors
-    /// A short name on a host without search registries.
-    pub(crate) fn full(&self, reference: &Reference) -> Result<Vec<Reference>> {
+    /// A short name that neither podman nor systemd knows, or an invalid file of systemd.
+    pub(crate) fn full(&self, paths: &Paths, reference: &Reference) -> Result<Vec<Reference>> {
         if !reference.registry.is_empty() {
             return Ok(vec![reference.clone()]);
         }
@@ -110,6 +116,9 @@ impl Registries {
         }
         let searched = self.unqualified_search_registries.as_deref().unwrap_or_default();
         if searched.is_empty() {
+            if let Some(full) = short_names::full(paths, reference)? {
+                return Ok(vec![full]);
+            }
             return Err(Error::usage(format!("'{reference}' has no registry")).with_hint(format!(
                 "write it before the name, for example 'docker.io/{reference}', or set \
                  'unqualified-search-registries' in '/etc/containers/registries.conf'"
@@ -119,6 +128,13 @@ impl Registries {
             .iter()
             .map(|registry| reference.with_name(&format!("{registry}/{}", reference.repository)))
             .collect()
+    }
+
+    /// Returns the sources of credentials, in their order.
+    pub(crate) fn credential_helpers(&self) -> &[String] {
+        static FILES: std::sync::LazyLock<Vec<String>> =
+            std::sync::LazyLock::new(|| vec!["containers-auth.json".to_owned()]);
+        self.credential_helpers.as_ref().unwrap_or(&FILES)
     }
 
     /// Returns the servers of an image, mirrors first.
@@ -187,9 +203,18 @@ mod tests {
         assert_eq!(hosts(&all, "x.org/teamwork/web"), ["x.org/teamwork/web true"]);
         assert_eq!(hosts(&all, "other.org/a"), ["other.org/a false"]);
         assert!(all.endpoints(&Reference::parse("a.bad.org/x").unwrap()).is_err());
-        let full = |name: &str| all.full(&Reference::parse(name).unwrap()).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let full = |name: &str| all.full(&paths, &Reference::parse(name).unwrap()).unwrap();
         assert_eq!(full("web:2")[0].to_string(), "x.org/team/web:2");
         assert_eq!(full("other").len(), 2);
-        assert!(Registries::default().full(&Reference::parse("web").unwrap()).is_err());
+        let short = Reference::parse("web").unwrap();
+        assert!(Registries::default().full(&paths, &short).is_err());
+        let files = root.path().join("usr/lib/systemd/oci-registry");
+        std::fs::create_dir_all(&files).unwrap();
+        std::fs::write(files.join("image.web.oci-registry"), r#"{"overrideRegistry":"z.org"}"#).unwrap();
+        assert_eq!(Registries::default().full(&paths, &short).unwrap()[0].to_string(), "z.org/web:latest");
+        assert_eq!(all.credential_helpers(), ["containers-auth.json"]);
+        assert_eq!(registries("credential-helpers = ['a', 'b']").credential_helpers(), ["a", "b"]);
     }
 }

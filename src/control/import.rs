@@ -9,6 +9,7 @@ use crate::image::import::{
 };
 use crate::image::oci::names::{Transport, TransportName};
 use crate::image::recovery;
+use crate::image::snapshot::Tag;
 use crate::machine::name::Name;
 use crate::machine::size;
 use crate::paths::Paths;
@@ -52,6 +53,9 @@ pub(crate) struct ImportReport {
     /// The OCI image that it comes from.
     #[serde(flatten)]
     oci: Option<OciReport>,
+    /// The snapshot that the former image has become.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    former_state: Option<Tag>,
 }
 
 /// An imported OCI image.
@@ -108,7 +112,7 @@ pub(crate) fn import(
     let named = source.to_str().and_then(TransportName::parse);
     let source = open(source, named.as_ref())?;
     let (transport, tag) = named.map_or((None, None), |named| (Some(named.transport), named.tag));
-    let selection = ImageSelection { transport, tag, platform };
+    let selection = ImageSelection { transport, tag, platform, origin: None };
     let name = name.map_or_else(|| source.name(), |name| Ok(name.clone()))?;
     source
         .check(&paths.images())
@@ -123,7 +127,8 @@ pub(crate) fn import(
     let total = || directory.as_ref().map_or(size, |path| usage::of(path).ok());
     let mut bar = progress.bar(name.as_str(), &total)?;
     let mut advance = |bytes| bar.advance(bytes);
-    let request = ImportRequest { paths, source, selection: &selection, name: &name, is_read_only, largest };
+    let (selection, former) = (&selection, None);
+    let request = ImportRequest { paths, source, selection, name: &name, is_read_only, largest, former };
     let imported = import::import(request, &mut advance)?;
     Ok(ImportReport::of(name, imported, super::milliseconds(since.elapsed())))
 }
@@ -220,7 +225,8 @@ impl ImportReport {
             root: stream.root.map(|root| journal::printable_line(root.as_encoded_bytes())),
         });
         let oci = imported.oci.map(OciReport::from);
-        Self { name, path: imported.path, kind, bytes: imported.bytes, duration_ms, stream, oci }
+        let (path, bytes, former_state) = (imported.path, imported.bytes, imported.former);
+        Self { name, path, kind, bytes, duration_ms, stream, oci, former_state }
     }
 
     /// Returns the name of the image.
@@ -234,7 +240,10 @@ impl ImportReport {
         let size = size::rounded(*bytes);
         let time = super::clone::duration_text(self.duration_ms);
         if let Some(oci) = &self.oci {
-            return oci.text(name, &size, &time);
+            let former = self.former_state.as_ref();
+            let former = former
+                .map_or_else(String::new, |tag| format!("\n{name}: its former state is snapshot '{tag}'"));
+            return oci.text(name, &size, &time) + &former;
         }
         let Some(StreamReport { entries, left_out, root, .. }) = stream else {
             if *kind == "disk" {

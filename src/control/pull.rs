@@ -6,6 +6,7 @@ use crate::config::registries::Registries;
 use crate::error::{Error, Result};
 use crate::image::pull::{self, PullRequest};
 use crate::image::recovery;
+use crate::image::snapshot::{BEFORE_PULL, Tag};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use serde::Serialize;
@@ -13,6 +14,15 @@ use std::time::Instant;
 
 pub(crate) use super::import::ImportOptions;
 pub(crate) use crate::machine::registry::Reference;
+
+/// The handling of an existing image of the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExistingImage {
+    /// It is an error.
+    Refused,
+    /// It becomes a snapshot.
+    Replaced,
+}
 
 /// A finished pull.
 #[derive(Debug, Serialize)]
@@ -32,16 +42,17 @@ pub(crate) struct PullReport {
 /// Pulls an image from a registry. Without a name it is derived from the reference.
 ///
 /// # Errors
-/// An existing image of the name, an image that no registry has, or one that is refused.
+/// An existing image of the name that is not replaced, an image that no registry has, or one that is refused.
 pub(crate) fn pull(
     paths: &Paths,
     reference: &Reference,
     name: Option<&Name>,
-    options: ImportOptions,
+    (options, existing): (ImportOptions, ExistingImage),
     progress: &mut Progress<'_>,
 ) -> Result<PullReport> {
     let name = name.map_or_else(|| reference.machine_name(), |name| Ok(name.clone()))?;
     let registries = Registries::read(paths)?;
+    let former = (existing == ExistingImage::Replaced).then(|| Tag::now(BEFORE_PULL));
     recovery::recover(paths);
     let since = Instant::now();
     let total = || None;
@@ -49,14 +60,22 @@ pub(crate) fn pull(
     let mut advance = |bytes| bar.advance(bytes);
     let ImportOptions { is_read_only, largest, platform } = options;
     let mut last = None::<Error>;
-    for full in registries.full(reference)? {
+    for full in registries.full(paths, reference)? {
         if let Some(error) = last.take() {
             log::warn!("{error}, trying '{full}'");
         }
         let endpoints = registries.endpoints(&full)?;
-        let platform = platform.clone();
-        let request =
-            PullRequest { paths, reference: &full, endpoints, name: &name, platform, is_read_only, largest };
+        let request = PullRequest {
+            paths,
+            reference: &full,
+            endpoints,
+            credential_helpers: registries.credential_helpers(),
+            name: &name,
+            platform: platform.clone(),
+            is_read_only,
+            largest,
+            former: former.clone(),
+        };
         match pull::pull(&request, &mut advance) {
             Ok(pulled) => {
                 let import =

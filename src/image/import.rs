@@ -11,17 +11,19 @@ mod extractor;
 mod oci;
 mod pipeline;
 mod qcow2;
+mod replaced;
 mod root;
 mod source;
 
 pub(crate) use compression::Compression;
 pub(super) use oci::choose_platform;
-pub(crate) use oci::{ImageSelection, ImportedOci};
+pub(crate) use oci::{ImageSelection, ImportedOci, Origin};
 pub(crate) use source::ImportSource;
 
 use super::disk::bytes::OpenDisk;
 use super::disk::partitions;
 use super::locks::{self, HeldLocks};
+use super::snapshot::Tag;
 use super::store::Store;
 use super::store::draft::{self, Draft, DraftContent};
 use super::{clone, read_only};
@@ -36,7 +38,7 @@ use crate::tree;
 use crate::tree::copy::CopyProgress;
 use crate::tree::tar::policy::{self, Limits};
 use extractor::{StreamContent, StreamUse};
-use oci::Layout;
+use oci::{Layout, StackOptions};
 use pipeline::{Destination, ExtractedStream};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, RenameFlags};
@@ -62,6 +64,8 @@ pub(crate) struct ImportRequest<'a> {
     pub(crate) is_read_only: bool,
     /// The limit of the bytes of all files. `None` for the free space of the file system, less 5 %.
     pub(crate) largest: Option<u64>,
+    /// The snapshot that an existing stack of this name becomes. `None` if it is not replaced.
+    pub(crate) former: Option<Tag>,
 }
 
 /// The kind of a new image.
@@ -90,6 +94,8 @@ pub(crate) struct Imported {
     pub(crate) stream: Option<ImportedStream>,
     /// The OCI image that it comes from, if it is one.
     pub(crate) oci: Option<ImportedOci>,
+    /// The snapshot that the former stack has become. `None` if there was none.
+    pub(crate) former: Option<Tag>,
 }
 
 /// An imported stream.
@@ -151,8 +157,9 @@ pub(crate) fn import_version(
     let shown = source.shown();
     path.parent().into_iter().for_each(draft::sweep_images);
     draft::sweep_store(&Store::of(paths));
-    let selection = &ImageSelection { transport: None, tag: None, platform: None };
-    let mut request = ImportRequest { paths, source, selection, name, is_read_only: false, largest };
+    let selection = &ImageSelection::default();
+    let is_read_only = false;
+    let mut request = ImportRequest { paths, source, selection, name, is_read_only, largest, former: None };
     write_image(&mut request, path, Some(is_disk), progress)
         .map_err(|error| error.context(format!("cannot import {shown}")))
 }
@@ -163,12 +170,16 @@ fn import_source(
     request: &mut ImportRequest<'_>,
     progress: &mut CopyProgress<'_>,
 ) -> Result<Imported> {
+    let path = paths.images().join(name.as_str());
+    let mut held = HeldLocks::default();
+    if request.former.is_some() && replaced::lock(paths, name, &mut held)? {
+        return write_image(request, path, None, progress);
+    }
+    request.former = None;
     clone::refuse_existing(paths, name)?;
     clone::create_directory(&paths.images())?;
     draft::sweep_images(&paths.images());
     draft::sweep_store(&Store::of(paths));
-    let path = paths.images().join(name.as_str());
-    let mut held = HeldLocks::default();
     held.take(paths, [locks::of_name(paths, name, &path)])?;
     // Another import may have created it since.
     clone::refuse_existing(paths, name)?;
@@ -200,7 +211,7 @@ fn write_image(
             // Also files that share all of their blocks.
             limited(copied.bytes)?;
             publish(draft, &path, is_read_only)?;
-            Ok(Imported { path, kind, bytes: copied.bytes, stream: None, oci: None })
+            Ok(Imported { path, kind, bytes: copied.bytes, stream: None, oci: None, former: None })
         }
         ImportSource::Stream { file, .. } => {
             let limits = Limits::of_bytes(largest.map_or_else(|| free(directory.as_fd()), Ok)?);
@@ -250,11 +261,13 @@ fn import_layout(
     progress: &mut CopyProgress<'_>,
 ) -> Result<Imported> {
     let ImportRequest { paths, name, selection, is_read_only, largest, .. } = *request;
+    let former = request.former.as_ref();
     if required_disk.is_some() {
         return Err(Error::new("it has OCI images, which become stacks")
             .with_hint("a version is a directory or a disk image: import it as another image"));
     }
-    let imported = oci::import(paths, name, layout, (selection, is_read_only, largest), progress)?;
+    let options = StackOptions { selection, is_read_only, largest, former };
+    let imported = oci::import(paths, name, layout, options, progress)?;
     let stream = stream.map(|stream| ImportedStream {
         compression: stream.compression.name(),
         digest: stream.digest,
@@ -263,7 +276,8 @@ fn import_layout(
         root: None,
     });
     let oci::StackImport { path, bytes, image } = imported;
-    Ok(Imported { path, kind: ImportedKind::Stack, bytes, stream, oci: Some(image) })
+    let former = request.former.clone();
+    Ok(Imported { path, kind: ImportedKind::Stack, bytes, stream, oci: Some(image), former })
 }
 
 /// Publishes what the extractor has written: the tree, a directory in it, or a disk image.
@@ -299,7 +313,7 @@ fn complete(
         left_out: extracted.left_out.summary(),
         root,
     };
-    Ok(Imported { path, kind, bytes: extracted.bytes, stream: Some(stream), oci: None })
+    Ok(Imported { path, kind, bytes: extracted.bytes, stream: Some(stream), oci: None, former: None })
 }
 
 /// Creates the draft: a subvolume on Btrfs.

@@ -12,6 +12,7 @@ use crate::paths::Paths;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Returns the configuration of the stack of a name. `None` if it has none.
@@ -41,8 +42,46 @@ pub(super) fn publish(
     published
 }
 
+/// Replaces a stack and its configuration. The draft is the former stack then. Interrupted in between, the next verb
+/// writes the configuration.
+///
+/// # Errors
+/// A missing stack, or a file that cannot be written. A replaced stack has its configuration, at the latest by the next
+/// verb.
+pub(super) fn replace(
+    store: &Store,
+    draft: &Draft,
+    stack: &Path,
+    config: &[u8],
+    content: DraftContent,
+) -> Result<()> {
+    let looking = || format!("cannot look at '{}'", draft.path().display());
+    let inode = draft.path().symlink_metadata().context(looking)?.ino();
+    let config = String::from_utf8_lossy(config).into_owned();
+    let redo = RedoFile::write(store, Operation::ReplaceStack { stack: stack.to_owned(), inode, config })?;
+    if let Err(error) = draft.exchange(stack, content) {
+        redo.finish()?;
+        return Err(error);
+    }
+    if let Operation::ReplaceStack { config, .. } = &redo.operation {
+        write(&beside(stack), config.as_bytes())?;
+    }
+    redo.finish()
+}
+
+/// Writes the configuration of a stack that was replaced without it. One with another inode was not replaced.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(super) fn complete_replaced(stack: &Path, inode: u64, config: &str) -> Result<()> {
+    if stack.symlink_metadata().is_ok_and(|found| found.ino() == inode) {
+        return write(&beside(stack), config.as_bytes());
+    }
+    Ok(())
+}
+
 /// Returns the path of the configuration of a stack.
-fn beside(stack: &Path) -> PathBuf {
+pub(super) fn beside(stack: &Path) -> PathBuf {
     stack.with_extension("oci-config")
 }
 
@@ -98,5 +137,35 @@ mod tests {
         RedoFile::write(&store, Operation::CreateStack { stack }).unwrap();
         crate::image::recovery::recover(&paths);
         assert!(!config.exists() && RedoFile::all(&store).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_replaced_stack_gets_its_configuration() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir_all(paths.images()).unwrap();
+        let (store, name) = (Store::of(&paths), Name::new("web").unwrap());
+        let stack = paths.images().join("web.mstack");
+        let draft = || {
+            let draft = Draft::of_image(&stack).unwrap();
+            draft.create_directory(0o755).unwrap();
+            draft
+        };
+        publish(&store, draft(), &stack, b"old", DraftContent::Entries).unwrap();
+        let new = draft();
+        replace(&store, &new, &stack, b"new", DraftContent::Entries).unwrap();
+        drop(new);
+        let config = || std::fs::read_to_string(of_name(&paths, &name).unwrap()).unwrap();
+        assert_eq!((config().as_str(), paths.images().read_dir().unwrap().count()), ("new", 2));
+        // Interrupted after, and before the exchange.
+        for (offset, expected) in [(0, "redone"), (1, "redone")] {
+            let inode = stack.symlink_metadata().unwrap().ino() + offset;
+            let text = if offset == 0 { "redone" } else { "undone" };
+            let operation = Operation::ReplaceStack { stack: stack.clone(), inode, config: text.into() };
+            RedoFile::write(&store, operation).unwrap();
+            crate::image::recovery::recover(&paths);
+            assert_eq!(config(), expected);
+            assert!(RedoFile::all(&store).unwrap().is_empty());
+        }
     }
 }

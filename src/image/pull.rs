@@ -1,14 +1,18 @@
 //! Pulls an OCI image from a registry. Its documents and blobs are fetched into a layout, a draft of the store, which
 //! is imported then. Called by `control`.
 
+mod blobs;
+mod credential_helper;
 mod credentials;
 mod download;
 mod helper;
 mod policy;
+mod server;
 
 use super::import::{self, ImageSelection, ImportRequest, ImportSource, Imported};
 use super::oci::digest::Digest;
 use super::oci::platform::Platform;
+use super::snapshot::Tag;
 use super::store::Store;
 use super::store::draft;
 use crate::error::{Context, Error, Result};
@@ -27,6 +31,8 @@ pub(crate) struct PullRequest<'a> {
     pub(crate) reference: &'a Reference,
     /// The servers that may have it, in this order.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// The programs that have credentials, and the word for the files of credentials among them, in this order.
+    pub(crate) credential_helpers: &'a [String],
     /// The name of the new image.
     pub(crate) name: &'a Name,
     /// The platform. `None` for that of this host.
@@ -35,6 +41,8 @@ pub(crate) struct PullRequest<'a> {
     pub(crate) is_read_only: bool,
     /// The limit of the bytes of all files.
     pub(crate) largest: Option<u64>,
+    /// The snapshot that an existing stack of this name becomes. `None` if it is not replaced.
+    pub(crate) former: Option<Tag>,
 }
 
 /// A finished pull.
@@ -56,17 +64,22 @@ pub(crate) struct Pulled {
 pub(crate) fn pull(request: &PullRequest<'_>, progress: &mut CopyProgress<'_>) -> Result<Pulled> {
     let PullRequest { paths, reference, name, .. } = request;
     let pulling = || format!("cannot pull '{reference}' as '{name}'");
-    super::clone::refuse_existing(paths, name).context(pulling)?;
+    if request.former.is_none() || super::find::by_name(paths, name).is_none() {
+        super::clone::refuse_existing(paths, name).context(pulling)?;
+    }
     policy::check(paths, reference).context(pulling)?;
     let store = Store::of(paths);
     draft::sweep_store(&store);
     // Layers that are not fetched stay until the stack has links to them.
     let users = store.lock(LockMode::Shared)?;
     let (layout, host, digest) = fetch(request, &store, progress).context(pulling)?;
-    let selection = ImageSelection { platform: request.platform.clone(), ..ImageSelection::default() };
+    let origin = Some(layout.origin());
+    let selection =
+        ImageSelection { platform: request.platform.clone(), origin, ..ImageSelection::default() };
     let source = ImportSource::Directory { path: reference.to_string().into(), directory: layout.open()? };
     let PullRequest { is_read_only, largest, .. } = *request;
-    let import = ImportRequest { paths, source, selection: &selection, name, is_read_only, largest };
+    let former = request.former.clone();
+    let import = ImportRequest { paths, source, selection: &selection, name, is_read_only, largest, former };
     let imported = import::import(import, progress)?;
     drop(users);
     Ok(Pulled { imported, host, digest, fetched: layout.fetched() })
@@ -83,7 +96,7 @@ fn fetch(
         if let Some(error) = last.take() {
             log::warn!("{error}, trying the next server");
         }
-        let mut layout = PulledLayout::create(store, request, endpoint)?;
+        let mut layout = PulledLayout::create(store, request, endpoint, progress)?;
         match layout.fetch_image(request, progress) {
             Ok(digest) => return Ok((layout, endpoint.host.clone(), digest)),
             Err(error) if layout.is_interrupted() => return Err(error),

@@ -58,5 +58,8 @@ fn complete(store: &Store, operation: &Operation) -> Result<()> {
             convert::complete_directory(directory, stack, *inode)
         }
         Operation::CreateStack { stack } => oci_config::complete(stack),
+        Operation::ReplaceStack { stack, inode, config } => {
+            oci_config::complete_replaced(stack, *inode, config)
+        }
     }
 }

@@ -28,8 +28,12 @@ use std::str::FromStr;
 
 /// The suffix of descriptions.
 const DESCRIPTION: &str = ".json";
+/// The suffix of the configurations of OCI images.
+const CONFIG: &str = ".oci-config";
 /// The first part of the tags that [`restore()`] creates.
 pub(crate) const BEFORE_ROLLBACK: &str = "before-rollback-";
+/// The first part of the tags of images that a pull has replaced.
+pub(crate) const BEFORE_PULL: &str = "before-pull-";
 /// The first part of the tags of snapshots for clones, which are not listed.
 const FOR_CLONE: &str = ".clone-";
 
@@ -43,7 +47,8 @@ impl FromStr for Tag {
 
     fn from_str(text: &str) -> Result<Self> {
         let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.+~".contains(letter);
-        if text.is_empty() || text.len() > 64 || text.starts_with(['.', '-']) || text.ends_with(DESCRIPTION) {
+        let is_file = text.ends_with(DESCRIPTION) || text.ends_with(CONFIG);
+        if text.is_empty() || text.len() > 64 || text.starts_with(['.', '-']) || is_file {
             return Err(Error::usage(format!("'{text}' is not a tag"))
                 .with_hint("use up to 64 characters, and neither '.' nor '-' as the first one"));
         }
@@ -225,11 +230,16 @@ impl Snapshots {
         self.directory.join(format!("{tag}{DESCRIPTION}"))
     }
 
+    /// Returns the file with the configuration of an OCI image, beside a snapshot.
+    fn config(&self, tag: &Tag) -> PathBuf {
+        self.directory.join(format!("{tag}{CONFIG}"))
+    }
+
     /// Removes snapshots for clones of killed processes. Living ones hold the lock.
     fn remove_those_for_clones(&self) {
         for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let name = entry.file_name().into_string().unwrap_or_default();
-            if name.starts_with(FOR_CLONE) && !name.ends_with(DESCRIPTION) {
+            if name.starts_with(FOR_CLONE) && !name.ends_with(DESCRIPTION) && !name.ends_with(CONFIG) {
                 self.remove(&Tag(name)).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
             }
         }
@@ -247,7 +257,8 @@ impl Snapshots {
         for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let path = entry.path();
             let name = entry.file_name();
-            let tag = name.to_str().and_then(|name| name.strip_suffix(DESCRIPTION));
+            let name = name.to_str().unwrap_or_default();
+            let tag = name.strip_suffix(DESCRIPTION).or_else(|| name.strip_suffix(CONFIG));
             // A failed look at a snapshot does not make it unfinished.
             if tag.is_some_and(|tag| exists(&self.directory.join(tag)).is_ok_and(|exists| !exists))
                 && let Err(error) = std::fs::remove_file(&path)
@@ -283,10 +294,13 @@ impl Snapshots {
         // A read-only subvolume cannot be moved.
         let trash =
             if draft::destroy_subvolume(&path) { None } else { Some(Draft::of_trash(&self.store, &path)?) };
-        let description = self.description(tag);
-        std::fs::remove_file(&description)
-            .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-            .context(|| format!("cannot delete '{}'", description.display()))?;
+        for file in [self.description(tag), self.config(tag)] {
+            std::fs::remove_file(&file)
+                .or_else(
+                    |error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) },
+                )
+                .context(|| format!("cannot delete '{}'", file.display()))?;
+        }
         drop(trash);
         Ok(())
     }
@@ -394,7 +408,7 @@ mod tests {
         for tag in ["a", "before-upgrade", "1.0~rc1+x_y", &"x".repeat(64)] {
             assert_eq!(tag.parse::<Tag>().unwrap().to_string(), tag);
         }
-        for text in ["", ".a", "-a", "a/b", "a.json", "a b", "\u{e4}", &"x".repeat(65)] {
+        for text in ["", ".a", "-a", "a/b", "a.json", "a.oci-config", "a b", "\u{e4}", &"x".repeat(65)] {
             assert!(text.parse::<Tag>().is_err(), "{text}");
         }
         assert!(Tag::now(BEFORE_ROLLBACK).is_of_rollback());

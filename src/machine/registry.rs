@@ -17,6 +17,8 @@ pub struct Reference {
     pub(crate) repository: String,
     /// The tag.
     pub(crate) tag: String,
+    /// Whether the tag was named, and is not the default.
+    pub(crate) has_tag: bool,
     /// The digest, which replaces the tag.
     pub(crate) digest: Option<String>,
 }
@@ -47,9 +49,9 @@ impl Reference {
             Some((rest, digest)) => (rest, Some(digest.to_owned())),
             None => (rest, None),
         };
-        let (rest, tag) = match rest.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
-            Some((rest, tag)) => (rest, tag.to_owned()),
-            None => (rest, "latest".to_owned()),
+        let (rest, tag, has_tag) = match rest.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
+            Some((rest, tag)) => (rest, tag.to_owned(), true),
+            None => (rest, "latest".to_owned(), false),
         };
         let is_registry = |first: &str| first.contains(['.', ':']) || first == "localhost";
         let (registry, repository) = match rest.split_once('/').filter(|(first, _)| is_registry(first)) {
@@ -68,7 +70,7 @@ impl Reference {
         if !is_host || !is_tag || repository.len() > 255 || !repository.split('/').all(is_part) {
             return Err(wrong());
         }
-        Ok(Self { registry, repository, tag, digest })
+        Ok(Self { registry, repository, tag, has_tag, digest })
     }
 
     /// Returns the name without tag and digest.
@@ -85,7 +87,8 @@ impl Reference {
     /// # Errors
     /// An invalid name.
     pub(crate) fn with_name(&self, name: &str) -> Result<Self> {
-        Ok(Self { tag: self.tag.clone(), digest: self.digest.clone(), ..Self::parse(name)? })
+        let (tag, digest) = (self.tag.clone(), self.digest.clone());
+        Ok(Self { tag, has_tag: self.has_tag, digest, ..Self::parse(name)? })
     }
 
     /// Returns the name that the reference suggests for an image.

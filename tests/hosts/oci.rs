@@ -54,7 +54,7 @@ pub(crate) fn with_images() -> (Host, PathBuf) {
     with_images_on(host("busybox"))
 }
 
-fn with_images_on(host: Host) -> (Host, PathBuf) {
+pub(crate) fn with_images_on(host: Host) -> (Host, PathBuf) {
     host.sh_ok("mkdir /var/lib/machines/.in; ln -s /var/lib/machines/.in /run/in");
     let images = host.machines().join(".in");
     outside_in(&images, MAKE);
@@ -79,7 +79,7 @@ pub(crate) fn by_umoci(images: &Path, image: &str) -> String {
 }
 
 /// Returns a tree without the times of its directories.
-fn without_times(top: &Path) -> String {
+pub(crate) fn without_times(top: &Path) -> String {
     outside_in(top, "find . -depth -type d -exec touch -d @0 {} +");
     list_of(top)
 }
@@ -292,7 +292,7 @@ fn podman_loads_exported_images() {
 }
 
 /// A script that changes the manifest or the index of the layout `X`, a copy of `L`, and writes a right digest.
-const EDIT: &str = r#"
+pub(crate) const EDIT: &str = r#"
     rm -rf X; cp -a L X
     python3 - "$1" <<'END'
 import hashlib, json, sys
@@ -394,7 +394,7 @@ fn hostile_images_are_refused_and_leave_nothing() {
 }
 
 /// Returns a word for a shell.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -24,7 +24,7 @@ END
 "#;
 
 /// A registry and the server in front of it. They end with the test.
-struct Servers {
+pub(crate) struct Servers {
     images: PathBuf,
     leader: String,
     children: Vec<Child>,
@@ -40,7 +40,7 @@ impl Drop for Servers {
 }
 
 impl Servers {
-    fn start(host: &Host, images: &Path) -> Self {
+    pub(crate) fn start(host: &Host, images: &Path) -> Self {
         outside_in(images, SETUP);
         std::fs::write(images.join("proxy.py"), include_str!("pull/proxy.py")).unwrap();
         let mut servers =
@@ -66,30 +66,31 @@ impl Servers {
         servers
     }
 
-    fn spawn(&mut self, command: &[&str]) {
+    pub(crate) fn spawn(&mut self, command: &[&str]) {
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["-t", &self.leader, "-n"]).args(command).current_dir(&self.images);
         self.children.push(nsenter.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nsenter"));
     }
 
-    fn inside(&self, script: &str) -> String {
+    pub(crate) fn inside(&self, script: &str) -> String {
         outside_in(&self.images, &format!("nsenter -t {} -n {script}", self.leader))
     }
 
-    fn set_mode(&self, mode: &str) {
+    pub(crate) fn set_mode(&self, mode: &str) {
         std::fs::write(self.images.join("state/mode"), mode).unwrap();
         let _ = std::fs::remove_file(self.images.join("state/log"));
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.images.join("state/log")).unwrap_or_default()
     }
 }
 
 /// The credentials of `user:secret` for both servers.
-const AUTH: &str = r#"{"auths":{"localhost:5000":{"auth":"dXNlcjpzZWNyZXQ="},"localhost:5001":{"auth":"dXNlcjpzZWNyZXQ="}}}"#;
+pub(crate) const AUTH: &str = r#"{"auths":{"localhost:5000":{"auth":"dXNlcjpzZWNyZXQ="},"localhost:5001":{"auth":"dXNlcjpzZWNyZXQ="}}}"#;
 
-fn log_in(host: &Host) {
+pub(crate) fn log_in(host: &Host) {
+    host.sh_ok("mkdir -p /run/containers/0");
     host.write("/run/containers/0/auth.json", AUTH);
 }
 
@@ -98,7 +99,6 @@ fn pulled_images_are_those_of_the_registry() {
     let (host, images) = with_images();
     let servers = Servers::start(&host, &images);
     refused(&host, "coracle pull localhost:5000/team/three:1", "requires a user and a password");
-    host.sh_ok("mkdir -p /run/containers/0");
     log_in(&host);
     let pulled = host.coracle(&["pull", "localhost:5000/team/three:1"]);
     assert!(
@@ -143,7 +143,6 @@ fn pulled_images_are_those_of_the_registry() {
 fn servers_that_cut_lie_and_redirect_do_no_harm() {
     let (host, images) = with_images();
     let servers = Servers::start(&host, &images);
-    host.sh_ok("mkdir -p /run/containers/0");
     log_in(&host);
     let pull = "coracle pull localhost:5001/team/three:1 web";
     servers.set_mode("cut");

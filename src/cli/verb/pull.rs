@@ -5,7 +5,7 @@ use super::import::{import_options, parse_platform, parse_size};
 use crate::ask::{Ask, AskVerb};
 use crate::cli::output::{self, with_progress};
 use crate::control::import::Platform;
-use crate::control::pull::{self, ImportOptions, Reference};
+use crate::control::pull::{self, ExistingImage, ImportOptions, Reference};
 use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -13,11 +13,13 @@ use clap::Args;
 
 /// Pull an OCI image from a registry
 ///
-/// IMAGE is REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST; a name without a registry is looked up as podman does. The
-/// registries, mirrors and short names are those of containers-registries.conf(5), the credentials those of
-/// containers-auth.json(5), and further authorities those of containers-certs.d(5). A program without any rights on
-/// the host talks to the registry. An interrupted transfer goes on where it has ended. Layers that are in the store
-/// are not fetched. The result is that of 'coracle import' of the same image.
+/// IMAGE is REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST; a name without a registry is looked up as podman does, and
+/// without search registries as importctl(1) does. The registries, mirrors and short names are those of
+/// containers-registries.conf(5), the credentials those of containers-auth.json(5) and of the programs
+/// docker-credential-NAME that it names, and further authorities those of containers-certs.d(5). A registry that is
+/// 'insecure' there may have any certificate, or no TLS. A program without any rights on the host talks to the
+/// registry, with three layers at once. An interrupted transfer goes on where it has ended. Layers that the store has
+/// from the same registry are not fetched again. The result is that of 'coracle import' of the same image.
 #[derive(Debug, Args)]
 pub struct PullArgs {
     /// The image in a registry
@@ -31,6 +33,10 @@ pub struct PullArgs {
     /// Create an image that no machine can change
     #[arg(long)]
     read_only: bool,
+
+    /// Replace an existing image of the name, a stack: it becomes the snapshot 'before-pull-TIME'
+    #[arg(long)]
+    force: bool,
 
     /// The maximum size of all files together, for example 20G; by default the free space less 5 %
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -64,8 +70,9 @@ impl PullArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let options =
             ImportOptions { is_read_only: self.read_only, largest: self.max_size, platform: self.platform };
+        let existing = if self.force { ExistingImage::Replaced } else { ExistingImage::Refused };
         let report = with_progress(|progress| {
-            pull::pull(paths, &self.reference, self.name.as_ref(), options, progress)
+            pull::pull(paths, &self.reference, self.name.as_ref(), (options, existing), progress)
         })?;
         output::report(&report, self.json, &report.text())?;
         Ok(0)

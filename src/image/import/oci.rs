@@ -16,6 +16,7 @@ use crate::host::lock::LockMode;
 use crate::image::oci::digest::Digest;
 use crate::image::oci::names::Transport;
 use crate::image::oci::platform::Platform;
+use crate::image::snapshot::Tag;
 use crate::image::store::Store;
 use crate::image::{layer_files, prune};
 use crate::machine::image_config::{ImageCommand, ImageConfig};
@@ -37,6 +38,30 @@ pub(crate) struct ImageSelection {
     pub(crate) tag: Option<String>,
     /// The platform. `None` for that of this host.
     pub(crate) platform: Option<Platform>,
+    /// The registry that the source was fetched from.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// The registry that a layout was fetched from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The host, with a port if it has one.
+    pub(crate) registry: String,
+    /// The layers that are not in the layout: the store has them from this registry, whose repository has them now.
+    pub(crate) held: Vec<Digest>,
+}
+
+/// The choices for a new stack.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StackOptions<'a> {
+    /// The choice among the images of the source.
+    pub(super) selection: &'a ImageSelection,
+    /// Whether no machine can change the image.
+    pub(super) is_read_only: bool,
+    /// The limit of the bytes of all files.
+    pub(super) largest: Option<u64>,
+    /// The snapshot that the existing stack becomes. `None` if there is no stack of this name.
+    pub(super) former: Option<&'a Tag>,
 }
 
 /// A layer of an image.
@@ -98,15 +123,16 @@ pub(super) fn import(
     paths: &Paths,
     name: &Name,
     layout: &Layout,
-    (selection, is_read_only, largest): (&ImageSelection, bool, Option<u64>),
+    options: StackOptions<'_>,
     progress: &mut CopyProgress<'_>,
 ) -> Result<StackImport> {
+    let selection = options.selection;
     let platform = selection.platform.clone().unwrap_or_else(Platform::of_host);
     let image = layout.image(selection.tag.as_deref(), &platform)?;
     let store = Store::of(paths);
     // No sweep removes layers before the stack has links to them.
     let users = store.lock(LockMode::Shared)?;
-    let imported = import_image(paths, name, layout, &image, &store, (is_read_only, largest), progress);
+    let imported = import_image(paths, name, layout, &image, &store, options, progress);
     drop(users);
     if imported.is_err() {
         prune::after_removal(paths);
@@ -122,10 +148,11 @@ fn import_image(
     layout: &Layout,
     image: &LayoutImage,
     store: &Store,
-    (is_read_only, largest): (bool, Option<u64>),
+    options: StackOptions<'_>,
     progress: &mut CopyProgress<'_>,
 ) -> Result<StackImport> {
-    let mut import = LayerImport::new(paths, name, store, largest);
+    let origin = options.selection.origin.as_ref();
+    let mut import = LayerImport::new(paths, name, store, (origin, options.largest));
     for (number, source) in image.layers.iter().enumerate() {
         import.add(layout, source, progress).map_err(|error| {
             let (number, of) = (number + 1, image.layers.len());
@@ -134,9 +161,9 @@ fn import_image(
     }
     let total = import.bytes;
     let mut go_on = |_| progress(0);
-    let largest = import.left(mount::open_directory(&paths.images())?.as_fd())?;
+    let left = import.left(mount::open_directory(&paths.images())?.as_fd())?;
     let (path, mut warnings) =
-        stack::create(paths, name, &import.layers, image, (is_read_only, largest), &mut go_on)?;
+        stack::create(paths, name, &import.layers, image, (options, left), &mut go_on)?;
     let execution = &image.config.config;
     let has_init = layer_files::of_stack(&path).is_ok_and(|layers| layer_files::has_init(&layers));
     warnings.extend(import.left_out.summary());

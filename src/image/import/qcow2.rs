@@ -67,5 +67,6 @@ pub(super) fn import(
         bytes: found.blocks().saturating_mul(512),
         stream: None,
         oci: None,
+        former: None,
     })
 }

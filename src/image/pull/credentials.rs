@@ -1,9 +1,11 @@
-//! The credentials for a registry (containers-auth.json(5)) and the certificates of its authorities
-//! (containers-certs.d(5)), as podman reads them for root. Called by `download`.
+//! The credentials for a registry (containers-auth.json(5)), of files and of programs, and the certificates of its
+//! authorities (containers-certs.d(5)), as podman reads them for root. Called by `server`.
 
+use super::credential_helper;
 use crate::error::{Context, Error, Result};
 use crate::machine::registry::Endpoint;
 use crate::paths::Paths;
+use crate::tree::copy::CopyProgress;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -13,14 +15,20 @@ use std::path::{Path, PathBuf};
 const DOCKER: [&str; 3] = ["docker.io", "https://index.docker.io/v1/", "index.docker.io"];
 /// The server of its images.
 const DOCKER_SERVER: &str = "registry-1.docker.io";
+/// The word for the files of credentials in a list of programs (containers-registries.conf(5)).
+const FILES: &str = "containers-auth.json";
 /// The directories of certificates.
 const CERTIFICATES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
 /// A file of credentials.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct AuthFile {
     auths: BTreeMap<String, Entry>,
+    /// The programs with the credentials for registries.
+    cred_helpers: BTreeMap<String, String>,
+    /// The program with all other credentials, as Docker has it.
+    creds_store: Option<String>,
 }
 
 /// The credentials for a registry, or for a part of it.
@@ -31,11 +39,35 @@ struct Entry {
     auth: Option<String>,
 }
 
-/// Returns user and password for the image of a server. `None` if no file has them.
+/// Returns user and password for the image of a server. `None` if there are none. `helpers` are the sources: programs,
+/// and the word for the files.
 ///
 /// # Errors
-/// An invalid file.
-pub(super) fn of(paths: &Paths, endpoint: &Endpoint) -> Result<Option<(String, String)>> {
+/// An invalid file, or a program that fails.
+pub(super) fn of(
+    paths: &Paths,
+    endpoint: &Endpoint,
+    helpers: &[String],
+    progress: &mut CopyProgress<'_>,
+) -> Result<Option<(String, String)>> {
+    for helper in helpers {
+        let found = match helper.as_str() {
+            FILES => of_files(paths, endpoint, progress)?,
+            name => of_program(name, &endpoint.host, progress)?,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Returns user and password of the first file that has them.
+fn of_files(
+    paths: &Paths,
+    endpoint: &Endpoint,
+    progress: &mut CopyProgress<'_>,
+) -> Result<Option<(String, String)>> {
     for path in files(paths) {
         let reading = || format!("cannot use '{}'", path.display());
         let text = match std::fs::read(&path) {
@@ -44,13 +76,45 @@ pub(super) fn of(paths: &Paths, endpoint: &Endpoint) -> Result<Option<(String, S
         };
         let file: AuthFile = serde_json::from_slice(&text)
             .map_err(|error| Error::new(format!("invalid JSON, line {}", error.line())).context(reading()))?;
+        let program = names(&endpoint.host).iter().find_map(|name| file.cred_helpers.get(*name));
+        if let Some(program) = program
+            && let Some(found) =
+                of_program(program, &endpoint.host, progress).map_err(|error| error.context(reading()))?
+        {
+            return Ok(Some(found));
+        }
         if let Some(entry) = find(&file, endpoint) {
             return parse(entry).map(Some).ok_or_else(|| {
                 Error::new(format!("the entry for '{}' is invalid", endpoint.host)).context(reading())
             });
         }
+        if let Some(program) = file.creds_store.filter(|program| !program.is_empty())
+            && let Some(found) =
+                of_program(&program, &endpoint.host, progress).map_err(|error| error.context(reading()))?
+        {
+            return Ok(Some(found));
+        }
     }
     Ok(None)
+}
+
+/// Returns user and password of a program, by the names of a registry.
+fn of_program(
+    program: &str,
+    host: &str,
+    progress: &mut CopyProgress<'_>,
+) -> Result<Option<(String, String)>> {
+    for name in names(host) {
+        if let Some(found) = credential_helper::get(program, name, progress)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the names of a registry in files of credentials.
+fn names(host: &str) -> Vec<&str> {
+    if host == DOCKER_SERVER { DOCKER.to_vec() } else { vec![host] }
 }
 
 /// Returns the files in the order of podman.
@@ -67,10 +131,8 @@ fn files(paths: &Paths) -> Vec<PathBuf> {
 
 /// Returns the entry with the longest name that matches.
 fn find<'a>(file: &'a AuthFile, endpoint: &Endpoint) -> Option<&'a str> {
-    let is_docker = endpoint.host == DOCKER_SERVER;
-    let names = if is_docker { DOCKER.to_vec() } else { vec![endpoint.host.as_str()] };
     let mut keys: Vec<String> = Vec::new();
-    for name in names {
+    for name in names(&endpoint.host) {
         let mut repository = Some(endpoint.repository.as_str());
         while let Some(part) = repository {
             keys.push(format!("{name}/{part}"));
@@ -137,7 +199,7 @@ mod tests {
     #[test]
     fn the_longest_name_has_the_credentials() {
         // user:one, user:two, user:all
-        let text = r#"{"auths":{"x.org":{"auth":"dXNlcjpvbmU="},"x.org/a":{"auth":"dXNlcjp0d28="},"https://index.docker.io/v1/":{"auth":"dXNlcjphbGw="}},"credHelpers":{}}"#;
+        let text = r#"{"auths":{"x.org":{"auth":"dXNlcjpvbmU="},"x.org/a":{"auth":"dXNlcjp0d28="},"https://index.docker.io/v1/":{"auth":"dXNlcjphbGw="}},"credHelpers":{"y.org":"own"},"credsStore":"all"}"#;
         let file: AuthFile = serde_json::from_str(text).unwrap();
         let password = |host: &str, repository: &str| {
             let endpoint = Endpoint { host: host.into(), repository: repository.into(), insecure: false };
@@ -148,5 +210,7 @@ mod tests {
         assert_eq!(password(DOCKER_SERVER, "library/debian").as_deref(), Some("all"));
         assert_eq!(password("y.org", "a"), None);
         assert_eq!(parse("*"), None);
+        let programs = (file.cred_helpers.get("y.org").map(String::as_str), file.creds_store.as_deref());
+        assert_eq!(programs, (Some("own"), Some("all")));
     }
 }

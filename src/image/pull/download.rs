@@ -1,15 +1,15 @@
-//! Fetches the documents and layers of an image into a layout. Every file has the size and the digest that another
-//! document says. An interrupted transfer goes on where it has ended. Called by `pull`.
+//! Fetches an image into a layout. Every document has the size and the digest that another document says. A layer that
+//! the store has from the same server is not fetched again, but the repository has to have it: the configuration of an
+//! image only claims that. Called by `pull`.
 
-use super::PullRequest;
-use super::credentials;
-use super::helper::{self, Fetch, FetchHead};
+use super::helper::{FetchHead, Reply};
+use super::server::{Failure, Server};
+use super::{PullRequest, blobs};
 use crate::error::{Context, Error, Result};
-use crate::image::import::choose_platform;
+use crate::image::import::{Origin, choose_platform};
 use crate::image::oci::digest::Digest;
 use crate::image::oci::document::{
-    Descriptor, INDEX, INDEXES, Index, LARGEST_CONFIG, LARGEST_MANIFEST, LayoutFile, MANIFESTS, Manifest,
-    ManifestKind,
+    Descriptor, INDEX, Index, LARGEST_CONFIG, LARGEST_MANIFEST, LayoutFile, Manifest, ManifestKind,
 };
 use crate::image::oci::platform::Platform;
 use crate::image::store::Store;
@@ -19,21 +19,13 @@ use crate::machine::image_config::ImageConfig;
 use crate::machine::registry::Endpoint;
 use crate::tree::copy::CopyProgress;
 use crate::tree::entry::quoted;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-/// The attempts for each file.
-const ATTEMPTS: u32 = 3;
-/// The pause between two attempts, if the registry requests none.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause that a registry can request.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The greatest depth of indexes.
 const DEEPEST: usize = 4;
 
@@ -42,20 +34,9 @@ pub(super) struct PulledLayout {
     draft: Draft,
     directory: OwnedFd,
     store: Store,
-    endpoint: Endpoint,
-    credentials: Option<(String, String)>,
-    authorities: Vec<String>,
-    token: Option<String>,
-    fetched: u64,
-    interrupted: bool,
-}
-
-/// An attempt that has failed.
-enum Failure {
-    /// Another attempt may succeed, after a pause.
-    Transient(Error, Option<Duration>),
-    /// No other attempt does.
-    Final(Error),
+    server: Server,
+    /// The layers that are not fetched.
+    held: Vec<Digest>,
 }
 
 impl PulledLayout {
@@ -63,23 +44,19 @@ impl PulledLayout {
     ///
     /// # Errors
     /// A directory that cannot be created, or credentials that cannot be read.
-    pub(super) fn create(store: &Store, request: &PullRequest<'_>, endpoint: &Endpoint) -> Result<Self> {
+    pub(super) fn create(
+        store: &Store,
+        request: &PullRequest<'_>,
+        endpoint: &Endpoint,
+        progress: &mut CopyProgress<'_>,
+    ) -> Result<Self> {
         let draft = Draft::in_store(store)?;
         let directory = draft.create_directory(0o700)?;
         for name in ["blobs", "blobs/sha256"] {
             rustix::fs::mkdirat(&directory, name, Mode::RWXU).context(|| "cannot create the layout")?;
         }
-        Ok(Self {
-            draft,
-            directory,
-            store: store.clone(),
-            endpoint: endpoint.clone(),
-            credentials: credentials::of(request.paths, endpoint)?,
-            authorities: credentials::authorities(request.paths, &endpoint.host)?,
-            token: None,
-            fetched: 0,
-            interrupted: false,
-        })
+        let server = Server::new(request, endpoint, progress)?;
+        Ok(Self { draft, directory, store: store.clone(), server, held: Vec::new() })
     }
 
     /// Opens the layout for an import.
@@ -93,12 +70,17 @@ impl PulledLayout {
 
     /// Returns the bytes that were fetched.
     pub(super) fn fetched(&self) -> u64 {
-        self.fetched
+        self.server.fetched
     }
 
     /// Returns whether a signal has interrupted the transfer.
     pub(super) fn is_interrupted(&self) -> bool {
-        self.interrupted
+        self.server.is_interrupted
+    }
+
+    /// Returns the registry, and its layers that are not in the layout.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { registry: self.server.host().to_owned(), held: self.held.clone() }
     }
 
     /// Fetches an image. Returns the digest of its manifest or index.
@@ -139,13 +121,13 @@ impl PulledLayout {
         )))
     }
 
-    /// Fetches the configuration and all layers that the store does not have.
+    /// Fetches the configuration, and all layers that the store does not have from this server.
     fn layers(&mut self, manifest: &[u8], progress: &mut CopyProgress<'_>) -> Result<()> {
         let manifest = Manifest::parse(manifest)?;
         let config = self.document(&manifest.config, "blobs", LARGEST_CONFIG, progress)?;
         let config = ImageConfig::parse(&config).context(|| "cannot read the configuration")?;
         let diff_ids = config.rootfs.map(|rootfs| rootfs.diff_ids).unwrap_or_default();
-        let mut chain: Option<Digest> = None;
+        let (mut chain, mut missing) = (None::<Digest>, Vec::new());
         for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
             let diff_id = Digest::parse(&diff_id)?;
             let next = match &chain {
@@ -154,11 +136,30 @@ impl PulledLayout {
             };
             let ids = [LayerId::of_diff(&diff_id), LayerId::of_chain(&next)];
             chain = Some(next);
-            if !ids.iter().any(|id| LayerInfo::read(&self.store, id).is_some()) {
-                self.blob(layer, progress)?;
+            let digest = layer.checked_digest()?;
+            let is_known = |info: LayerInfo| info.is_from(&digest, self.server.host());
+            if !ids.iter().any(|id| LayerInfo::read(&self.store, id).is_some_and(is_known)) {
+                missing.push(layer);
+            } else if !self.held.contains(&digest) {
+                self.check_layer(layer, &digest, progress)?;
+                self.held.push(digest);
             }
         }
-        Ok(())
+        missing.retain(|layer| !self.held.iter().any(|held| held.to_string() == layer.digest));
+        blobs::fetch(&mut self.server, self.directory.as_fd(), &missing, progress)
+    }
+
+    /// Requests the end of a layer, which the repository has to have.
+    fn check_layer(
+        &mut self,
+        layer: &Descriptor,
+        digest: &Digest,
+        progress: &mut CopyProgress<'_>,
+    ) -> Result<()> {
+        let path = format!("blobs/{digest}");
+        self.attempt(&path, progress, &mut |layout, progress| {
+            layout.head(&path, layer.size.saturating_sub(1), progress).map(drop)
+        })
     }
 
     /// Fetches the manifest or index of a tag. Returns it with its media type.
@@ -166,11 +167,7 @@ impl PulledLayout {
         let path = format!("manifests/{tag}");
         let mut found = (Vec::new(), String::new());
         self.attempt(&path, progress, &mut |layout, progress| {
-            let mut text = Vec::new();
-            let head = layout.transfer(&path, 0, LARGEST_MANIFEST, progress, &mut |part, _| {
-                text.extend_from_slice(part);
-                Ok(())
-            })?;
+            let (text, head) = layout.transfer(&path, LARGEST_MANIFEST, progress)?;
             let media_type = head.media_type.unwrap_or_default();
             let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
             found = (text, media_type);
@@ -194,11 +191,7 @@ impl PulledLayout {
         let path = format!("{kind}/{digest}");
         let mut found = Vec::new();
         self.attempt(&path, progress, &mut |layout, progress| {
-            let mut text = Vec::new();
-            layout.transfer(&path, 0, descriptor.size, progress, &mut |part, _| {
-                text.extend_from_slice(part);
-                Ok(())
-            })?;
+            let (text, _) = layout.transfer(&path, descriptor.size, progress)?;
             if text.len() as u64 != descriptor.size || Digest::of(&text) != digest {
                 return Err(Failure::Transient(
                     Error::new(format!("the document {digest} has another content")),
@@ -212,47 +205,6 @@ impl PulledLayout {
         Ok(found)
     }
 
-    /// Fetches a layer, in as many parts as it needs.
-    fn blob(&mut self, descriptor: &Descriptor, progress: &mut CopyProgress<'_>) -> Result<()> {
-        let digest = descriptor.checked_digest()?;
-        let creating = || "cannot write a layer";
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, digest.blob(), flags, Mode::RUSR | Mode::WUSR);
-        let file = File::from(file.context(creating)?);
-        let path = format!("blobs/{digest}");
-        let size = descriptor.size;
-        self.attempt(&path, progress, &mut |layout, progress| {
-            let has = file.metadata().map(|found| found.len()).unwrap_or_default();
-            let mut end = has;
-            if has < size {
-                layout.transfer(&path, has, size, progress, &mut |part, at| {
-                    // A server need not send the part that was requested.
-                    if at > end {
-                        return Err(Error::new("the server sent another part of the layer"));
-                    }
-                    end = at + part.len() as u64;
-                    file.write_all_at(part, at).context(creating)
-                })?;
-            }
-            if end < size {
-                return Err(Failure::Transient(
-                    Error::new(format!("the transfer of {digest} ended early")),
-                    None,
-                ));
-            }
-            match digest_of(&file) {
-                Ok(found) if found == digest => Ok(()),
-                Ok(found) => {
-                    // Nothing of it is used again.
-                    let _ = file.set_len(0);
-                    let text = format!("the digest of a layer is {found} instead of {digest}");
-                    Err(Failure::Transient(Error::new(text), None))
-                }
-                Err(error) => Err(Failure::Final(error)),
-            }
-        })
-    }
-
     /// Tries a transfer several times.
     fn attempt(
         &mut self,
@@ -264,12 +216,13 @@ impl PulledLayout {
         loop {
             match transfer(self, progress) {
                 Ok(()) => return Ok(()),
-                Err(Failure::Transient(error, pause)) if number < ATTEMPTS && !self.interrupted => {
-                    log::warn!("{error}, trying '{path}' again");
-                    self.pause(pause.unwrap_or(PAUSE).min(LONGEST_PAUSE), progress)?;
+                Err(failure) => {
+                    // An interruption is not to be tried again.
+                    let number_of = if self.server.is_interrupted { u32::MAX } else { number };
+                    let pause = failure.pause(number_of, path)?;
+                    self.pause(pause, progress)?;
                     number += 1;
                 }
-                Err(Failure::Transient(error, _) | Failure::Final(error)) => return Err(error),
             }
         }
     }
@@ -278,63 +231,46 @@ impl PulledLayout {
     fn pause(&mut self, pause: Duration, progress: &mut CopyProgress<'_>) -> Result<()> {
         let until = Instant::now() + pause;
         while Instant::now() < until {
-            self.advance(progress, 0)?;
+            self.server.advance(progress, 0)?;
             std::thread::sleep(Duration::from_millis(50).min(pause));
         }
         Ok(())
     }
 
-    fn advance(&mut self, progress: &mut CopyProgress<'_>, bytes: u64) -> Result<()> {
-        self.fetched += bytes;
-        let advanced = progress(self.fetched);
-        self.interrupted |= advanced.is_err();
-        advanced
-    }
-
-    /// Transfers a file from a position on, of at most `largest` bytes in all.
-    fn transfer(
+    /// Requests a file from a position on. Returns the head of the reply, and the reply.
+    fn head(
         &mut self,
         path: &str,
         from: u64,
+        progress: &mut CopyProgress<'_>,
+    ) -> std::result::Result<(FetchHead, Reply), Failure> {
+        let mut reply = self.server.request(path, from).map_err(Failure::Final)?;
+        let mut wait = || self.server.advance(progress, 0);
+        let head = reply.head(&mut wait).map_err(|error| Failure::Transient(error, None))?;
+        self.server.accept(&head, path)?;
+        Ok((head, reply))
+    }
+
+    /// Transfers a document of at most `largest` bytes.
+    fn transfer(
+        &mut self,
+        path: &str,
         largest: u64,
         progress: &mut CopyProgress<'_>,
-        take: &mut dyn FnMut(&[u8], u64) -> Result<()>,
-    ) -> std::result::Result<FetchHead, Failure> {
-        let Endpoint { host, repository, insecure } = self.endpoint.clone();
-        let fetch = Fetch {
-            url: format!("https://{host}/v2/{repository}/{path}"),
-            accept: if path.starts_with("manifests/") { [INDEXES, MANIFESTS].concat() } else { Vec::new() },
-            from,
-            credentials: self.credentials.clone(),
-            token: self.token.clone(),
-            authorities: self.authorities.clone(),
-            insecure,
-            proxy: helper::proxy(&host),
-            timeout: helper::TIMEOUT,
-        };
-        let mut reply = helper::start(&fetch).map_err(Failure::Final)?;
-        let mut wait = |layout: &mut Self| layout.advance(progress, 0);
-        let head = reply.head(&mut || wait(self)).map_err(|error| Failure::Transient(error, None))?;
-        match head.failure() {
-            None => {}
-            Some((error, true)) => return Err(Failure::Transient(error, None)),
-            Some((error, false)) => return Err(Failure::Final(error)),
-        }
-        self.token.clone_from(&head.token);
-        check_status(&head, path)?;
-        let (mut at, mut part) = (head.from, vec![0; 256 << 10]);
+    ) -> std::result::Result<(Vec<u8>, FetchHead), Failure> {
+        let (head, mut reply) = self.head(path, 0, progress)?;
+        let (mut text, mut part) = (Vec::new(), vec![0; 64 << 10]);
         loop {
-            let length = reply.read(&mut part, &mut || self.advance(progress, 0));
+            let length = reply.read(&mut part, &mut || self.server.advance(progress, 0));
             let length = length.map_err(|error| Failure::Transient(error, None))?;
             let Some(part) = part.get(..length).filter(|part| !part.is_empty()) else { break };
-            if at + length as u64 > largest {
+            text.extend_from_slice(part);
+            if text.len() as u64 > largest {
                 return Err(Failure::Final(Error::new(format!("'{path}' is larger than {largest} bytes"))));
             }
-            take(part, at).map_err(Failure::Final)?;
-            at += length as u64;
-            self.advance(progress, length as u64).map_err(Failure::Final)?;
+            self.server.advance(progress, length as u64).map_err(Failure::Final)?;
         }
-        Ok(head)
+        Ok((text, head))
     }
 
     /// Saves a checked document.
@@ -364,39 +300,4 @@ impl PulledLayout {
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| Error::new(error.to_string()))
-}
-
-/// Refuses the status of a reply that is not a success.
-fn check_status(head: &FetchHead, path: &str) -> std::result::Result<(), Failure> {
-    let status = head.status;
-    let error = |text: String| Error::new(text);
-    match status {
-        200 | 206 => Ok(()),
-        401 | 403 => Err(Failure::Final(
-            error(format!("access to '{path}' is denied, status {status}"))
-                .with_hint("log in: 'podman login REGISTRY' or 'skopeo login REGISTRY' as root"),
-        )),
-        404 => Err(Failure::Final(error(format!("'{path}' does not exist")))),
-        408 | 429 | 500..=599 => {
-            let pause = head.retry_after.map(Duration::from_secs);
-            Err(Failure::Transient(
-                error(format!("the server replied to '{path}' with status {status}")),
-                pause,
-            ))
-        }
-        _ => Err(Failure::Final(error(format!("the server replied to '{path}' with status {status}")))),
-    }
-}
-
-fn digest_of(file: &File) -> Result<Digest> {
-    let (mut hash, mut part, mut at) = (Sha256::new(), vec![0; 256 << 10], 0);
-    loop {
-        let length = file.read_at(&mut part, at).context(|| "cannot read a layer")?;
-        if length == 0 {
-            let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-            return Ok(Digest::of_digits(&digits));
-        }
-        hash.update(part.get(..length).unwrap_or_default());
-        at += length as u64;
-    }
 }

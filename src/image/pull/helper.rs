@@ -1,12 +1,12 @@
 //! Starts `coracle-pull` for a request: nobody, without capabilities, with the host's files read-only, and with two
-//! pipes. Nothing that it writes is trusted. Called by `download`.
+//! pipes. Nothing that it writes is trusted. Called by `server`.
 
 use crate::error::{Context, Error, Result};
 use crate::sys::process::{self, Child, Side};
 use crate::sys::{confine, descriptor, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::CapabilitySet;
@@ -85,6 +85,8 @@ impl FetchHead {
 pub(super) struct Reply {
     output: File,
     child: Option<OwnedFd>,
+    /// The part of the head that was received.
+    head: Vec<u8>,
     /// Bytes of the body that were read with the head.
     rest: Vec<u8>,
 }
@@ -96,7 +98,7 @@ impl Drop for Reply {
 }
 
 /// Returns the proxy for a host, by the environment.
-pub(super) fn proxy(host: &str) -> Option<String> {
+pub(super) fn proxy(scheme: &str, host: &str) -> Option<String> {
     let variable = |name: &str| std::env::var(name).or_else(|_| std::env::var(name.to_uppercase())).ok();
     let name = host.split(':').next().unwrap_or(host);
     let excluded = variable("no_proxy").unwrap_or_default();
@@ -104,7 +106,7 @@ pub(super) fn proxy(host: &str) -> Option<String> {
         let one = one.trim_start_matches('.');
         one == "*" || name == one || name.ends_with(&format!(".{one}"))
     });
-    variable("https_proxy").filter(|proxy| !proxy.is_empty() && !is_excluded)
+    variable(&format!("{scheme}_proxy")).filter(|proxy| !proxy.is_empty() && !is_excluded)
 }
 
 /// Starts the program with a request.
@@ -131,7 +133,7 @@ pub(super) fn start(fetch: &Fetch) -> Result<Reply> {
     };
     drop((input, replies));
     let Child { pidfd, .. } = child;
-    let reply = Reply { output: output.into(), child: Some(pidfd), rest: Vec::new() };
+    let reply = Reply { output: output.into(), child: Some(pidfd), head: Vec::new(), rest: Vec::new() };
     // Fails if the program has ended: its reply says why.
     let _ = File::from(requests).write_all(&request);
     Ok(reply)
@@ -152,24 +154,56 @@ fn confine(input: &OwnedFd, output: &OwnedFd) -> Result<()> {
 }
 
 impl Reply {
+    /// Returns the pipe with the reply.
+    pub(super) fn output(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
+    }
+
+    /// Reads a part of the reply, which is ready. Returns 0 at its end.
+    ///
+    /// # Errors
+    /// Any read error.
+    pub(super) fn receive(&mut self, part: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.output.read(part) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => return read.context(|| "cannot read from the registry"),
+            }
+        }
+    }
+
+    /// Takes a part of the head. Returns the head with the begin of the body if it is complete.
+    ///
+    /// # Errors
+    /// A program that has failed.
+    pub(super) fn take_head(&mut self, part: &[u8]) -> Result<Option<(FetchHead, Vec<u8>)>> {
+        self.head.extend_from_slice(part);
+        if let Some(end) = self.head.iter().position(|byte| *byte == b'\n') {
+            let body = self.head.split_off(end + 1);
+            let head = serde_json::from_slice(&self.head);
+            return head
+                .map(|head| Some((head, body)))
+                .map_err(|_| Error::new("coracle-pull sent an invalid reply"));
+        }
+        if part.is_empty() || self.head.len() > LONGEST_HEAD {
+            return Err(Error::new("coracle-pull sent no reply"));
+        }
+        Ok(None)
+    }
+
     /// Reads the head.
     ///
     /// # Errors
     /// A program that has failed, or an interruption.
     pub(super) fn head(&mut self, advance: &mut dyn FnMut() -> Result<()>) -> Result<FetchHead> {
-        let (mut text, mut part) = (Vec::new(), vec![0; 64 << 10]);
+        let mut part = vec![0; 64 << 10];
         loop {
-            if let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-                self.rest = text.split_off(end + 1);
-                break;
-            }
             let length = self.read(&mut part, advance)?;
-            if length == 0 || text.len() > LONGEST_HEAD {
-                return Err(Error::new("coracle-pull sent no reply"));
+            if let Some((head, body)) = self.take_head(part.get(..length).unwrap_or_default())? {
+                self.rest = body;
+                return Ok(head);
             }
-            text.extend_from_slice(part.get(..length).unwrap_or_default());
         }
-        serde_json::from_slice(&text).map_err(|_| Error::new("coracle-pull sent an invalid reply"))
     }
 
     /// Reads a part of the body. Returns 0 at its end.
@@ -188,11 +222,34 @@ impl Reply {
             match poll(&mut [PollFd::new(&self.output, PollFlags::IN)], Some(&INTERVAL)) {
                 Ok(0) | Err(Errno::INTR) => advance()?,
                 Err(errno) => return Err(errno).context(|| "cannot wait for the registry"),
-                Ok(_) => match self.output.read(part) {
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    read => return read.context(|| "cannot read from the registry"),
-                },
+                Ok(_) => return self.receive(part),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply() -> Reply {
+        let output = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
+        Reply { output: output.unwrap().into(), child: None, head: Vec::new(), rest: Vec::new() }
+    }
+
+    #[test]
+    fn a_head_comes_in_parts() {
+        let text = br#"{"error":null,"is-transient":false,"status":206,"from":7,"media-type":null,"token":null,"retry-after":null}"#;
+        let mut reply = reply();
+        assert!(reply.take_head(&text[..20]).unwrap().is_none());
+        let (head, body) = reply.take_head(&[&text[20..], b"\nbody"].concat()).unwrap().unwrap();
+        assert_eq!((head.status, head.from, body.as_slice()), (206, 7, &b"body"[..]));
+    }
+
+    #[test]
+    fn a_reply_without_a_head_is_an_error() {
+        assert!(reply().take_head(b"").unwrap_err().to_string().contains("sent no reply"));
+        assert!(reply().take_head(b"x\n").unwrap_err().to_string().contains("an invalid reply"));
+        assert!(reply().take_head(&vec![b'x'; LONGEST_HEAD + 1]).is_err());
     }
 }

@@ -5,7 +5,7 @@ use super::take::{EntryKind, entries, open};
 use super::{ImageKind, Method, Quiet, Snapshot, Snapshots, Tag, exists, take};
 use crate::error::{Context, Error, Result};
 use crate::image::store::draft::{self, Draft, DraftContent};
-use crate::image::{refuse, users};
+use crate::image::{oci_config, refuse, users};
 use crate::machine::name::Name;
 use crate::machine::root::RootSource;
 use crate::paths::Paths;
@@ -63,8 +63,20 @@ pub(crate) fn restore(
         _ => DraftContent::Data,
     };
     // The draft is the former image then, which is removed.
-    draft.exchange(&path, content)?;
+    match saved_config(snapshots, &snapshot.tag)? {
+        Some(config) => oci_config::replace(&snapshots.store, &draft, &path, &config, content)?,
+        None => draft.exchange(&path, content)?,
+    }
     Ok(restored)
+}
+
+/// Returns the configuration of an OCI image that was saved with a snapshot. `None` if the image had none.
+fn saved_config(snapshots: &Snapshots, tag: &Tag) -> Result<Option<Vec<u8>>> {
+    let config = snapshots.config(tag);
+    match std::fs::read(&config) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).context(|| format!("cannot read '{}'", config.display())),
+    }
 }
 
 /// Creates the draft of an image with the files of a snapshot.

@@ -4,6 +4,7 @@ use super::{ImageKind, Method, SnapshotInfo, Snapshots, Tag};
 use crate::error::{Context, Error, Result};
 use crate::host::lock::LockMode;
 use crate::image::freeze;
+use crate::image::oci_config;
 use crate::image::refuse;
 use crate::image::store::draft::{Draft, DraftContent};
 use crate::image::store::layer::{LayerDraft, LayerInfo};
@@ -189,7 +190,21 @@ impl Saving<'_> {
             }
         }
         self.finish(copies)?;
+        self.save_config(path)?;
         self.publish_stack(draft, layers)
+    }
+
+    /// Saves the configuration of an OCI image, before the snapshot has its name.
+    fn save_config(&self, stack: &Path) -> Result<()> {
+        let config = oci_config::beside(stack);
+        let reading = || format!("cannot read '{}'", config.display());
+        match std::fs::read(&config) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            read => {
+                let (store, path) = (&self.snapshots.store, self.snapshots.config(self.tag));
+                Draft::publish_text(store, &path, &read.context(reading)?)
+            }
+        }
     }
 
     /// Returns the name for a layer with the files of the writable one, and its directory. `None` if it has

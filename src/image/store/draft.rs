@@ -119,14 +119,23 @@ impl Draft {
     /// # Errors
     /// A file that cannot be written, or an existing file of this name.
     pub(crate) fn publish_json(store: &Store, path: &Path, described: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_vec(described).map_err(|error| {
+            Error::new(error.to_string()).context(format!("cannot write '{}'", path.display()))
+        })?;
+        Self::publish_text(store, path, &text)
+    }
+
+    /// Publishes a file with a text, whose content is on the disk.
+    ///
+    /// # Errors
+    /// A file that cannot be written, or an existing file of this name.
+    pub(crate) fn publish_text(store: &Store, path: &Path, text: &[u8]) -> Result<()> {
         let writing = || format!("cannot write '{}'", path.display());
-        let text = serde_json::to_vec(described)
-            .map_err(|error| Error::new(error.to_string()).context(writing()))?;
         let draft = Self::in_store(store)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = rustix::fs::openat(draft.directory(), draft.name(), flags, Mode::RUSR | Mode::WUSR);
         let mut file = File::from(file.context(writing)?);
-        file.write_all(&text).and_then(|()| file.sync_all()).context(writing)?;
+        file.write_all(text).and_then(|()| file.sync_all()).context(writing)?;
         draft.publish(path, DraftContent::Entries)
     }
 

@@ -10,6 +10,7 @@ use crate::machine::name::Name;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,10 @@ pub(crate) struct LayerInfo {
     /// Whether it describes the root: without that, the root has the defaults of archives.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) has_root: bool,
+    /// The digests of files that are known to have the layer, compressed or not, each with the registries that have
+    /// sent it. The file of an image is the proof that it has the layer: its configuration is only a claim.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) files: BTreeMap<String, BTreeSet<String>>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -51,7 +56,42 @@ impl LayerInfo {
     pub(crate) fn of(image: &Name) -> Self {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let created = since.map_or(0, |since| since.as_secs());
-        Self { image: image.clone(), created, is_opaque: false, has_root: false }
+        Self { image: image.clone(), created, is_opaque: false, has_root: false, files: BTreeMap::new() }
+    }
+
+    /// Returns whether a file has the layer, by its digest.
+    pub(crate) fn has_file(&self, digest: &Digest) -> bool {
+        self.files.contains_key(&digest.to_string())
+    }
+
+    /// Returns whether a registry has sent a file with the layer, by its digest.
+    pub(crate) fn is_from(&self, digest: &Digest, registry: &str) -> bool {
+        self.files.get(&digest.to_string()).is_some_and(|registries| registries.contains(registry))
+    }
+
+    /// Adds the digest of a file with the layer, and the registry that has sent it. Returns whether it is new.
+    pub(crate) fn add_file(&mut self, digest: &Digest, registry: Option<&str>) -> bool {
+        let is_new = !self.has_file(digest);
+        let registries = self.files.entry(digest.to_string()).or_default();
+        registry.is_some_and(|registry| registries.insert(registry.to_owned())) || is_new
+    }
+
+    /// Replaces the description of a layer in the store. The lock of the store is held. Of two programs that do so at
+    /// once, one loses what it has added.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(crate) fn replace(&self, store: &Store, id: &LayerId) -> Result<()> {
+        let path = id.path(store).join(INFO);
+        let writing = || format!("cannot write '{}'", path.display());
+        let text =
+            serde_json::to_vec(self).map_err(|error| Error::new(error.to_string()).context(writing()))?;
+        let draft = Draft::in_store(store)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(draft.directory(), draft.name(), flags, Mode::RUSR | Mode::WUSR);
+        let mut file = File::from(file.context(writing)?);
+        file.write_all(&text).and_then(|()| file.sync_all()).context(writing)?;
+        draft.exchange(&path, DraftContent::Entries)
     }
 }
 

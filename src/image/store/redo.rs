@@ -37,6 +37,15 @@ pub(crate) enum Operation {
         /// The stack.
         stack: PathBuf,
     },
+    /// A stack is replaced, whose configuration is written afterwards.
+    ReplaceStack {
+        /// The stack.
+        stack: PathBuf,
+        /// The inode of the new one.
+        inode: u64,
+        /// Its configuration.
+        config: String,
+    },
 }
 
 impl Operation {
@@ -47,7 +56,7 @@ impl Operation {
             | Self::ConvertToDirectory { directory, stack, .. } => {
                 vec![directory, stack]
             }
-            Self::CreateStack { stack } => vec![stack],
+            Self::CreateStack { stack } | Self::ReplaceStack { stack, .. } => vec![stack],
         }
     }
 }

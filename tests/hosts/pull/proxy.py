@@ -1,21 +1,46 @@
 """A server in front of a registry: proxy.py CERT KEY STATE. At port 5001 it requires a token, and does as the file
-STATE/mode says: plain, cut, lie, redirect, busy, hang. At port 5002 it has the blobs that it redirects to. STATE/log gets
-a line per request."""
+STATE/mode says: plain, cut, lie, redirect, busy, hang; together (replies to no layer before three are requested), without
+(has no layers), close-N (closes the connection of request N and of all after it). At port 5002 it has the blobs that it
+redirects to. /jwt is a token server for a registry that checks signed tokens. STATE/log gets a line per request."""
 import base64
+import collections
 import http.client
 import http.server
 import json
 import ssl
+import subprocess
 import sys
 import threading
+import time
+import urllib.parse
 
 cert, key, state = sys.argv[1:]
 BASIC = 'Basic ' + base64.b64encode(b'user:secret').decode()
 seen = set()
+layers = set()
+together = threading.Barrier(3)
+requests = collections.Counter()
 
 
 def mode():
     return open(state + '/mode').read().strip()
+
+
+def encoded(data):
+    return base64.urlsafe_b64encode(data).rstrip(b'=').decode()
+
+
+def signed_token(query):
+    """A token as the specification of Docker has it, RFC 7519, signed with the key of the server."""
+    kind, name, actions = query['scope'][0].split(':')
+    chain = ssl.PEM_cert_to_DER_cert(open(cert).read())
+    header = {'typ': 'JWT', 'alg': 'RS256', 'x5c': [base64.b64encode(chain).decode()]}
+    now = int(time.time())
+    claims = {'iss': 'issuer', 'sub': 'user', 'aud': query['service'][0], 'nbf': now - 60, 'iat': now, 'exp': now + 600,
+              'jti': 'one', 'access': [{'type': kind, 'name': name, 'actions': actions.split(',')}]}
+    text = '.'.join(encoded(json.dumps(part).encode()) for part in (header, claims))
+    sign = ['openssl', 'dgst', '-sha256', '-sign', key]
+    return text + '.' + encoded(subprocess.run(sign, input=text.encode(), stdout=subprocess.PIPE, check=True).stdout)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -36,10 +61,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         port, authorization = self.server.server_port, self.headers.get('Authorization', '')
         with open(state + '/log', 'a') as log:
             log.write(f'{port} {self.path} range={self.headers.get("Range")} authorization={authorization.split(" ")[0]}\n')
-        if self.path.startswith('/token'):
+        requests[mode()] += 1
+        if mode().startswith('close-') and requests[mode()] >= int(mode()[6:]):
+            self.close_connection = True
+            return self.connection.shutdown(2)
+        if self.path.startswith(('/token', '/jwt')):
             if authorization != BASIC:
                 return self.reply(401)
-            return self.reply(200, json.dumps({'token': 'good'}).encode())
+            query = urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query)
+            token = signed_token(query) if self.path.startswith('/jwt') else 'good'
+            return self.reply(200, json.dumps({'token': token}).encode())
         if port == 5001 and authorization != 'Bearer good':
             challenge = 'Bearer realm="https://localhost:5001/token",service="test",scope="repository:x:pull"'
             return self.reply(401, headers=[('WWW-Authenticate', challenge)])
@@ -59,6 +90,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         upstream.request('GET', self.path, headers=headers)
         answer = upstream.getresponse()
         body = answer.read()
+        if is_blob and body.startswith(b'\x1f\x8b'):
+            layers.add(self.path)
+        is_layer = self.path in layers
+        if mode() == 'without' and is_layer:
+            return self.reply(404)
+        if mode() == 'together' and is_layer:
+            together.wait(30)
         if mode() == 'lie' and is_blob:
             body = body[:-1] + bytes([body[-1] ^ 1])
         kept = [(name, value) for name, value in answer.getheaders() if name in ('Content-Type', 'Content-Range')]

@@ -1,15 +1,17 @@
 //! Creates the stack of an image: links to its layers, a writable layer, and a directory for each volume. Its
 //! configuration lies beside it, as importctl(1) has it. Called by `oci`, which holds the lock of the store.
 
-use super::LayoutImage;
 use super::layers::StoredLayer;
+use super::{LayoutImage, StackOptions};
 use crate::error::{Context, Result};
 use crate::image::layers::Layers;
+use crate::image::snapshot::{self, Quiet, Snapshots, Tag};
 use crate::image::stack::{self, Stack};
 use crate::image::store::Store;
 use crate::image::store::draft::{Draft, DraftContent};
 use crate::image::{freeze, oci_config};
 use crate::machine::name::Name;
+use crate::machine::root::RootSource;
 use crate::paths::Paths;
 use crate::sys::mount;
 use crate::sys::overlay::DATA;
@@ -29,8 +31,8 @@ const LONGEST_ENTRY: usize = 240;
 /// The maximum number of volumes.
 const MOST_VOLUMES: usize = 100;
 
-/// Creates the stack of an image and its configuration, with at most `largest` bytes in its volumes. Returns its path,
-/// and warnings.
+/// Creates the stack of an image and its configuration, with at most `largest` bytes in its volumes. An existing stack
+/// becomes a snapshot if the options name one. Returns its path, and warnings.
 ///
 /// # Errors
 /// An existing file, or one that cannot be created. Nothing is left then.
@@ -39,7 +41,7 @@ pub(super) fn create(
     name: &Name,
     layers: &[StoredLayer],
     image: &LayoutImage,
-    (is_read_only, largest): (bool, u64),
+    (options, largest): (StackOptions<'_>, u64),
     progress: &mut CopyProgress<'_>,
 ) -> Result<(PathBuf, Vec<String>)> {
     let path = paths.images().join(format!("{name}.mstack"));
@@ -58,11 +60,33 @@ pub(super) fn create(
                 .map_err(|error| error.context(format!("cannot create the volume '{}'", volume.display())))?;
         }
     }
-    if !is_read_only {
+    if !options.is_read_only {
         create_writable(entries.as_fd(), &used)?;
     }
-    oci_config::publish(&Store::of(paths), draft, &path, &image.config_text, DraftContent::Data)?;
+    let store = Store::of(paths);
+    match options.former {
+        None => oci_config::publish(&store, draft, &path, &image.config_text, DraftContent::Data)?,
+        Some(tag) => replace((paths, name, tag), draft, &path, &image.config_text, progress)?,
+    }
     Ok((path, warnings))
+}
+
+/// Replaces the stack of a name, which becomes a snapshot. Its locks are held.
+fn replace(
+    (paths, name, tag): (&Paths, &Name, &Tag),
+    draft: Draft,
+    path: &Path,
+    config: &[u8],
+    progress: &mut CopyProgress<'_>,
+) -> Result<()> {
+    let snapshots = Snapshots::lock(paths, name)?;
+    let image = RootSource::Stack(path.to_owned());
+    snapshot::take(&snapshots, (name, &image), tag, Quiet::Locked, &mut |bytes| progress(bytes))?;
+    let replaced = oci_config::replace(&Store::of(paths), &draft, path, config, DraftContent::Data);
+    if replaced.is_err() {
+        snapshots.remove(tag).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+    }
+    replaced
 }
 
 /// Returns the layers that the root shows, the lowest first. An overlay cannot have a directory twice: of equal
