@@ -64,6 +64,9 @@ pub(crate) fn define(paths: &Paths, name: &Name, text: &str) -> std::result::Res
     stored.map_err(|problems| problems.iter().map(refusal).collect())
 }
 
+/// The result of storing a text, or the problems of the text.
+type Stored<T, P> = Result<std::result::Result<T, Vec<P>>>;
+
 /// Opens the definition of a machine in an editor, as a user without the right to replace it: `define` does it,
 /// and returns the output, or the errors of the text. `None` if the text was not changed.
 ///
@@ -72,7 +75,7 @@ pub(crate) fn define(paths: &Paths, name: &Name, text: &str) -> std::result::Res
 pub(crate) fn edit_elsewhere(
     paths: &Paths,
     name: &Name,
-    define: &mut dyn FnMut(&str) -> Result<std::result::Result<String, Vec<Error>>>,
+    define: &mut dyn FnMut(&str) -> Stored<String, Error>,
 ) -> Result<Option<String>> {
     let definition = Definition::find(paths, name)
         .map_err(|error| error.with_hint(format!("run 'sudo coracle edit {name}'")))?;
@@ -91,7 +94,7 @@ pub(crate) fn edit_elsewhere(
 fn edit_text<T>(
     draft: &Draft,
     begun: String,
-    store: &mut dyn FnMut(&str) -> Result<std::result::Result<T, Vec<String>>>,
+    store: &mut dyn FnMut(&str) -> Stored<T, String>,
 ) -> Result<Option<T>> {
     let (mut text, mut problems) = (begun.clone(), Vec::new());
     loop {

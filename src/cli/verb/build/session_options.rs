@@ -182,7 +182,7 @@ impl SessionOptions {
             ("--results=", !self.results.is_empty()),
             ("--cache=", !self.cache.is_empty()),
             ("--while=", self.with_process.is_some()),
-            ("--users=", !matches!(self.users, SessionUsers::Pick)),
+            ("--users=", !matches!(self.users, None | Some(SessionUsers::Pick))),
             ("--network=host", matches!(self.network, Some(SessionNetwork::Host))),
         ];
         let root = |what: &str| Error::new(format!("{what} needs root")).with_hint("run it with sudo(8)");
