@@ -104,6 +104,17 @@ impl Error {
         Self { kind, ..self }
     }
 
+    /// Replaces the kind by that of an exit status, of another process with this error.
+    pub(crate) fn of_status(self, status: u8) -> Self {
+        self.with_kind(match status {
+            2 => Kind::Usage,
+            LAUNCH_STATUS => Kind::Launch,
+            126 => Kind::NotExecutable,
+            127 => Kind::NoCommand,
+            _ => Kind::Failure,
+        })
+    }
+
     /// Returns whether a user or group is unknown.
     pub(crate) fn is_unknown_user(&self) -> bool {
         self.kind == Kind::UnknownUser

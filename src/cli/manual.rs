@@ -54,9 +54,10 @@ fn section<'a>(roff: &mut String, title: &str, options: impl Iterator<Item = &'a
     }
 }
 
-/// Returns the options of a verb without the options of all verbs.
+/// Returns the visible options of a verb without the options of all verbs.
 fn own_options(verb: &Command) -> impl Iterator<Item = &Arg> {
-    verb.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_global_set() && arg.get_id() != "help")
+    let is_own = |arg: &&Arg| !arg.is_positional() && !arg.is_global_set() && arg.get_id() != "help";
+    verb.get_arguments().filter(is_own).filter(|arg| !arg.is_hide_set())
 }
 
 fn synopsis(verb: &Command, title: &str) -> String {

@@ -174,8 +174,12 @@ pub(crate) async fn wait(connection: &Connection, job: &OwnedObjectPath) -> Resu
     if result == "done" {
         return Ok(JobEnd { status, errors: Vec::new(), output: message });
     }
+    // An older service does not tell.
+    let name = proxy.get_property::<String>("Error").await.unwrap_or_default();
+    let of_job =
+        |message| Error::new(message).named(named(&name)).of_status(u8::try_from(status).unwrap_or(1));
     let hints = hint.lines().chain(std::iter::repeat(""));
-    let errors = message.lines().zip(hints).map(|(message, hint)| with_hint(Error::new(message), hint));
+    let errors = message.lines().zip(hints).map(|(message, hint)| with_hint(of_job(message), hint));
     Ok(JobEnd { status, errors: errors.collect(), output: String::new() })
 }
 
@@ -235,7 +239,15 @@ fn refusal(ask: &Ask, error: zbus::Error) -> Error {
     }
     let Some(text) = bus::error_text(&error) else { return bus::failure(error) };
     let mut lines = text.lines();
-    let error = Error::new(lines.next().unwrap_or_default());
+    let error = match named(&name) {
+        ErrorName::BadArgument => Error::usage(lines.next().unwrap_or_default()),
+        name => Error::new(lines.next().unwrap_or_default()).named(name),
+    };
+    with_hint(error, lines.next().unwrap_or_default())
+}
+
+/// Returns the name of an error on the bus.
+fn named(name: &str) -> ErrorName {
     let named = [
         ErrorName::NoSuchMachine,
         ErrorName::NotRunning,
@@ -245,8 +257,7 @@ fn refusal(ask: &Ask, error: zbus::Error) -> Error {
         ErrorName::LimitsExceeded,
         ErrorName::Unsupported,
     ];
-    let named = named.into_iter().find(|one| one.on_bus() == name);
-    with_hint(error.named(named.unwrap_or_default()), lines.next().unwrap_or_default())
+    named.into_iter().find(|one| one.on_bus() == name).unwrap_or_default()
 }
 
 /// Returns the error of a host without the service.

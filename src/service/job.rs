@@ -394,6 +394,13 @@ impl Job {
     }
 
     #[zbus(property(emits_changed_signal = "false"))]
+    fn error(&self) -> String {
+        let end = self.state.outcome.borrow();
+        let error = end.as_ref().and_then(|end| end.errors.first());
+        error.map(|error| error.name.on_bus()).unwrap_or_default().to_owned()
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
     fn progress(&self) -> f64 {
         progress(&lock(&self.state.status)).map_or(-1.0, |(percent, _)| f64::from(percent) / 100.0)
     }

@@ -130,6 +130,12 @@ fn properties(service: TransientService) -> Vec<(&'static str, Variant<'static>)
         // With "ExecStart" systemd would expand `$NAME` in the words.
         ("ExecStartEx", Variant::from(vec![(program, service.command, vec!["no-env-expand"])])),
     ];
+    if service.streams[2].is_none() {
+        // By default it is that of standard output, and also if both have the same setting: warnings would be in a
+        // document. The descriptor of standard output takes precedence over its setting.
+        properties.push(("StandardOutput", Variant::from("null")));
+        properties.push(("StandardError", Variant::from("journal")));
+    }
     let names =
         ["StandardInputFileDescriptor", "StandardOutputFileDescriptor", "StandardErrorFileDescriptor"];
     let streams = names.into_iter().zip(service.streams);
