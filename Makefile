@@ -20,12 +20,12 @@ CARGO ?= cargo
 SYSROOT = $(shell PATH="$(PATH)" rustc --print sysroot)
 LIBC = $(shell if [ -d "$(SYSROOT)/lib/rustlib/x86_64-unknown-linux-musl" ]; then echo musl; else echo gnu; fi)
 TARGET = x86_64-unknown-linux-$(LIBC)
-# With the linker that comes with Rust, the functions of a start lie side by side: it touches fewer pages. A list that
-# does not fit the program or the compiler any more costs nothing; `make order` writes it anew.
+# With the linker that comes with Rust, the functions of a start lie side by side: it touches fewer pages. Functions of the
+# list that the program does not have any more cost nothing; `make order` writes it anew.
 LLD = $(SYSROOT)/lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld
 ORDER := tests/order/symbols.txt
 LINK = $(if $(wildcard $(LLD)),$(addprefix -C link-arg=,-fuse-ld=lld -B$(LLD) -Wl,--no-warn-symbol-ordering))
-ORDERED = $(if $(LINK),$(addprefix -C link-arg=,-Wl,--symbol-ordering-file=$(ORDER)))
+ORDERED = $(if $(LINK),-C linker=$(CURDIR)/tests/order/cc.sh)
 RELEASE = $(CURDIR)/target/$(TARGET)/release/coracle
 SCRIPTS := $(sort $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh docs/*.sh)) .ci/run
 

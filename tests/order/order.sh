@@ -33,7 +33,7 @@ unshare --net --mount --pid --fork --kill-child bash -euo pipefail -c '
 sleep 1
 # Both lists by address: the sections of the map (VMA LMA SIZE ALIGN FILE:(.text.NAME)), and the executed addresses with
 # their places in the order.
-sed -nE 's/^ *([0-9a-f]+) +[0-9a-f]+ +([0-9a-f]+) +[0-9]+ +.*:\(\.text\.([^)]+)\)$/\1 \2 \3/p' "$map" >"$work/sections"
+sed -nE 's/^ *([0-9a-f]+) +[0-9a-f]+ +([0-9a-f]+) +[0-9]+ +.*:\(\.text\.(unlikely\.)?([^)]+)\)$/\1 \2 \4/p' "$map" >"$work/sections"
 cat "$work"/[123] | awk '!seen[$0]++ { print NR, $0 }' >"$work/executed"
 perl -e '
 	open my $sections, "<", shift; open my $executed, "<", shift;
