@@ -5,6 +5,8 @@
 # of the session, what is left after it was recovered or ended, and whether the next session works. Run by
 # tests/hosts/session_faults.rs in a nested host.
 set -u
+# Commands must not read the faults.
+exec 3<&0 </dev/null
 base=/var/lib/machines/base
 storage=/var/lib/machines/.storage
 begin=(/usr/bin/coracle build begin base --name=k --results=/var/tmp/out)
@@ -31,7 +33,7 @@ state() { coracle build list --no-legend | sed -n 's/^k  *base  *\([a-z]*\) .*/\
 finish() {
 	case $(state) in
 	running) coracle build run k -- true || echo "refuses commands" ;;
-	dead) coracle build recover k 2>/run/why && { coracle build run k -- true || echo "refuses commands"; } ;;
+	dead) coracle build recover k && { coracle build run k -- true || echo "refuses commands"; } ;;
 	esac
 	if [ -n "$(state)" ]; then
 		coracle build end k >/dev/null || echo "does not end"
@@ -40,10 +42,10 @@ finish() {
 }
 
 again() {
-	[ "$(coracle build once base -w / --name=k -- echo works 2>&1)" = works ] || echo refused
+	[ "$(coracle build once base -w / --name=k -- echo works 2>/run/why)" = works ] || echo refused
 }
 
-while read -r part mode role number; do
+while read -r -u 3 part mode role number; do
 	rm -f /run/faulty.out
 	fault=(/usr/bin/faulty "$mode" "$role" "$number" /run/faulty.out)
 	case $part in
@@ -60,7 +62,7 @@ while read -r part mode role number; do
 	status=$?
 	became=$(settle; [ $status != 124 ] || echo hangs; state)
 	call=$(cut -d' ' -f4 /run/faulty.out 2>/dev/null | head -n 1)
-	rest=$(finish 2>&1 | tr '\n\t' '; ')
+	rest=$(finish 2>/run/why | tr '\n\t' '; ')
 	timeout 20 sh -c 'while pgrep -x coracle >/dev/null; do sleep 0.02; done'
 	printf '%s %s %s %s\t%s\t%s\t%s\t%s\n' "$part" "$mode" "$role" "$number" "${call:-none}" \
 		"$(tr '\n' ' ' <<<"$became")" "$rest$(left)" "$(again)"

@@ -92,7 +92,7 @@ fn commands_have_limits_of_their_own() {
          run --offline -- sh -c '! grep row0: /proc/net/dev; ping -c 1 127.0.0.1'
          run --timeout=1s -- sleep 600 || test $? = 124
          run --timeout=1s --keep-processes -- sh -c 'setsid sleep 602 & sleep 603' || test $? = 124
-         ! pgrep -fx 'sleep 60[23]'
+         if pgrep -fx 'sleep 60[23]'; then exit 1; fi
          run --max-status=253 -- sh -c 'exit 254' || test $? = 253
          run --failure-status=254 -w /nowhere -- true || test $? = 254
          run -w /nowhere -- true || test $? = 125

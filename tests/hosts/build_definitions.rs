@@ -94,12 +94,13 @@ fn the_root_of_an_exposed_session_has_a_path_for_root_only() {
         "[root]\ndirectory = \"/var/lib/machines/base\"\n[users]\nprivate = \"identity\"\n[build]\nexpose = true\n",
     );
     host.sh_ok(
-        "useradd ann; schroot=/usr/lib/coracle/schroot; id=$($schroot -b -c open)
+        "schroot=/usr/lib/coracle/schroot; id=$($schroot -b -c open)
          at=$($schroot --location -c session:$id); test $at = /run/coracle/$id/root
          $schroot -r -c $id -u root -d / -- sh -c 'echo inside >/made; cp /bin/busybox /set; chmod 4755 /set'
          grep -x inside $at/made; echo outside >$at/made; $schroot -r -c $id -d / -- cat /made | grep -x outside
-         ! su ann -c \"ls $at/\" 2>/dev/null; ! su ann -c \"$at/set id -u\" 2>/dev/null
-         $schroot -e -c $id; test ! -e $at; userdel ann",
+         as_user() { setpriv --reuid=nobody --regid=nogroup --clear-groups \"$@\" 2>/dev/null; }
+         if as_user ls $at/ || as_user $at/set id -u; then exit 1; fi
+         $schroot -e -c $id; test ! -e $at",
     );
     let output = host.exec(&["coracle", "build", "begin", "open", "--users=pick"]);
     assert!(output.status == 1 && output.stderr.contains("build.expose"), "{output}");
@@ -134,11 +135,13 @@ fn a_synced_session_outlasts_the_files_in_run() {
         );
     }
     // Ended by its caller, dead or alive.
-    host.sh_ok("coracle build end kept; ! coracle build show kept");
+    host.sh_ok("coracle build end kept; if coracle build show kept; then exit 1; fi");
     host.coracle(&["build", "begin", "base", "--name=kept", "--sync"]);
     host.sh_ok("systemctl stop coracle-kept.scope");
     host.wait_until(LONG, "coracle build list --no-legend | grep -E '^kept .* dead '");
-    host.sh_ok("rm -r /run/coracle/kept; coracle build end kept; ! coracle build show kept");
+    host.sh_ok(
+        "rm -r /run/coracle/kept; coracle build end kept; if coracle build show kept; then exit 1; fi",
+    );
     is_clean(&host, &before);
     host.stop();
 }

@@ -51,7 +51,7 @@ fn a_session_registers_an_emulator_of_its_own() {
              coracle build run s --offline -u nobody -- sh -c 'id -un; kill -TERM $$' | grep -x nobody || test $? = 143
              coracle build run s -- cat /proc/sys/fs/binfmt_misc/qemu-aarch64 | grep -x 'flags: POCF'
              coracle exec s -- uname -m | grep -x aarch64
-             ! grep binfmt_misc /proc/self/mounts"
+             if grep binfmt_misc /proc/self/mounts; then exit 1; fi"
         ));
         host.sh_ok(&format!(
             "kill -9 {}; until coracle build list | grep -w dead; do sleep 0.02; done",

@@ -54,7 +54,7 @@ fn a_killed_process_of_a_session_leaves_nothing() {
     let (end, client) = (count(&host, "end"), count(&host, "client"));
     assert!(begin[0] > 50 && begin[1] > 300 && begin.iter().sum::<usize>() > 700, "{begin:?}");
     // The same supervisor after it has begun.
-    assert!(end[1] > begin[1] + 50 && client[0] > 50, "{end:?} {client:?}");
+    assert!(end[1] > begin[1] + 50 && client[0] > 30, "{end:?} {client:?}");
     let is_complete = std::env::var_os("CORACLE_FAULTS").is_some();
     let mut faults = String::new();
     let mut add = |part: &str, role: usize, calls: std::ops::RangeInclusive<usize>| {
