@@ -173,9 +173,7 @@ impl AskVerb {
             Self::Bind => Row(&["bind"], "binding files in", Configure, Report, BIND),
             Self::Unbind => Row(&["unbind"], "removing bind mounts of", Configure, Report, &[]),
             Self::Set => Row(&["set", "--json"], "changing settings of", Configure, Document, SET),
-            Self::Apply => {
-                Row(&["apply", "--json"], "applying the definition of", Configure, Document, APPLY)
-            }
+            Self::Apply => Row(&["apply", "--json"], "applying settings of", Configure, Document, APPLY),
             Self::Define => Row(&["edit", "--from=-"], "defining", Configure, Report, &[]),
             Self::Check => {
                 Row(&["check", "--json", "--from=-"], "checking a definition of", Inspect, Document, &[])

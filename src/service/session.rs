@@ -67,7 +67,14 @@ impl Session {
         session: String,
         options: RawOptions,
     ) -> Result<(OwnedObjectPath, Vec<OwnedFd>)> {
-        self.streams(&header, AskVerb::SessionShell, &[session.clone()], vec![session], options).await
+        self.streams(
+            &header,
+            AskVerb::SessionShell,
+            std::slice::from_ref(&session),
+            vec![session.clone()],
+            options,
+        )
+        .await
     }
 
     #[zbus(out_args("job"))]
