@@ -16,6 +16,7 @@ use super::guest_child::GuestChild;
 use super::interrupts::Interrupts;
 use super::progress::Progress;
 use crate::error::{Context, Error, Result};
+use crate::image::import::DecodedStream;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use crate::sys::guest_files::GuestRoot;
@@ -138,11 +139,15 @@ pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progre
     copied
 }
 
-/// Sends the entries of the archive on standard input. The child is confined to its machine, whose limits
-/// apply.
+/// Sends the entries of the archive on standard input, which may be compressed. The child is confined to its machine,
+/// whose limits apply.
 fn send_archive(mut transfer: &Transfer, state: &mut CopyState<'_>) -> Result<()> {
     let limits = Limits::of_bytes(u64::MAX);
-    let left_out = extract(std::io::stdin().lock(), limits, &mut transfer, state)?;
+    let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+        .context(|| "cannot duplicate standard input")?;
+    let mut stream = DecodedStream::of(input.into())?;
+    let sent = extract(std::io::BufReader::new(&mut stream), limits, &mut transfer, state);
+    let left_out = stream.finish(sent)?;
     if let Some(summary) = left_out.summary() {
         log::warn!("{summary}");
     }

@@ -5,6 +5,7 @@
 mod bzip2;
 mod compression;
 mod decode;
+mod decoded;
 mod digester;
 mod disk_file;
 mod extractor;
@@ -16,6 +17,7 @@ mod root;
 mod source;
 
 pub(crate) use compression::Compression;
+pub(crate) use decoded::DecodedStream;
 pub(super) use oci::choose_platform;
 pub(crate) use oci::{ImageSelection, ImportedOci, Origin};
 pub(crate) use source::ImportSource;

@@ -179,6 +179,15 @@ fn archives_are_copied_both_ways() {
     host.sh_ok(
         "cmp /var/lib/machines/t/sparse /var/lib/machines/u/srv/sparse; [ /var/lib/machines/u/srv/f -ef /var/lib/machines/u/srv/d/hard ]");
     assert_eq!((note(&host, "trixie/srv/d"), note(&host, "u/srv/d")), ("a b".into(), "a b".into()));
+    // Compressed archives, and damaged ones, which leave nothing.
+    host.sh_ok(
+        "tar --xattrs -C /var/lib/machines/t -c . | gzip | coracle copy-to trixie - /opt
+         coracle exec trixie -- sh -c 'cmp /srv/sparse /opt/sparse; test /opt/f -ef /opt/d/hard'",
+    );
+    let damaged =
+        host.sh("tar -C /var/lib/machines/t -c . | gzip | head -c 150 | coracle copy-to trixie - /mnt");
+    assert!(damaged.status == 1 && damaged.stderr.contains("the gzip stream is truncated"), "{damaged}");
+    assert_eq!(host.ok(&["coracle", "exec", "trixie", "--", "ls", "-A", "/mnt"]), "");
     // Archives with paths outside the target, or with writes through their own links, are refused.
     host.sh_ok(
         "mkdir -p /srv/v/in && cd /srv/v/in && echo bad >../canary && tar -P -cf ../up.tar ../canary && ln -s /etc way && \

@@ -16,8 +16,8 @@ use std::path::Path;
 
 /// Copy files from the host to a running machine
 ///
-/// With SRC '-' the tar archive on standard input is extracted to the directory DST. Owners keep their ids as
-/// seen in the machine. DST appears only when the copy is complete.
+/// With SRC '-' the tar archive on standard input, also a compressed one, is extracted to the directory DST. Owners
+/// keep their ids as seen in the machine. DST appears only when the copy is complete.
 #[derive(Debug, Args)]
 pub struct CopyToArgs {
     #[command(flatten)]

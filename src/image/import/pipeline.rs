@@ -116,7 +116,11 @@ pub(super) fn extract(
     Ok(ExtractedStream { extracted, compression, digest, decoded_digest })
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+/// Creates a pipe.
+///
+/// # Errors
+/// Any error of pipe(2).
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     pipe_with(PipeFlags::CLOEXEC).context(|| "cannot create a pipe")
 }
 
@@ -138,7 +142,16 @@ fn start_readers(
     Ok((decoder, Some(digester), stream))
 }
 
-fn start_decoder(compression: Compression, from: OwnedFd, to: OwnedFd, limits_ratio: bool) -> Result<Killed> {
+/// Starts the decoder between two pipes.
+///
+/// # Errors
+/// Any error of clone3(2).
+pub(super) fn start_decoder(
+    compression: Compression,
+    from: OwnedFd,
+    to: OwnedFd,
+    limits_ratio: bool,
+) -> Result<Killed> {
     if compression == Compression::Bzip2 {
         return bzip2::start(&from, &to).map(Killed::of);
     }
@@ -309,7 +322,7 @@ fn result(
 
 /// Returns the error of a decoder. `None` if it is done, or if its reader has ended first: `has_reader` is false if
 /// that is possible.
-fn decoder_error(ended: Ended, compression: Compression, has_reader: bool) -> Option<Error> {
+pub(super) fn decoder_error(ended: Ended, compression: Compression, has_reader: bool) -> Option<Error> {
     let name = compression.name();
     let exit = match ended {
         Ended::Exited(status) if compression == Compression::Bzip2 => match status {
