@@ -134,7 +134,7 @@ impl Registries {
     pub(crate) fn credential_helpers(&self) -> &[String] {
         static FILES: std::sync::LazyLock<Vec<String>> =
             std::sync::LazyLock::new(|| vec!["containers-auth.json".to_owned()]);
-        self.credential_helpers.as_ref().unwrap_or(&FILES)
+        self.credential_helpers.as_ref().filter(|helpers| !helpers.is_empty()).unwrap_or(&FILES)
     }
 
     /// Returns the servers of an image, mirrors first.

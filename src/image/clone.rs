@@ -435,7 +435,9 @@ impl Cloner<'_> {
     /// the name is not its own.
     fn publish_as(&self, draft: Draft, path: &Path, content: DraftContent) -> Result<()> {
         let is_stack = path.extension().is_some_and(|suffix| suffix == "mstack");
-        let config = oci_config::of_name(self.request.paths, self.request.source).filter(|_| is_stack);
+        let CloneRequest { paths, source, tag, .. } = self.request;
+        let saved = tag.and_then(|tag| snapshot::config_of(paths, source, tag));
+        let config = saved.or_else(|| oci_config::of_name(paths, source)).filter(|_| is_stack);
         let Some(config) = config else {
             if is_stack {
                 oci_config::complete(path)?;

@@ -7,7 +7,7 @@
 mod restore;
 mod take;
 
-pub(crate) use restore::{refuse_unreplaceable, restore};
+pub(crate) use restore::{config_of, refuse_unreplaceable, restore};
 pub(crate) use take::{Pause, Quiet, Taken, take};
 
 use super::locks;

@@ -164,6 +164,26 @@ fn images_of_buildah_are_pulled() {
 }
 
 #[test]
+fn a_pulled_debian_boots_its_init() {
+    let (host, images) = with_images();
+    let servers = Servers::start(&host, &images);
+    log_in(&host);
+    host.add_guest("trixie", ".debian");
+    host.sh_ok("coracle import /var/lib/machines/.debian debian; coracle export debian oci:/run/in/D:x; coracle remove debian");
+    servers.inside(
+        "skopeo copy -q --dest-tls-verify=false --dest-creds user:secret oci:D:x docker://localhost:5000/team/debian",
+    );
+    let pulled = host.coracle(&["pull", "localhost:5000/team/debian"]);
+    assert!(pulled.contains("debian: it boots its init"), "{pulled}");
+    host.coracle(&["start", "debian"]);
+    host.wait_until(LONG, "coracle exec debian -- systemctl is-system-running | grep -x running");
+    host.coracle(&["stop", "debian"]);
+    host.assert_clean_stop("debian");
+    drop(servers);
+    host.stop();
+}
+
+#[test]
 fn a_short_name_is_that_of_systemd() {
     let (host, images) = with_images();
     let servers = Servers::start(&host, &images);
@@ -207,6 +227,11 @@ fn a_replaced_image_becomes_a_snapshot() {
     assert_same(&tree(&host, "web"), &by_umoci(&images, "L:one"));
     has_no_drafts(&host);
     host.sh_ok("! grep sleep /var/lib/machines/web.oci-config; test $(coracle snapshot --list web --no-legend | wc -l) = 1");
+    // A clone of it runs its command.
+    host.sh_ok(
+        "coracle clone web@$(coracle snapshot --list web --no-legend | awk '{ print $1 }') former
+         grep sleep /var/lib/machines/former.oci-config; coracle remove former",
+    );
     // The former image comes back with its files, its volume and its command, and the new one after it.
     host.coracle(&["rollback", "web"]);
     host.sh_ok("grep sleep /var/lib/machines/web.oci-config; test $(wc -l </var/lib/machines/web.mstack/bind@var-lib-data/file) = 2");

@@ -15,7 +15,7 @@ use crate::tree::copy::{self, CopyMethod, CopyProgress};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::Mode;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A finished rollback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,11 @@ pub(crate) fn restore(
         None => draft.exchange(&path, content)?,
     }
     Ok(restored)
+}
+
+/// Returns the file with the configuration of an OCI image that was saved with a snapshot. `None` if the image had none.
+pub(crate) fn config_of(paths: &Paths, name: &Name, tag: &Tag) -> Option<PathBuf> {
+    Some(super::directory(paths, name).join(format!("{tag}{}", super::CONFIG))).filter(|file| file.is_file())
 }
 
 /// Returns the configuration of an OCI image that was saved with a snapshot. `None` if the image had none.
