@@ -3,9 +3,9 @@
 # that Debian has. Only `make bench` builds it.
 . "${BASH_SOURCE[0]%/*}/host.sh"
 SUITE=sid
-INCLUDE+=,crun,runc,lxc,bubblewrap,podman,conmon,docker.io,docker-cli,sbuild,schroot
-# a daemon that a test starts where it is needed
-OPTIONS+=('--customize-hook=systemctl --root="$1" -q disable docker.service docker.socket containerd.service')
+INCLUDE+=,crun,runc,lxc,bubblewrap,podman,conmon,docker.io,docker-cli,sbuild,schroot,umoci,docker-registry
+# daemons that a test starts where they are needed
+OPTIONS+=('--customize-hook=systemctl --root="$1" -q disable docker.service docker.socket containerd.service docker-registry.service')
 # a mirror's copy may be some days old
 OPTIONS+=('--aptopt=Acquire::Check-Valid-Until "false"')
 
