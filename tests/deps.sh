@@ -6,7 +6,7 @@ set -euo pipefail
 # The version is defined in Cargo.toml.
 rust=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$(dirname "$0")/../Cargo.toml")
 packages=(bash coreutils findutils gcc libc6-dev libseccomp-dev make tmux mmdebstrap debian-archive-keyring ca-certificates
-	iproute2 util-linux shellcheck zsh fish e2fsprogs xfsprogs btrfs-progs crun umoci tar gzip xz-utils zstd bzip2
+	iproute2 util-linux shellcheck zsh fish e2fsprogs xfsprogs btrfs-progs erofs-utils crun umoci tar gzip xz-utils zstd bzip2
 	libarchive-tools skopeo podman buildah oci-image-tool libcap2-bin python3 docker-registry openssl)
 [ "${1:-}" != vm ] || packages+=(qemu-system-x86 lz4)
 musl=x86_64-unknown-linux-musl

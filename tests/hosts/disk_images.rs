@@ -65,6 +65,32 @@ fn debian_boots_from_an_ext4_image_and_leaves_no_loop_device() {
 }
 
 #[test]
+fn debian_boots_from_squashfs_and_erofs() {
+    let host = host("trixie");
+    host.sh_ok("cd /var/lib/machines; mksquashfs .base squashfs.raw -quiet -no-progress >&2");
+    let mut made = Command::new("mkfs.erofs");
+    made.arg(host.machines().join("erofs.raw")).arg(host.machines().join(".base"));
+    assert!(made.output().expect("mkfs.erofs").status.success());
+    for kind in ["squashfs", "erofs"] {
+        host.define(kind, "[root]\nvolatile = \"overlay\"\n");
+        host.coracle(&["start", kind]);
+        host.wait_until(
+            LONG,
+            &format!("coracle exec {kind} -- systemctl is-system-running | grep -x running"),
+        );
+        host.sh_ok(&format!(
+            "coracle exec {kind} -- sh -c 'grep \" / overlay rw\" /proc/mounts; touch /usr/new'"
+        ));
+        host.coracle(&["stop", kind]);
+        host.assert_clean_stop(kind);
+        // Its file system is recognised, and nothing was written to it.
+        host.sh_ok(&format!("coracle run -q -M {kind} --read-only sh -c 'grep \" / {kind} ro\" /proc/mounts; ! test -e /usr/new'"));
+    }
+    host.wait_until(LONG, NO_LOOPS);
+    host.stop();
+}
+
+#[test]
 fn an_image_is_shared_only_if_nobody_writes_to_it() {
     let host = host("busybox");
     host.sh_ok("cd /var/lib/machines; mksquashfs .base golden.raw -quiet -no-progress >&2");
