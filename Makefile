@@ -64,7 +64,7 @@ help:
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
 	@echo "make divert    run coracle as systemd-nspawn on this Debian, as root; 'make undivert' ends that"
-	@echo "make bench     compare with other managers, as root; PARTS=\"start boot rest enter life network scale storage archives build nspawn filter probe\""
+	@echo "make bench     compare with other managers, as root; PARTS=\"start boot rest enter life network scale storage archives build service nspawn filter probe\""
 	@echo "make probe     list the operations that root inside can do, also with other managers, as root"
 	@echo "make faults    a start with every system call failing, and killed at every one, as root"
 	@echo "make storm     random starts and kills, then trees that change during a start, as root"

@@ -36,6 +36,8 @@ mod rest;
 mod run;
 #[path = "bench/scale.rs"]
 mod scale;
+#[path = "bench/service.rs"]
+mod service;
 #[path = "bench/start.rs"]
 mod start;
 #[path = "bench/storage.rs"]
@@ -59,6 +61,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("storage", "clones, throw-away roots, layers, snapshots", storage::all),
     ("archives", "imports of archives", archives::all),
     ("build", "build sessions: begin, run, end", build::all),
+    ("service", "a user's commands and starts through the service on the bus", service::all),
     ("nspawn", "called as systemd-nspawn", nspawn::all),
     ("filter", "what the system-call filter costs", filter::all),
     ("probe", "what root inside can do", probe::all),

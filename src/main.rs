@@ -55,7 +55,10 @@ fn program() -> u8 {
     }
     if arguments.get(1).is_some_and(|verb| verb == service::JOB_VERB) {
         return match service::receive_words(arguments.into_iter().next()) {
-            Ok(arguments) => parse_and_run(&arguments),
+            Ok(job) => {
+                let status = parse_and_run(&job.arguments);
+                job.end(status)
+            }
             Err(error) => failed(&error),
         };
     }

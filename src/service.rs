@@ -3,8 +3,10 @@
 //! program's own verb. So the service needs no capability, writes no file, and its end ends no job. Called by
 //! `main`; described in io.coracle1(5). It must not call the verbs of `control`, which block.
 
+mod arrivals;
 mod authority;
 mod calls;
+mod description;
 mod images;
 mod job;
 mod life;
@@ -29,6 +31,7 @@ use crate::paths::Paths;
 pub use report::report;
 pub use words::{VERB as JOB_VERB, receive as receive_words};
 
+use arrivals::Arrivals;
 use images::Images;
 use job::JobState;
 use manager::{Manager, Subscriber};
@@ -51,6 +54,7 @@ const MANAGER_PATH: &str = "/io/coracle1";
 pub(super) struct Service {
     paths: Paths,
     connection: OnceLock<Connection>,
+    arrivals: Arc<Arrivals>,
     quota: Arc<Quota>,
     jobs: Mutex<BTreeMap<u64, Arc<JobState>>>,
     machines: Mutex<BTreeMap<Name, Arc<Mutex<Snapshot>>>>,
@@ -69,6 +73,7 @@ pub fn run(paths: &Paths) -> Result<()> {
     let service = Arc::new(Service {
         paths: paths.clone(),
         connection: OnceLock::new(),
+        arrivals: Arc::default(),
         quota: Arc::default(),
         jobs: Mutex::default(),
         machines: Mutex::default(),
@@ -83,6 +88,7 @@ pub fn run(paths: &Paths) -> Result<()> {
 /// Serves the objects, then takes the name: the first call meets all of them.
 async fn serve(service: Arc<Service>) -> Result<()> {
     let refused = |error| bus::failure(error).context("cannot serve the system bus");
+    let termination = life::Termination::new()?;
     let connection = zbus::connection::Builder::system()
         .serve_at(MANAGER_PATH, zbus::fdo::ObjectManager)
         .serve_at(MANAGER_PATH, Manager(Arc::clone(&service)))
@@ -100,7 +106,7 @@ async fn serve(service: Arc<Service>) -> Result<()> {
     tokio::spawn(watch::run(Arc::clone(&service)));
     connection.request_name(BUS_NAME).await.map_err(refused)?;
     life::notify(sd_notify::NotifyState::Ready)?;
-    life::until_idle(&service, &connection).await;
+    life::until_idle(&service, &connection, &termination).await;
     life::leave(&service, &connection).await
 }
 

@@ -22,9 +22,7 @@ const WATCHED: Duration = Duration::from_secs(10);
 /// Prints the tables of coracle and systemd-nspawn.
 pub fn all() {
     contenders::prepare();
-    let count = fs::read_to_string("/mnt/bench/machines").ok().and_then(|text| text.trim().parse().ok());
-    let count: usize = count.unwrap_or(MACHINES);
-    let names: Vec<String> = (1..=count).map(|number| format!("s{number}")).collect();
+    let names = names();
     names.iter().for_each(|name| managers::add("busybox", name));
     let both = || managers::ALL.iter().take(2);
     let crowded: Vec<Vec<String>> = both().map(|one| crowded(one, &names[0])).collect();
@@ -33,6 +31,12 @@ pub fn all() {
     for one in both() {
         grow(one, &names);
     }
+}
+
+/// Returns the names of many machines.
+pub fn names() -> Vec<String> {
+    let count = fs::read_to_string("/mnt/bench/machines").ok().and_then(|text| text.trim().parse().ok());
+    (1..=count.unwrap_or(MACHINES)).map(|number| format!("s{number}")).collect()
 }
 
 /// Returns the row of a manager: a start without and with many idle processes.

@@ -15,6 +15,8 @@ pub(crate) use zbus::OwnedObjectPath as JobPath;
 
 /// The name of the service.
 const SERVICE: &str = "io.coracle1";
+/// The number of instances of the service that may end during one job.
+const INSTANCES: u32 = 8;
 /// The path of its manager.
 const MANAGER: &str = "/io/coracle1";
 
@@ -165,12 +167,22 @@ fn open_source(ask: &Ask) -> Result<Option<OwnedFd>> {
 /// Waits for the end of a job.
 ///
 /// # Errors
-/// The service ended meanwhile.
+/// The service ended meanwhile, and the job too before the next instance found it.
 pub(crate) async fn wait(connection: &Connection, job: &OwnedObjectPath) -> Result<JobEnd> {
     let lost = |error| bus::failure(error).context("cannot wait for the job");
     let proxy = proxy(connection, job.as_str(), "io.coracle1.Job").await.map_err(lost)?;
-    let (result, status, message, hint): (String, i32, String, String) =
-        proxy.call("Wait", &()).await.map_err(lost)?;
+    let mut instances = 0;
+    let (result, status, message, hint): (String, i32, String, String) = loop {
+        match proxy.call("Wait", &()).await {
+            // It was upgraded, for example: the next one has its running jobs.
+            Err(error) if is_ended(&error) && instances < INSTANCES => instances += 1,
+            Err(error) if instances > 0 && is_unknown_object(&error) => {
+                let error = Error::new("the service ended before the job, and its result is not known");
+                return Err(error.with_hint("see 'journalctl SYSLOG_IDENTIFIER=coracle'"));
+            }
+            replied => break replied.map_err(lost)?,
+        }
+    };
     if result == "done" {
         return Ok(JobEnd { status, errors: Vec::new(), output: message });
     }
@@ -219,6 +231,11 @@ fn variant(value: &OptionValue) -> Variant<'_> {
         OptionValue::Text(text) => Variant::from(text.as_str()),
         OptionValue::Texts(texts) => Variant::from(texts.iter().map(String::as_str).collect::<Vec<_>>()),
     }
+}
+
+/// Returns whether the service ended before its reply.
+fn is_ended(error: &zbus::Error) -> bool {
+    bus::error_name(error).is_some_and(|name| name.ends_with(".NoReply"))
 }
 
 fn is_unknown_object(error: &zbus::Error) -> bool {

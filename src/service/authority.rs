@@ -47,23 +47,29 @@ impl Caller {
     }
 }
 
-/// Waits until a client has left the bus.
+/// Waits until a client has left the bus: for ever if that cannot be watched.
 pub(super) async fn departure(connection: &Connection, sender: &str) {
+    if let Err(error) = leaves(connection, sender).await {
+        log::warn!("cannot wait for the end of a client: {error}, ignoring");
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn leaves(connection: &Connection, sender: &str) -> zbus::Result<()> {
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
         .sender("org.freedesktop.DBus")
         .interface("org.freedesktop.DBus")
         .member("NameOwnerChanged")
         .arg(0, sender)
-        .build();
-    let Ok(rule) = rule else { return };
-    let Ok(mut changes) = MessageStream::for_match_rule(rule, connection, None).await else { return };
+        .build()?;
+    let mut changes = MessageStream::for_match_rule(rule, connection, None).await?;
     // It may have left before the subscription.
-    let Ok(name) = BusName::try_from(sender) else { return };
-    let Ok(proxy) = zbus::fdo::DBusProxy::new(connection).await else { return };
-    if proxy.name_has_owner(name).await.is_ok_and(|has_owner| has_owner) {
+    let proxy = zbus::fdo::DBusProxy::new(connection).await?;
+    if proxy.name_has_owner(BusName::try_from(sender)?).await? {
         changes.next().await;
     }
+    Ok(())
 }
 
 /// A machine of a request as it was when the question was asked.

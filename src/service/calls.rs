@@ -2,7 +2,7 @@
 
 use super::authority::{self, Caller};
 use super::job::{self, JobState};
-use super::quota::Resource;
+use super::quota::{Permit, Resource};
 use super::refusal::Refusal;
 use super::{Service, object_path};
 use crate::ask::{Ask, AskVerb, OptionValue, Options};
@@ -91,19 +91,35 @@ impl Service {
         header: &Header<'_>,
         call: Call,
     ) -> Result<(Arc<JobState>, Vec<OwnedFd>)> {
-        if header.primary().body_len() > BODY {
-            let error = Error::new(format!("the call has more than {} KiB", BODY >> 10));
-            return Err(error.named(ErrorName::BadArgument).into());
-        }
         let ask = Ask::new(call.verb, call.machines, options(call.options)?, call.command)?;
-        let caller = Caller::of(self.connection()?, header).await?;
-        let _call = self.quota.take(caller.uid, Resource::Call)?;
+        let (caller, _call) = self.admit(header).await?;
         // Of missing machines polkit is not asked: no rule is about them.
         if !ask.verb.creates() {
             ask.machines.iter().try_for_each(|name| self.require(name))?;
         }
         let expected = authority::allow(self, &caller, &ask).await?;
         Ok(job::start(self, &caller, &ask, call.input, expected).await?)
+    }
+
+    /// Returns the caller of a method, with one of its calls.
+    ///
+    /// # Errors
+    /// The call is too large, the connection or its user have too many, or it has left the bus.
+    pub(super) async fn admit(&self, header: &Header<'_>) -> Result<(Caller, Permit)> {
+        if header.primary().body_len() > BODY {
+            let error = Error::new(format!("the call has more than {} KiB", BODY >> 10));
+            return Err(error.named(ErrorName::BadArgument).into());
+        }
+        let sender = header.sender().map(ToString::to_string).unwrap_or_default();
+        let _arrival = self.arrivals.take(&sender)?;
+        let caller = Caller::of(self.connection()?, header).await?;
+        let call = self.quota.take(caller.uid, Resource::Call)?;
+        Ok((caller, call))
+    }
+
+    /// Returns whether a call has no answer yet.
+    pub(super) fn has_calls(&self) -> bool {
+        !self.arrivals.is_empty() || self.quota.has_calls()
     }
 
     /// Refuses a machine that neither runs nor exists.

@@ -7,9 +7,9 @@ use super::refusal::Refusal;
 use super::report::{ReportedError, errors_of, read_document, read_report};
 use super::status_text::progress;
 use super::streams::Streams;
-use super::{Service, lock, object_path, signals, words};
+use super::{Service, description, lock, object_path, signals, words};
 use crate::ask::{Ask, Output};
-use crate::error::{Error, ErrorName, Result};
+use crate::error::{Context, Error, ErrorName, Result};
 use crate::host::systemd::units::transient::{self, TransientService, UnitEnd, UnitWatch};
 use crate::sys::terminal;
 use futures_util::FutureExt;
@@ -86,18 +86,22 @@ pub(super) async fn start(
     // After the verb, which this program then parses without the definition of its command line.
     let mut command = ask.words();
     command.splice(1..1, expected.into_iter().chain(streams.report.as_ref().map(|_| "--report".to_owned())));
-    let reporter = streams.reporter.take();
-    let is_handed_over = ask.verb.has_private_words() || reporter.is_some();
+    // A job with a report has no status for its caller.
+    let result =
+        streams.reporter.take().map_or_else(|| duplicate(streams.done.as_ref()), |own| Ok(Some(own)))?;
+    let is_handed_over = ask.verb.has_private_words() || result.is_some();
     if let Some(stdin) = streams.job[0].take_if(|_| is_handed_over) {
-        streams.job[0] = Some(words::hand_over(&command, stdin, reporter)?);
+        streams.job[0] = Some(words::hand_over(&command, stdin, result)?);
         command = [words::VERB, ask.verb.as_str()].map(str::to_owned).into();
         command.extend(machines.iter().cloned());
     }
     command.insert(0, transient::own_program()?);
+    // Whoever has streams of the job is its only reader: `logs -f` of a quiet machine would never end.
+    let sender = (!streams.caller.is_empty()).then(|| caller.sender.clone());
     let fields = machines.iter().map(|name| format!("CORACLE_MACHINE={name}"));
     let service_unit = TransientService {
         name: unit.clone(),
-        description: format!("{} {}", ask.verb.as_str(), machines.join(" ")),
+        description: description::write(ask.verb.as_str(), &machines, sender.as_deref()),
         slice: SLICE.to_owned(),
         command,
         environment: vec![
@@ -124,10 +128,13 @@ pub(super) async fn start(
     });
     publish(service, &state).await?;
     let descriptors = std::mem::take(&mut streams.caller);
-    // Whoever has streams of the job is its only reader: `logs -f` of a quiet machine would never end.
-    let sender = (!descriptors.is_empty()).then(|| caller.sender.clone());
     tokio::spawn(follow(Arc::clone(service), Arc::clone(&state), watch, streams, sender, permit));
     Ok((state, descriptors))
+}
+
+/// Returns another descriptor of a pipe.
+fn duplicate(pipe: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
+    pipe.map(OwnedFd::try_clone).transpose().context(|| "cannot duplicate a descriptor")
 }
 
 /// Takes over the running jobs of an earlier instance. Their results are their exit statuses.
@@ -140,12 +147,12 @@ pub(super) async fn adopt(service: &Arc<Service>) -> Result<()> {
         let id = unit.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(".service"));
         let Some((uid, id)) = id.and_then(|id| id.split_once('-')) else { continue };
         let (Ok(uid), Ok(id)) = (uid.parse(), id.parse()) else { continue };
-        let mut words = description.split_whitespace().map(str::to_owned);
+        let (verb, machines, sender) = description::read(&description);
         let state = Arc::new(JobState {
             id,
             uid,
-            verb: words.next().unwrap_or_default(),
-            machines: words.collect(),
+            verb,
+            machines,
             unit,
             is_document: false,
             is_cancelled: AtomicBool::new(false),
@@ -158,7 +165,7 @@ pub(super) async fn adopt(service: &Arc<Service>) -> Result<()> {
         // They count; but a limit ends no job.
         let own = service.quota.take(uid, Resource::Job);
         let permit = own.or_else(|_| service.quota.take(0, Resource::Job))?;
-        tokio::spawn(follow(Arc::clone(service), state, watch, Streams::default(), None, permit));
+        tokio::spawn(follow(Arc::clone(service), state, watch, Streams::default(), sender, permit));
     }
     Ok(())
 }
@@ -188,11 +195,11 @@ async fn follow(
     let end = with_caller(connection, &state, sender, watch.end(&mut progress));
     let (report, document) = (read_report(streams.report), read_document(streams.document));
     let (end, report, document) = join3(end, report, document).await;
-    let outcome = outcome(&state, end.unwrap_or(UnitEnd::Unknown), report, document);
+    let end = end.unwrap_or(UnitEnd::Unknown);
+    let outcome = outcome(&state, end, report, document);
     *lock(&state.terminal) = None;
-    if let Some(done) = streams.done
-        && outcome.status >= 0
-    {
+    // All other statuses are written by the job itself.
+    if let (Some(done), UnitEnd::Killed(_)) = (streams.done, end) {
         // The caller may have closed its end.
         let _ = rustix::io::write(&done, format!("{}\n", outcome.status).as_bytes());
     }
@@ -306,11 +313,11 @@ impl JobState {
 impl Job {
     /// Refuses other users than the job's own and root.
     async fn admit(&self, header: &Header<'_>) -> std::result::Result<Permit, Refusal> {
-        let caller = Caller::of(self.service.connection()?, header).await?;
+        let (caller, call) = self.service.admit(header).await?;
         if caller.uid != 0 && caller.uid != self.state.uid {
             return Err(Refusal::denied(&Error::new("the job belongs to another user")));
         }
-        Ok(self.service.quota.take(caller.uid, Resource::Call)?)
+        Ok(call)
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Machine {
 /// The word for standard input or output of a job.
 const STANDARD: &str = "-";
 
-/// A job and its descriptors.
+/// A job and its descriptors. Methods of the interface name its parts: an alias would be one value of a structure.
 type JobWithStreams = (OwnedObjectPath, Vec<OwnedFd>);
 
 impl Machine {
@@ -146,17 +146,25 @@ impl Machine {
         #[zbus(header)] header: Header<'_>,
         command: Vec<String>,
         options: RawOptions,
-    ) -> Result<JobWithStreams> {
+    ) -> Result<(OwnedObjectPath, Vec<OwnedFd>)> {
         self.service.act(&header, self.call(AskVerb::Exec, command, options)).await
     }
 
     #[zbus(out_args("job", "descriptors"))]
-    async fn shell(&self, #[zbus(header)] header: Header<'_>, options: RawOptions) -> Result<JobWithStreams> {
+    async fn shell(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: RawOptions,
+    ) -> Result<(OwnedObjectPath, Vec<OwnedFd>)> {
         self.streams(&header, AskVerb::Shell, options).await
     }
 
     #[zbus(out_args("job", "descriptors"))]
-    async fn login(&self, #[zbus(header)] header: Header<'_>, options: RawOptions) -> Result<JobWithStreams> {
+    async fn login(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: RawOptions,
+    ) -> Result<(OwnedObjectPath, Vec<OwnedFd>)> {
         self.streams(&header, AskVerb::Login, options).await
     }
 
@@ -165,12 +173,16 @@ impl Machine {
         &self,
         #[zbus(header)] header: Header<'_>,
         options: RawOptions,
-    ) -> Result<JobWithStreams> {
+    ) -> Result<(OwnedObjectPath, Vec<OwnedFd>)> {
         self.streams(&header, AskVerb::Attach, options).await
     }
 
     #[zbus(out_args("job", "descriptors"))]
-    async fn logs(&self, #[zbus(header)] header: Header<'_>, options: RawOptions) -> Result<JobWithStreams> {
+    async fn logs(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        options: RawOptions,
+    ) -> Result<(OwnedObjectPath, Vec<OwnedFd>)> {
         self.streams(&header, AskVerb::Logs, options).await
     }
 
@@ -180,7 +192,7 @@ impl Machine {
         #[zbus(header)] header: Header<'_>,
         destination: String,
         options: RawOptions,
-    ) -> Result<JobWithStreams> {
+    ) -> Result<(OwnedObjectPath, Vec<OwnedFd>)> {
         let words = vec![STANDARD.to_owned(), destination];
         self.service.act(&header, self.call(AskVerb::CopyTo, words, options)).await
     }
@@ -191,7 +203,7 @@ impl Machine {
         #[zbus(header)] header: Header<'_>,
         source: String,
         options: RawOptions,
-    ) -> Result<JobWithStreams> {
+    ) -> Result<(OwnedObjectPath, Vec<OwnedFd>)> {
         let words = vec![source, STANDARD.to_owned()];
         self.service.act(&header, self.call(AskVerb::CopyFrom, words, options)).await
     }

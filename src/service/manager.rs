@@ -1,6 +1,6 @@
 //! The manager object: what concerns several machines or the host.
 
-use super::authority::{Caller, departure};
+use super::authority::departure;
 use super::calls::{Call, RawOptions, Result, machine_path, names};
 use super::quota::{Permit, Resource};
 use super::{Service, lock, watch};
@@ -52,9 +52,8 @@ impl Manager {
 impl Manager {
     #[zbus(out_args("machine"))]
     async fn get_machine(&self, #[zbus(header)] header: Header<'_>, name: String) -> Result<OwnedObjectPath> {
-        let caller = Caller::of(self.0.connection()?, &header).await?;
-        let _call = self.0.quota.take(caller.uid, Resource::Call)?;
         let names = names(&[name])?;
+        let _admitted = self.0.admit(&header).await?;
         names.iter().try_for_each(|name| self.0.require(name))?;
         watch::sync(&self.0).await?;
         Ok(machine_path(&names[0])?)
@@ -129,14 +128,12 @@ impl Manager {
     }
 
     async fn subscribe(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {
-        let connection = self.0.connection()?.clone();
-        let caller = Caller::of(&connection, &header).await?;
-        let _call = self.0.quota.take(caller.uid, Resource::Call)?;
+        let (caller, _call) = self.0.admit(&header).await?;
         if lock(&self.0.subscribers).contains_key(&caller.sender) {
             return Ok(());
         }
         let permit = self.0.quota.take(caller.uid, Resource::Subscription)?;
-        let service = Arc::clone(&self.0);
+        let (service, connection) = (Arc::clone(&self.0), self.0.connection()?.clone());
         let sender = caller.sender.clone();
         let task = tokio::spawn(async move {
             departure(&connection, &sender).await;

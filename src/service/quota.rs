@@ -62,6 +62,11 @@ impl Quota {
         Ok(Permit { quota: Arc::clone(self), uid, resource })
     }
 
+    /// Returns whether a call has no answer yet.
+    pub(super) fn has_calls(&self) -> bool {
+        super::lock(&self.0).keys().any(|(_, resource)| *resource == Resource::Call)
+    }
+
     /// Returns whether nothing is taken.
     pub(super) fn is_unused(&self) -> bool {
         super::lock(&self.0).is_empty()

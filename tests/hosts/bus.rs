@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Host, Job, LONG, Output};
+use crate::support::{Builder, Host, Job, LONG, Output};
 
 /// The rule that lets `ann` do everything with the machine `web`.
 pub(crate) const ALL_OF_WEB: &str = "polkit.addRule(function (action, subject) {\n\
@@ -12,7 +12,12 @@ pub(crate) const ALL_OF_WEB: &str = "polkit.addRule(function (action, subject) {
 
 /// Starts a host with the machine `web` and the users `ann` and `bob`.
 pub(crate) fn host() -> Host {
-    let host = Host::builder().guest_as("busybox", "web").start();
+    host_on(Host::builder())
+}
+
+/// Starts such a host of another tree.
+pub(crate) fn host_on(builder: Builder) -> Host {
+    let host = builder.guest_as("busybox", "web").start();
     host.sh_ok("useradd -m ann; useradd -m bob");
     host.start_machine("web");
     host
@@ -170,6 +175,7 @@ fn a_job_keeps_its_words(host: &Host) {
         assert!(shown.stdout.contains("coracle job exec web"), "{shown}");
         assert!(!shown.stdout.contains("s3cret") && !shown.stdout.contains("pass2word"), "{shown}");
         job.kill();
+        host.wait_until(LONG, "! pgrep -fx 'sleep 4567'");
         host.wait_until(LONG, "! systemctl list-units --no-legend 'coracle-job-*' | grep .");
     }
     let mut log = host.spawn(&[&user[..], &["coracle", "logs", "-f", "web"]].concat());
