@@ -96,7 +96,8 @@ pub(super) async fn allow(
         let record = Record::read(&service.paths, name)?;
         let supervisor = record.as_ref().map(|record| (record.supervisor, record.supervisor_start));
         let record = record.filter(Record::is_alive);
-        if record.is_none() && ask.verb.enters() {
+        // A job about a session names the missing one itself.
+        if record.is_none() && ask.verb.enters() && ask.verb.own_interface().is_none() {
             // The answer would hold for whatever takes the name until the job reads it.
             let error = Error::new(format!("machine '{name}' is not running"));
             return Err(error.named(ErrorName::NotRunning).into());
