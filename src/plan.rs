@@ -197,7 +197,9 @@ fn namespaces(machine: &Machine, facts: &Facts) -> u64 {
 fn host_steps(machine: &Machine, facts: &Facts, maps: &MountMaps) -> Vec<HostStep> {
     let map_mounts = (!maps.0.is_empty()).then_some(HostStep::MapMounts);
     // Before the clone: the child is cloned into its cgroup.
-    let mut steps = vec![HostStep::Cgroups];
+    let exposed = facts.build.as_ref().and_then(|build| build.exposed_root.clone());
+    let mut steps: Vec<HostStep> = exposed.map(HostStep::ExposeRoot).into_iter().collect();
+    steps.push(HostStep::Cgroups);
     // PID 1 without a user namespace is the builder, which gets the mappings.
     steps.extend(map_mounts.clone().filter(|_| !facts.user_namespace));
     steps.push(HostStep::Clone);

@@ -7,6 +7,7 @@ pub(crate) mod current_step;
 pub(crate) mod detached;
 mod drop_privileges;
 mod exit;
+mod exposed_root;
 pub(crate) mod failure;
 pub mod guest;
 pub(crate) mod handover;

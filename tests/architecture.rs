@@ -126,8 +126,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sys::mount::leaves_chroot",
             // A reboot executes the program again with its arguments.
             "sys::entry",
-            // The root of an exposed build session, as a link.
-            "sys::guest_files::root_link",
             // A signal undoes a start in the foreground.
             "sys::process::interrupt",
             // `--dry-run` prints the plan, `--template=` shows a bar, of the size of the template.

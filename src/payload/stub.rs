@@ -77,6 +77,9 @@ pub(crate) fn hold(settings: &StubSettings) -> Result<()> {
         .and_then(|()| rustix::stdio::dup2_stdout(&null))
         .and_then(|()| rustix::stdio::dup2_stderr(&null))
         .context(|| "cannot set a standard stream")?;
+    if settings.leaves_root {
+        leave_root().context(|| format!("cannot change the root directory to '{EMPTY}'"))?;
+    }
     // The channel too: its end notifies the supervisor that the machine is held.
     crate::sys::descriptor::close_from(3, null.as_fd());
     process::replace_title(c"(coracle-hold)", &settings.environment);
@@ -86,6 +89,16 @@ pub(crate) fn hold(settings: &StubSettings) -> Result<()> {
             process::exit_now(0);
         }
     }
+}
+
+/// A directory of another file system than the root, in which programs cannot create files.
+const EMPTY: &str = "/proc/self/fdinfo";
+
+/// Leaves the root of the session: lsof(8) would show this process as a user of its files. Commands enter the mount
+/// namespace, whose root stays.
+fn leave_root() -> rustix::io::Result<()> {
+    rustix::process::chdir(EMPTY)?;
+    rustix::process::chroot(".")
 }
 
 /// A request to the stub.

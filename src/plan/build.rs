@@ -17,6 +17,8 @@ pub struct BuildFacts {
     pub(crate) files: Vec<(PathBuf, String)>,
     /// The emulator that the session registers for its programs. `None` if the host can execute them.
     pub(crate) emulator: Option<Emulator>,
+    /// The path of the host at which the root is mounted too. `None` for a root without one.
+    pub(crate) exposed_root: Option<PathBuf>,
 }
 
 /// An emulator of the host, for the programs of one architecture.

@@ -18,6 +18,7 @@ pub(super) fn stub(machine: &Machine, facts: &Facts, has_console: bool) -> StubS
         environment: identity::environment(machine, facts).into_iter().filter(is_shown).collect(),
         has_console,
         shows_signals: machine.contract == Contract::Coracle,
+        leaves_root: facts.build.as_ref().is_some_and(|build| build.exposed_root.is_some()),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::machine::build::BuildUser;
 use crate::machine::network::Mode;
 use crate::machine::root::RootSource;
 use crate::machine::users::Users;
+use crate::paths::Paths;
 use crate::plan::identity::hostname;
 use crate::plan::init::Architecture;
 use crate::plan::{BuildFacts, Emulator};
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// A user that contradicts the users of the base, or whose number is outside the range of the session.
-pub(super) fn find(machine: &Machine, tree: &Tree) -> Result<Option<BuildFacts>> {
+pub(super) fn find(paths: &Paths, machine: &Machine, tree: &Tree) -> Result<Option<BuildFacts>> {
     let Some(build) = &machine.build else { return Ok(None) };
     let mut facts = BuildFacts {
         caller: build.user.caller,
@@ -29,6 +30,7 @@ pub(super) fn find(machine: &Machine, tree: &Tree) -> Result<Option<BuildFacts>>
         home: None,
         files: Vec::new(),
         emulator: None,
+        exposed_root: build.is_exposed.then(|| paths.session_root(&machine.name)),
     };
     facts.emulator = emulator(machine, tree)?;
     if !tree.has(Path::new("/etc")) {

@@ -66,7 +66,7 @@ pub(super) fn find(
     let (journal, directory) = journal::find(paths, machine, tree, machine_id, choice.ids.base)?.unzip();
     let is_systemd = matches!(init, Some((_, Init::Systemd)));
     let facts = Facts {
-        build: build::find(machine, tree)?,
+        build: build::find(paths, machine, tree)?,
         id_base: choice.ids.base,
         mapped_from: choice.ids.mapped_from,
         targets: tree.mount_points(machine.mounts.len()),

@@ -22,7 +22,6 @@ use crate::state::record::Record;
 use crate::supervisor::cleanup;
 use crate::supervisor::detached::{self, DETACHED, REBOOT};
 use crate::supervisor::handover::{self, Carried, FdName, Running};
-use crate::sys::guest_files::root_link;
 use crate::sys::process::interrupt;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags};
@@ -213,22 +212,6 @@ fn complete(paths: &Paths, machine: &Machine, running: &Running) {
     if machine.root.is_synced && record.throwaway.is_some() {
         kept_sessions::keep(paths, record).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     }
-    if machine.build.as_ref().is_some_and(|build| build.is_exposed) {
-        expose(paths, running);
-    }
-}
-
-/// Gives the root of a session a path on the host, for programs that look at it. The kernel resolves the link only
-/// for root, and ignores setuid bits behind it (`mnt_may_suid` of `fs/namespace.c`).
-fn expose(paths: &Paths, running: &Running) {
-    let record = &running.state.record;
-    let (link, leader) = (paths.session_root(&record.name), record.leader.unwrap_or_default());
-    let removed = std::fs::remove_file(&link).or_else(|_| std::fs::remove_dir(&link));
-    let made = match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => std::os::unix::fs::symlink(root_link(leader), &link),
-    };
-    made.unwrap_or_else(|error| log::warn!("cannot create '{}': {error}, ignoring", link.display()));
 }
 
 /// Returns descriptors that are readable when the session has to end.

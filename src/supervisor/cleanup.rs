@@ -1,6 +1,7 @@
 //! The last act: removes everything in the state record of a machine. Idempotent; continues after errors. Run
 //! by the supervisor at its end, by the unit's `ExecStopPost=`, and by the next start.
 
+use super::exposed_root;
 use super::handover::SupervisorState;
 use super::mount_tunnel;
 use super::network::firewall;
@@ -148,6 +149,9 @@ fn undo_by(
         note(cgroup::remove(&gone));
     }
     note(stop_scope(record));
+    if record.build.as_ref().is_some_and(|build| build.is_exposed) {
+        note(exposed_root::conceal(&paths.session_root(&record.name)));
+    }
     results::give(record);
     if changes == Changes::Removed {
         package_cache::merge(record);

@@ -38,6 +38,10 @@ pub(crate) fn apply(record: &Record) {
         // Cleanup enters the guest's network namespace to move borrowed interfaces back to the host.
         kept |= CapabilitySet::SYS_ADMIN;
     }
+    if record.build.as_ref().is_some_and(|build| build.is_exposed) {
+        // Cleanup unmounts the root.
+        kept |= CapabilitySet::SYS_ADMIN;
+    }
     if descriptor_store::is_enabled() {
         // The store of the service accepts descriptors of the main process only: a child sends in its name.
         kept |= CapabilitySet::SYS_ADMIN;

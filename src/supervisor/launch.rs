@@ -10,7 +10,7 @@ mod record;
 
 use super::handover::{Carried, FdName, Fds, Running, SupervisorState};
 use super::network::{dhcp, firewall, hosts_file};
-use super::{cleanup, current_step, mount_tunnel, registration};
+use super::{cleanup, current_step, exposed_root, mount_tunnel, registration};
 use crate::channel::ParentEnd;
 use crate::claim::{self, Claims};
 use crate::error::{Context, Error, Result};
@@ -40,6 +40,7 @@ use nix::sched::{CloneFlags, setns};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::cell::OnceCell;
+use std::path::Path;
 
 /// The input of a launch.
 #[derive(Debug)]
@@ -222,6 +223,7 @@ impl<'a> Launch<'a> {
 
     fn run(&mut self, step: &HostStep) -> Result<()> {
         match step {
+            HostStep::ExposeRoot(path) => self.expose_root(path),
             HostStep::Cgroups => self.cgroups().and_then(|()| self.receive_journal()),
             HostStep::Clone => self.begin_bus().and_then(|()| self.clone_leader()),
             HostStep::Await(sync) => self.await_leader(*sync),
@@ -239,6 +241,10 @@ impl<'a> Launch<'a> {
             }
             HostStep::Executed => self.executed(),
         }
+    }
+
+    fn expose_root(&mut self, path: &Path) -> Result<()> {
+        self.request.root.as_mut().map_or(Ok(()), |root| exposed_root::expose(&mut root.root, path))
     }
 
     fn cgroups(&mut self) -> Result<()> {

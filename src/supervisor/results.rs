@@ -94,7 +94,8 @@ impl Owners {
         given.and(below)
     }
 
-    /// Changes the owner of a file of the session. The kernel removes file capabilities with the owner.
+    /// Changes the owner of a file of the session. The kernel removes file capabilities with the owner. A device that
+    /// the session has created, which it can without a user namespace, is removed.
     fn give_one(
         &self,
         directory: &OwnedFd,
@@ -109,11 +110,14 @@ impl Owners {
         let user = user.then(|| Uid::from_raw(self.caller.0));
         let group = group.then(|| Gid::from_raw(self.caller.1));
         let mut owned = Ok(());
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if user.is_some() && matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+            return rustix::fs::unlinkat(directory, name, AtFlags::empty());
+        }
         if user.is_some() || group.is_some() {
             owned = rustix::fs::chownat(file, "", user, group, AtFlags::EMPTY_PATH);
         }
-        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        if is_file && stat.st_mode & SETUID != 0 {
+        if kind == FileType::RegularFile && stat.st_mode & SETUID != 0 {
             // Not blocked by a fifo that has replaced the file.
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = match rustix::fs::openat(directory, name, flags, Mode::empty()) {

@@ -48,11 +48,6 @@ impl Owners {
     }
 }
 
-/// Returns the link to the root of a process, which only processes with rights over it can follow.
-pub(crate) fn root_link(pid: u32) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/root"))
-}
-
 impl GuestRoot {
     /// Opens the root of a tree.
     ///
@@ -76,7 +71,7 @@ impl GuestRoot {
     /// # Errors
     /// Any error of openat(2), with the path.
     pub(crate) fn of_process(pid: u32) -> Result<Self> {
-        Self::of_tree(&root_link(pid))
+        Self::of_tree(&PathBuf::from(format!("/proc/{pid}/root")))
     }
 
     /// Opens the root of the calling process, for a child inside a machine.

@@ -27,13 +27,22 @@ pub(crate) fn session_host() -> Host {
 
 /// Installs a base with these packages, and the sources of the archive.
 pub(crate) fn install_base(host: &Host, packages: &str) {
-    run(host, &format!("debootstrap --variant=buildd --include={packages} trixie {BASE} {MIRROR} >log"));
+    run(
+        host,
+        &format!(
+            "debootstrap --variant=buildd --include={packages} trixie {BASE} {MIRROR} >log || {{ tail -n 40 log {BASE}/debootstrap/debootstrap.log >&2; exit 1; }}"
+        ),
+    );
     add_sources(host);
 }
 
 /// Lets sessions install the sources of packages.
 pub(crate) fn add_sources(host: &Host) {
-    host.sh_ok(&format!("echo 'deb-src {MIRROR} trixie main' >>{BASE}/etc/apt/sources.list"));
+    // The archive has no translations.
+    host.sh_ok(&format!(
+        "echo 'deb-src {MIRROR} trixie main' >>{BASE}/etc/apt/sources.list
+         echo 'Acquire::Languages \"none\";' >{BASE}/etc/apt/apt.conf.d/languages"
+    ));
 }
 
 /// The state of a host before its sessions.

@@ -1,7 +1,7 @@
-//! Programs that test packages in build sessions: autopkgtest(1) and reprotest(1).
+//! Programs that test packages in build sessions: autopkgtest(1), reprotest(1) and piuparts(1).
 
 use crate::run;
-use crate::sessions::{Before, install_base, run_logged, session_host};
+use crate::sessions::{Before, MIRROR, install_base, run_logged, session_host};
 use crate::support::Host;
 
 /// The results of a run of autopkgtest, and its exit status (autopkgtest(1)).
@@ -25,7 +25,7 @@ fn autopkgtest(host: &Host, what: &str, options: &str) -> (i32, String) {
 #[test]
 fn autopkgtest_tests_packages_in_sessions() {
     let host = session_host();
-    install_base(&host, "debhelper,passwd,systemd-sysv,dbus,udev");
+    install_base(&host, "debhelper,passwd,systemd-sysv,dbus,udev,apt-utils");
     host.sh_ok(
         "cd /var/tmp/work
          coracle build once trixie --user=root -w /build/small-1.0 --bind=.:/build -- dpkg-buildpackage -us -uc -b >log 2>&1",
@@ -65,6 +65,31 @@ fn reprotest_builds_twice_in_a_session() {
         &format!("reprotest --vary=-fileordering --testbed-init='{init}' sl_*.dsc -- schroot trixie"),
     );
     host.sh_ok("grep -i 'reproduction successful' /var/tmp/work/log");
+    before.assert_same(&host);
+    host.stop();
+}
+
+/// A base whose sessions have a path on the host, at which piuparts looks.
+const EXPOSED: &str =
+    "[root]\ndirectory = '/var/lib/machines/trixie'\n[users]\nprivate = 'identity'\n[build]\nexpose = true\n";
+
+#[test]
+fn piuparts_tests_a_package_in_a_session() {
+    let host = session_host();
+    install_base(&host, "debhelper,passwd");
+    host.sh_ok(
+        "cd /var/tmp/work
+         coracle build once trixie --user=root -w /build/small-1.0 --bind=.:/build -- dpkg-buildpackage -us -uc -b >log 2>&1",
+    );
+    host.write("/etc/coracle/build.d/exposed.toml", EXPOSED);
+    let before = Before::take(&host);
+    run_logged(
+        &host,
+        &format!(
+            "piuparts --schroot=exposed -d trixie --mirror='{MIRROR} main' --warn-on-others small_1.0_amd64.deb"
+        ),
+    );
+    host.sh_ok("cd /var/tmp/work; grep 'PASS: All tests' log; grep 'New schroot session in ./run/coracle/exposed-' log");
     before.assert_same(&host);
     host.stop();
 }

@@ -18,6 +18,7 @@ mod build;
 mod build_cache;
 mod build_changes;
 mod build_definitions;
+mod build_exposed;
 mod build_foreign;
 mod build_testbed;
 mod bundles;

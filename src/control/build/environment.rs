@@ -1,5 +1,6 @@
 //! `/etc/environment` of a session, parsed as pam_env(8) does: commands get its variables. Called by `run`.
 
+use crate::paths::Paths;
 use crate::state::record::Record;
 use crate::sys::guest_files::GuestRoot;
 use std::path::Path;
@@ -10,8 +11,12 @@ const LONGEST: u64 = 64 << 10;
 const FILE: &str = "/etc/environment";
 
 /// Returns the variables of a session, with names and values.
-pub(super) fn variables(record: &Record) -> Vec<(String, String)> {
-    let root = record.leader.map(GuestRoot::of_process);
+pub(super) fn variables(paths: &Paths, record: &Record) -> Vec<(String, String)> {
+    let root = match &record.build {
+        // The stub of such a session has another root directory.
+        Some(build) if build.is_exposed => Some(GuestRoot::of_tree(&paths.session_root(&record.name))),
+        _ => record.leader.map(GuestRoot::of_process),
+    };
     let Some(Ok(root)) = root else { return Vec::new() };
     let Ok(text) = root.read(Path::new(FILE), LONGEST) else { return Vec::new() };
     parse(&String::from_utf8_lossy(&text))

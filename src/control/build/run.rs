@@ -45,7 +45,7 @@ pub(crate) fn run(paths: &Paths, request: &ExecRequest<'_>, options: RunOptions)
         time_limit: options.timeout,
     };
     // Those of the definition and of the caller replace them.
-    let mut environment = environment::variables(&record);
+    let mut environment = environment::variables(paths, &record);
     let defined = if record.has_environment { state::environment(paths, request.name) } else { Vec::new() };
     let is_replaced =
         |name: &String| defined.iter().chain(&request.environment).any(|(given, _)| given == name);

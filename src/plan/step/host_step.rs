@@ -1,10 +1,13 @@
 //! The steps of the supervisor.
 
 use crate::channel::SyncPoint;
+use std::path::PathBuf;
 
 /// A step of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostStep {
+    /// Mounts the root of a build session at a path of the host too.
+    ExposeRoot(PathBuf),
     /// Prepares the cgroups `supervisor` and `payload`.
     Cgroups,
     /// Clones the machine's PID 1 into its namespaces and its cgroup.
@@ -37,6 +40,7 @@ impl HostStep {
     /// Returns the step as one line of text.
     pub(crate) fn describe(&self) -> String {
         match self {
+            Self::ExposeRoot(path) => format!("mount the root at '{}' of the host", path.display()),
             Self::Cgroups => "prepare the cgroups 'supervisor' and 'payload'".into(),
             Self::Clone => "clone the child into its namespaces".into(),
             Self::Await(sync) => format!("await the child at '{sync:?}'"),

@@ -24,6 +24,8 @@ pub struct StubSettings {
     pub(crate) has_console: bool,
     /// Whether the exit status is 128 plus the number of the signal that killed PID 2.
     pub(crate) shows_signals: bool,
+    /// Whether its root directory is one outside the root of the session, which programs of the host look at.
+    pub(crate) leaves_root: bool,
 }
 
 /// A resource limit (setrlimit(2)). `None` is RLIM_INFINITY.
