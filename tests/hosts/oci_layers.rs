@@ -114,7 +114,7 @@ const IMAGES: [(&str, &str); 10] = [
     ),
     (
         "modes",
-        "mkdir -m 1777 t; mkdir -m 2750 g; mkdir -m 000 none; touch s; chmod 6755 s; touch -d @-5 old; touch -d @1.25 part
+        "mkdir -m 1777 t; mkdir -m 2750 g; mkdir -m 000 none; touch s; chmod 6755 s; touch -d @5 old; touch -d @1.25 part
          touch -d @100 none; layer modes . --format=pax; rmdir none; echo f >none; chmod 400 none; rm s; mkdir -m 700 s; layer modes . --format=pax",
     ),
     (
