@@ -116,6 +116,11 @@ install: $(INSTALL_NEEDS)
 	fi
 	# Root of a machine can leave setuid programs in its tree, so users of the host must not reach it.
 	install -Dm644 tmpfiles.d/coracle.conf "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf"
+	# systemd-sysctl.service sets it at the next boot; without DESTDIR it is set now.
+	install -Dm644 sysctl.d/60-coracle.conf "$(DESTDIR)$(PREFIX)/lib/sysctl.d/60-coracle.conf"
+	if [ -z "$(DESTDIR)" ] && command -v sysctl >/dev/null; then
+		sysctl --quiet --load "$(PREFIX)/lib/sysctl.d/60-coracle.conf" || true
+	fi
 	install -d "$(DESTDIR)/var/lib/machines"
 	chmod 0700 "$(DESTDIR)/var/lib/machines"
 	install -Dm644 ssh/10-coracle.conf "$(DESTDIR)/etc/ssh/ssh_config.d/10-coracle.conf"
@@ -210,6 +215,9 @@ test-all: test test-images test-callers
 		env "CORACLE_HOST_$$lane" CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 \
 			timeout --kill-after=30 $(TEST_BOUND) $(CARGO) test --locked --no-fail-fast --tests -- --include-ignored
 	done
+	echo "== 40 machines"
+	CORACLE_MACHINES=40 CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(TEST_BOUND) \
+		$(CARGO) test --locked --test hosts -- --include-ignored many::
 
 # The tests of images run on the file system of /var/tmp, which is ext4 in `make test`.
 test-images: deps trees binary

@@ -8,6 +8,7 @@ pub(crate) mod credentials;
 pub(crate) mod empty_mounts;
 pub(crate) mod executable;
 pub mod idmap;
+pub(crate) mod inotify;
 pub(crate) mod lock;
 pub(crate) mod lsm;
 pub(crate) mod lxcfs;

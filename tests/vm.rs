@@ -346,7 +346,21 @@ fn exhausted_host_resources_are_reported_and_leave_no_state() {
     vm.sh_ok("sysctl -q fs.inotify.max_user_instances=1");
     vm.coracle(&["start", "few"]);
     vm.coracle(&["stop", "few"]);
-    vm.sh_ok("sysctl -q fs.inotify.max_user_instances=128");
+    // A guest of systemd with the ids of root does, and the installed limit is enough.
+    vm.define("trixie", "[users]\nprivate = \"no\"\n");
+    let out = vm.exec(&["coracle", "start", "trixie"]);
+    assert!(out.status == 1 && out.stderr.contains("inotify instances exhausted"), "{out}");
+    let diagnosis = vm.exec(&["coracle", "doctor", "trixie"]);
+    let cure = "hint: sysctl -w fs.inotify.max_user_instances=8192";
+    assert!(
+        diagnosis.stdout.contains("inotify instances exhausted") && diagnosis.stdout.contains(cure),
+        "{diagnosis}"
+    );
+    vm.sh_ok("systemctl restart systemd-sysctl; grep -x 8192 /proc/sys/fs/inotify/max_user_instances");
+    vm.coracle(&["start", "--wait=ready", "trixie"]);
+    assert!(!vm.exec(&["coracle", "doctor"]).stdout.contains("inotify"));
+    vm.coracle(&["stop", "trixie"]);
+    vm.sh_ok("rm /etc/coracle/machines.d/trixie.toml; sysctl -q fs.inotify.max_user_instances=128");
     // Memory: the out-of-memory killer kills the process that fills the memory, not a supervisor. Huge pages
     // take most of the memory first, because filling it is slow under emulation.
     vm.sh_ok(FILL_MEMORY);

@@ -3,6 +3,7 @@
 use super::{bound_users, build, journal, placement, resolv_conf as nspawn, timezone};
 use crate::claim::{Choice, ClaimedIds};
 use crate::error::{Context, Result};
+use crate::host::inotify;
 use crate::host::lsm;
 use crate::host::lxcfs;
 use crate::host::probe::{self, Tree};
@@ -109,7 +110,14 @@ pub(super) fn find(
         journal_socket: machine.receives_journal().then(|| paths.machine(&machine.name).join("journal")),
     };
     tree.check_reads()?;
+    refuse_exhausted(&facts)?;
     Ok(HostFacts { facts, lease, hosts, journal })
+}
+
+/// Refuses a guest of systemd that shares the inotify instances of the host's root, if too few are left.
+fn refuse_exhausted(facts: &Facts) -> Result<()> {
+    let is_systemd = matches!(facts.init, Some((_, Init::Systemd)));
+    if is_systemd && !facts.user_namespace { inotify::refuse_exhausted() } else { Ok(()) }
 }
 
 /// Returns the user of the payload, and whether getent(1) of the machine looks it up: for a command of

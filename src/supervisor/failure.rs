@@ -4,6 +4,7 @@
 use super::exit::Exit;
 use super::handover::SupervisorState;
 use crate::error::Error;
+use crate::host::inotify;
 use crate::host::runtime::runtime;
 pub(crate) use crate::state::failure::LINES;
 
@@ -113,10 +114,7 @@ fn cause(why: &str, console: &[String]) -> String {
 
 fn hint(exit: Exit, name: &Name, console: &[String]) -> String {
     match exit {
-        _ if lacks_inotify(console) => {
-            "sysctl -w fs.inotify.max_user_instances=8192, and write it to /etc/sysctl.d/90-coracle.conf"
-                .into()
-        }
+        _ if lacks_inotify(console) => inotify::HINT.into(),
         Exit::OutOfMemory => "raise resources.memory-max or reduce the load".into(),
         Exit::Killed(libc::SIGSYS) => {
             "its filter denies a system call: allow it with security.syscalls.allow".into()

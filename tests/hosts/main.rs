@@ -72,6 +72,7 @@ mod lease;
 mod life;
 mod lxcfs;
 mod machines;
+mod many;
 mod matrix;
 mod migrate;
 mod modes;

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::control::list::read_number;
-use crate::host::{empty_mounts, lsm};
+use crate::host::{empty_mounts, inotify, lsm};
 use crate::machine::security::{APPARMOR_NESTING_PROFILE, APPARMOR_PROFILE};
 use crate::paths::Paths;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub(super) fn findings(paths: &Paths) -> Vec<Finding> {
     }));
     findings.extend(NAMESPACES.iter().filter_map(|kind| namespaces(kind)));
     findings.extend(profiles());
-    findings.extend(inotify());
+    findings.extend(few_inotify_instances());
     findings.extend(terminals());
     findings.extend(["ipv4", "ipv6"].iter().filter_map(|family| {
         let limit = read_number(format!("/proc/sys/net/{family}/neigh/default/gc_thresh3"))?;
@@ -105,14 +105,14 @@ fn profiles() -> Option<Finding> {
     })
 }
 
-fn inotify() -> Option<Finding> {
+fn few_inotify_instances() -> Option<Finding> {
     let limit = read_number("/proc/sys/fs/inotify/max_user_instances")?;
     (limit < FEW_INOTIFY).then(|| {
         Finding::risk(
             format!(
                 "only {limit} inotify instances per machine are allowed; a guest with systemd uses about 20"
             ),
-            "sysctl -w fs.inotify.max_user_instances=8192, and write it to /etc/sysctl.d/90-coracle.conf",
+            inotify::HINT,
         )
     })
 }
