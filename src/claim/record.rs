@@ -17,7 +17,7 @@ use crate::machine::network::ResolvConf;
 use crate::machine::security::DeviceNode;
 use crate::network::firewall::{Forwarding, Member, TrafficPolicy};
 use crate::network::interfaces::ExtraInterface;
-use crate::network::{networkd, resolv_conf};
+use crate::network::{networkd, resolv_conf, sysctl};
 use crate::paths::Paths;
 use crate::state::build::{BuildRecord, CacheRecord};
 use crate::state::record::{Phase, Record, Syscalls};
@@ -148,7 +148,8 @@ fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Re
         let defined = Member::new(plan, &machine.network.ports)
             .with_on_demand(machine.network.on_demand.clone())
             .with_policy(TrafficPolicy::of(&machine.network))
-            .with_resolver(loopback_resolver(paths, record));
+            .with_resolver(loopback_resolver(paths, record))
+            .with_filtered_bridges(!machine.network.ports.is_empty() && sysctl::filters_bridges());
         // A reboot changes the firewall's part when it creates the link.
         let is_same = |found: &Member| {
             found.interface() == defined.interface() && found.addresses() == defined.addresses()

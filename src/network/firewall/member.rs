@@ -42,6 +42,9 @@ pub struct Member {
     /// The loopback address of the host's resolver, to which DNS queries to the gateway are redirected.
     #[serde(default)]
     resolver: Option<Ipv4Addr>,
+    /// Whether its ports are not published at `::1`: replies would not arrive.
+    #[serde(default)]
+    lacks_loopback6: bool,
 }
 
 /// A machine's port of a zone.
@@ -69,6 +72,7 @@ impl Member {
             policy: TrafficPolicy::default(),
             gateway: Some(plan.ipv4.host),
             resolver: None,
+            lacks_loopback6: false,
             zone: plan.zone.clone().map(|zone| ZonePort {
                 zone,
                 port: plan.host_interface.clone(),
@@ -106,6 +110,14 @@ impl Member {
     #[must_use]
     pub(crate) fn with_resolver(self, resolver: Option<Ipv4Addr>) -> Self {
         Self { resolver, ..self }
+    }
+
+    /// The machine on a host that filters bridged packets, or on another one: there, replies of a zone to `::1` are
+    /// dropped.
+    #[must_use]
+    pub(crate) fn with_filtered_bridges(mut self, are_filtered: bool) -> Self {
+        self.lacks_loopback6 = are_filtered && self.zone.is_some();
+        self
     }
 
     /// The machine with the ports, the resolver and the policy of both, for the deletion of both.
@@ -188,6 +200,11 @@ impl Member {
     /// Its traffic policy.
     pub fn policy(&self) -> &TrafficPolicy {
         &self.policy
+    }
+
+    /// Whether its ports are not published at `::1`.
+    pub(super) fn lacks_loopback6(&self) -> bool {
+        self.lacks_loopback6
     }
 
     /// The resolver of the host that it reaches at its gateway.

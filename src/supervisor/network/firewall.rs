@@ -45,6 +45,7 @@ pub(crate) fn change(
     };
     let at_loopback = loopback_resolver(paths, record);
     let after = before.clone().with_policy(bounds).with_ports(wanted).with_resolver(at_loopback);
+    let after = after.with_filtered_bridges(sysctl::filters_bridges());
     if after == before {
         return Ok(());
     }
@@ -237,7 +238,9 @@ pub(crate) fn join(paths: &Paths, record: &mut Record) -> Result<()> {
 /// warning.
 pub(crate) fn enable_loopback_ports(member: &firewall::Member) {
     if member.zone().is_some() && sysctl::filters_bridges() {
-        log::info!("bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports do not answer at ::1");
+        log::info!(
+            "bridges are filtered (net.bridge.bridge-nf-call-ip6tables): ports are not published at ::1"
+        );
     }
     let interface = member.interface();
     if let Err(error) = open_loopback(member) {

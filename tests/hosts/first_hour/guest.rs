@@ -81,7 +81,15 @@ pub(super) fn loopback_ports(host: &Host) {
     let message = "port 8080 does not answer at ::1: the host filters bridged packets";
     expect(host, "coracle set bb ports=8080:80", 0, &[message, "connect to 127.0.0.1"]);
     let finding = format!("risk: {message}");
-    expect(host, "coracle doctor bb", 0, &[&finding]);
+    // A connection is refused at once, also after a start with that sysctl.
+    let connect = |address: &str| host.exec(&["bash", "-c", &format!("exec 3<>/dev/tcp/{address}/8080")]);
+    for restart in ["true", "coracle restart bb"] {
+        expect(host, restart, 0, &[]);
+        expect(host, "coracle doctor bb", 0, &[&finding, "net.bridge.bridge-nf-call-ip6tables=0"]);
+        host.wait_until(LONG, "bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080'");
+        let refused = connect("::1");
+        assert!(refused.status == 1 && refused.stderr.contains("Connection refused"), "{refused}");
+    }
     expect(host, "coracle restart bb", 0, &[message]);
     host.sh_ok(&format!("echo 0 >{sysctl}"));
     let healed = expect(host, "coracle doctor bb", 0, &[]);

@@ -8,7 +8,7 @@ use crate::network::firewall::matches::{DNS, TCP, UDP};
 use crate::network::firewall::member::Member;
 use crate::network::firewall::netlink::element::Element;
 use crate::network::guest_addresses::GuestAddresses;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// A port in a key or in data: padded to a register.
 fn port_key(port: u16) -> Vec<u8> {
@@ -28,9 +28,30 @@ pub(super) fn published(member: &Member) -> Vec<Element> {
         .flat_map(|(port, number)| {
             let is_relayed = member.on_demand().contains(&port);
             let relayed = is_relayed.then(|| relayed_port(&port, number));
-            published_port(targets, &port, number).into_iter().chain(relayed)
+            let kept =
+                (member.lacks_loopback6() && is_at_loopback6(&port)).then(|| untranslated(&port, number));
+            let is_published = kept.is_none() || port.address.is_none();
+            let published = is_published.then(|| published_port(targets, &port, number));
+            published.into_iter().flatten().chain(kept).chain(relayed)
         })
         .collect()
+}
+
+/// Whether a port is published at `::1`.
+fn is_at_loopback6(port: &Port) -> bool {
+    port.address.is_none_or(|address| address == IpAddr::V6(Ipv6Addr::LOCALHOST))
+}
+
+/// The element that leaves connections to one port of a range at `::1` as they are: the host refuses them.
+fn untranslated(port: &Port, number: u16) -> Element {
+    let address = Ipv6Addr::LOCALHOST.octets();
+    let key = [&address[..], &service_key(protocol(port), number)].concat();
+    Element::new(sets::DNAT_ADDR6, key).with_data([&address[..], &port_key(number)].concat())
+}
+
+/// The number of a port's protocol.
+fn protocol(port: &Port) -> u8 {
+    if port.protocol == Protocol::Udp { UDP } else { TCP }
 }
 
 /// The elements of ports of a machine that configures its addresses itself.
@@ -65,8 +86,7 @@ fn relayed_port(port: &Port, number: u16) -> Element {
 /// The elements of one port of a range.
 fn published_port(targets: GuestAddresses, port: &Port, number: u16) -> Vec<Element> {
     let guest = port_key(port.guest.saturating_add(number - port.host));
-    let protocol = if port.protocol == Protocol::Udp { UDP } else { TCP };
-    let service = service_key(protocol, number);
+    let service = service_key(protocol(port), number);
     let to4 = targets.ipv4.map(|address| [&address.octets()[..], &guest].concat());
     let to6 = targets.ipv6.map(|address| [&address.octets()[..], &guest].concat());
     let key = |address: &[u8]| [address, &service].concat();
