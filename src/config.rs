@@ -253,7 +253,7 @@ fn refuse_reference(options: &Layer) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(format!("'{word}' is an image of a registry: coracle runs root directories"))
-        .with_hint("unpack the image, and name its root file system with -D")
+        .with_hint(format!("pull it with 'coracle pull {word} NAME', then start NAME, or run it with -D"))
         .with_kind(Kind::Launch))
 }
 

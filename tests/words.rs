@@ -167,3 +167,21 @@ fn options_are_proposed_only_if_they_are_similar() {
         assert_eq!(output.status.code(), Some(2));
     }
 }
+
+#[test]
+fn columns_are_explained_and_renamed_words_are_gone() {
+    let help = String::from_utf8(coracle(&["list", "--help"]).stdout).unwrap();
+    let manual = concat!(include_str!("../man/coracle.1"), include_str!("../man/coracle.toml.5"));
+    for column in ["STATE", "BOOT", "LEADER", "UPTIME", "UNCONFINED"] {
+        assert!(help.contains(column), "'list --help' does not explain {column}");
+    }
+    assert!(manual.contains("UNCONFINED"));
+    for word in ["refit", "walled", "flight", "lived"] {
+        let is_it = |text: &str| text.split(|c: char| !c.is_ascii_alphanumeric()).any(|found| found == word);
+        assert!(!is_it(manual), "the manual has '{word}'");
+        for verb in listed() {
+            let help = String::from_utf8(coracle(&[&verb, "--help"]).stdout).unwrap();
+            assert!(!is_it(&help), "'{verb} --help' has '{word}'");
+        }
+    }
+}

@@ -164,6 +164,9 @@ pub(super) fn lists_on_a_terminal(host: &Host) {
         "{shown}"
     );
     assert!(!host.ok(&["coracle", "list"]).contains("more"), "not on a terminal");
+    let all = host.ok(&["coracle", "list", "-a"]);
+    let boot = all.lines().next().unwrap().split_whitespace().any(|column| column == "BOOT");
+    assert!(boot && all.contains("db    failed"), "{all}");
     host.sh_ok("rm /etc/coracle/machines.d/db.toml; systemctl reset-failed coracle@db; coracle stop web bb");
     assert_eq!(list("coracle list"), "no running machines, 3 stopped: coracle list -a\r\n");
     host.coracle(&["start", "web", "bb"]);
@@ -208,6 +211,11 @@ pub(super) fn other_users(host: &Host) {
 
 pub(super) fn images_of_registries(host: &Host) {
     let message = "'docker.io/library/debian' is an image of a registry: coracle runs root directories";
-    expect(host, "coracle run docker.io/library/debian bash", 125, &[message, "hint: unpack the image"]);
+    expect(
+        host,
+        "coracle run docker.io/library/debian bash",
+        125,
+        &[message, "hint: pull it with 'coracle pull docker.io/library/debian NAME'"],
+    );
     expect(host, "cd / && coracle run /usr/bin/x", 125, &["the root directory is '/'"]);
 }
