@@ -34,6 +34,7 @@ pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod snapshot;
 pub(crate) mod stack;
+pub(crate) mod stack_root;
 pub(crate) mod store;
 pub(crate) mod template;
 pub(crate) mod throwaway;

@@ -183,6 +183,7 @@ pub(crate) fn foreground(
     paths: &Paths,
     options: Options,
     template: Option<&Path>,
+    provision: &dyn Fn(&Machine) -> Result<()>,
     mode: RunMode,
 ) -> Result<u8> {
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
@@ -220,8 +221,8 @@ pub(crate) fn foreground(
         plan.and_then(|plan| crate::cli::output::text(&plan)).map_err(of_launch)?;
         return Ok(0);
     }
-    if let Some(template) = template {
-        create_root(paths, machine, template).map_err(of_launch)?;
+    if kept.is_none() {
+        prepare_root(paths, machine, template, provision).map_err(of_launch)?;
     }
     let arguments = entry::arguments().split_off(1);
     let request = StartRequest::new(paths, machine, RangeRetention::WhileRunning, arguments);
@@ -251,6 +252,17 @@ pub(crate) fn foreground(
             SupervisionResult::Reexec(again) => running = *again,
         }
     }
+}
+
+/// Creates a missing root from a template, and writes its first settings.
+fn prepare_root(
+    paths: &Paths,
+    machine: &Machine,
+    template: Option<&Path>,
+    provision: &dyn Fn(&Machine) -> Result<()>,
+) -> Result<()> {
+    template.map_or(Ok(()), |template| create_root(paths, machine, template))?;
+    provision(machine)
 }
 
 /// Creates a missing root from a template.

@@ -14,6 +14,8 @@ const PROGRAM: &str = "CORACLE_SSH";
 const INTERACTIVE: [&str; 7] = ["exec", "shell", "login", "attach", "top", "edit", "run"];
 /// Verbs that read or write files of this host.
 const LOCAL_FILES: [&str; 5] = ["copy-to", "copy-from", "import", "export", "provision"];
+/// Options of all verbs that read files of this host.
+const LOCAL_OPTIONS: [&[u8]; 2] = [b"--root-password-file", b"--ssh-key"];
 
 /// Executes ssh(1) with the verb and its words. Returns only after a failure.
 ///
@@ -22,7 +24,11 @@ const LOCAL_FILES: [&str; 5] = ["copy-to", "copy-from", "import", "export", "pro
 pub fn execute(arguments: &[OsString], host: &str) -> Result<u8> {
     let words = words(arguments);
     let verb = verb(&words);
-    if let Some(verb) = verb.filter(|verb| LOCAL_FILES.iter().any(|local| verb == local)) {
+    let mut options = words.iter().take_while(|word| *word != "--");
+    let reads_file = |word: &OsString| LOCAL_OPTIONS.iter().any(|name| word.as_bytes().starts_with(name));
+    let is_local =
+        options.any(reads_file) || verb.is_some_and(|verb| LOCAL_FILES.iter().any(|local| verb == local));
+    if let Some(verb) = verb.filter(|_| is_local) {
         let verb = verb.to_string_lossy();
         return Err(Error::usage(format!("'{verb}' cannot be executed on another host"))
             .with_hint("copy the file to that host first, for example with scp(1)"));

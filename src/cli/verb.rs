@@ -40,6 +40,7 @@ mod names;
 mod network;
 mod poweroff;
 mod provision;
+mod provision_options;
 mod prune;
 mod pull;
 mod read_only;

@@ -6,10 +6,10 @@ mod disk_image;
 pub(super) mod shared_layers;
 
 use super::identity;
-use super::layers::Layers;
 use super::locks::{self, HeldLocks};
 use super::snapshot::{self, Snapshots, Tag};
-use super::stack::{Stack, StackPart};
+use super::stack::Stack;
+use super::stack_root::StackRoot;
 use super::store::Store;
 use super::store::draft::{self, Draft, DraftContent};
 use super::store::layer::LayerInfo;
@@ -22,7 +22,6 @@ use crate::paths::Paths;
 use crate::sys::btrfs::{self, Access};
 use crate::sys::guest_files::GuestRoot;
 use crate::sys::mount;
-use crate::sys::overlay::WORK;
 use crate::sys::read_only;
 use crate::tree;
 use crate::tree::copy::{Copied, CopyProgress};
@@ -385,14 +384,9 @@ impl Cloner<'_> {
 
     /// Gives a stack a new identity through its mounted root.
     fn renew_stack(&self, stack: &Path) -> Result<Option<String>> {
-        let root = Stack::read(stack)?.root;
-        let mounted = Layers::of_host().writable(&root)?;
-        let kept_identity = self.renew(&GuestRoot::of_mount(mounted.as_fd())?)?;
-        drop(mounted);
-        // The next mount creates it again.
-        if let (StackPart::Overlay { .. }, Some(writable)) = (root, freeze::open_writable(stack)?) {
-            tree::walk::remove(writable.as_fd(), WORK.as_ref())?;
-        }
+        let root = StackRoot::mount(stack)?;
+        let kept_identity = self.renew(&root.files()?)?;
+        root.unmount()?;
         Ok(kept_identity)
     }
 

@@ -1,10 +1,12 @@
 //! `coracle clone`.
 
 use super::VerbResult;
+use super::provision_options::ProvisionOptions;
 use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output::{self, with_progress};
 use crate::control::clone::{self, CloneOptions, CloneSource};
-use crate::error::Result;
+use crate::control::provision;
+use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::Args;
@@ -35,14 +37,19 @@ pub struct CloneArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    /// First settings.
+    #[command(flatten)]
+    first: ProvisionOptions,
 }
 
 impl CloneArgs {
     /// Returns the request for the service.
     ///
     /// # Errors
-    /// Too long a word.
+    /// Too long a word, or an option that only root has.
     pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        self.first.refuse_without_root()?;
         let options = Options::default()
             .with_flag("exact", self.exact)
             .with_flag("read-only", self.read_only)
@@ -52,9 +59,17 @@ impl CloneArgs {
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let settings = self.first.settings();
+        settings.check()?;
+        if self.read_only && !settings.is_empty() {
+            return Err(Error::usage("a read-only clone takes no settings")
+                .with_hint("clone it without --read-only, then 'coracle read-only NAME yes'")
+                .into());
+        }
         let options = CloneOptions { is_exact: self.exact, is_read_only: self.read_only };
         let report =
             with_progress(|progress| clone::clone(paths, &self.source, &self.name, options, progress))?;
+        provision::provision_new(paths, &self.name, &settings)?;
         output::report(&report, self.json, &report.text())?;
         Ok(0)
     }

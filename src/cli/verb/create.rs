@@ -1,10 +1,12 @@
 //! `coracle create`.
 
 use super::VerbResult;
+use super::provision_options::ProvisionOptions;
 use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output::{self, with_progress};
 use crate::config::recipe::{Distribution, RecipeOptions};
 use crate::control::create::{self, CreateOptions};
+use crate::control::provision;
 use crate::error::Result;
 use crate::machine::name::Name;
 use crate::paths::Paths;
@@ -48,14 +50,19 @@ pub struct CreateArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    /// First settings.
+    #[command(flatten)]
+    first: ProvisionOptions,
 }
 
 impl CreateArgs {
     /// Returns the request for the service.
     ///
     /// # Errors
-    /// Too long a word.
+    /// Too long a word, or an option that only root has.
     pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        self.first.refuse_without_root()?;
         let Distribution { name, suite } = &self.from;
         let from = suite.as_ref().map_or_else(|| name.clone(), |suite| format!("{name}:{suite}"));
         let options = Options::default()
@@ -70,6 +77,8 @@ impl CreateArgs {
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let settings = self.first.settings();
+        settings.check()?;
         let recipe = RecipeOptions { architecture: self.arch, packages: self.include, mirror: self.mirror };
         let options = CreateOptions {
             from: self.from,
@@ -78,6 +87,7 @@ impl CreateArgs {
             is_refreshed: self.refresh,
         };
         let report = with_progress(|progress| create::create(paths, &self.name, &options, progress))?;
+        provision::provision_new(paths, &self.name, &settings)?;
         output::report(&report, self.json, &report.text())?;
         Ok(0)
     }

@@ -10,11 +10,14 @@ mod resource_options;
 mod variables;
 
 use super::VerbResult;
+use super::provision_options::AccountOptions;
 use crate::cli::argument_table::{ArgumentRow, Slot, TableParser, long, positional, short};
 use crate::config::Options;
 use crate::config::nspawn::SettingsMode;
 use crate::config::values::systemd_boolean;
+use crate::control::provision;
 use crate::error::Error;
+use crate::machine::Machine;
 use crate::machine::contract::Contract;
 use crate::paths::Paths;
 use crate::run::RunMode;
@@ -274,6 +277,10 @@ pub struct RunArgs {
     #[command(flatten)]
     pub(crate) credentials: CredentialOptions,
 
+    /// First settings.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+
     /// Options for a forwarded journal.
     #[command(flatten)]
     pub(crate) journal: JournalOptions,
@@ -353,7 +360,7 @@ impl RunArgs {
             long("pipe", Slot::Flag(&mut self.pipe)).or_short(b'P').in_group("console"),
         ];
         rows.extend(self.disk.rows().into_iter().chain(self.addresses.rows()));
-        rows.extend(self.resources.rows());
+        rows.extend(self.resources.rows().into_iter().chain(self.account.rows()));
         rows.extend(self.mounts.rows());
         rows.extend(self.credentials.rows().into_iter().chain(self.journal.rows()));
         rows
@@ -404,7 +411,12 @@ impl RunArgs {
             None => {}
         }
         let mode = if self.dry_run { RunMode::DryRun } else { RunMode::Run };
-        Ok(crate::run::foreground(paths, options, self.template.as_deref(), mode)?)
+        let settings = self.account.settings();
+        let provision = |machine: &Machine| match settings.is_empty() {
+            true => Ok(()),
+            false => provision::provision_machine(paths, machine, &settings),
+        };
+        Ok(crate::run::foreground(paths, options, self.template.as_deref(), &provision, mode)?)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use super::VerbResult;
 use super::apply::print_changes;
+use super::provision_options::ProvisionOptions;
 use crate::ask::{Ask, AskVerb, Options};
 use crate::cli::output;
 use crate::config::drop_in::Persistence;
 use crate::control::apply::{self, SetResult};
+use crate::control::provision;
 use crate::control::resources::Act;
 use crate::error::Result;
 use crate::machine::name::Name;
@@ -25,7 +27,7 @@ pub struct SetArgs {
     /// Settings of the definition, for example memory-max=512M; an empty value removes the setting from the
     /// drop-in; for lists KEY+=VALUE adds a value to the drop-in, KEY-=VALUE removes one, KEY=A,B replaces
     /// all
-    #[arg(value_name = "KEY=VALUE", required = true)]
+    #[arg(value_name = "KEY=VALUE", required_unless_present_any = ProvisionOptions::NAMES)]
     changes: Vec<String>,
 
     /// Keep the change until the next reboot of the host only
@@ -35,19 +37,31 @@ pub struct SetArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    /// First settings, of a stopped machine.
+    #[command(flatten)]
+    first: ProvisionOptions,
 }
 
 impl SetArgs {
     /// Returns the request for the service.
     ///
     /// # Errors
-    /// Too many changes.
+    /// Too many changes, or an option that only root has.
     pub(in crate::cli) fn ask(&self) -> Result<Ask> {
+        self.first.refuse_without_root()?;
         let options = Options::default().with_flag("runtime", self.runtime);
         Ask::new(AskVerb::Set, vec![self.name.clone()], options, self.changes.clone())
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let settings = self.first.settings();
+        if !settings.is_empty() {
+            provision::provision(paths, &self.name, &settings)?;
+        }
+        if self.changes.is_empty() {
+            return Ok(0);
+        }
         let keep = if self.runtime { Persistence::UntilReboot } else { Persistence::Always };
         self.print(apply::set(paths, &self.name, &self.changes, keep)?)
     }
