@@ -121,6 +121,7 @@ install: $(INSTALL_NEEDS)
 	if [ -z "$(DESTDIR)" ] && command -v sysctl >/dev/null; then
 		sysctl --quiet --load "$(PREFIX)/lib/sysctl.d/60-coracle.conf" || true
 	fi
+	install -Dm644 udev/90-coracle.rules "$(DESTDIR)$(PREFIX)/lib/udev/rules.d/90-coracle.rules"
 	install -d "$(DESTDIR)/var/lib/machines"
 	chmod 0700 "$(DESTDIR)/var/lib/machines"
 	install -Dm644 ssh/10-coracle.conf "$(DESTDIR)/etc/ssh/ssh_config.d/10-coracle.conf"

@@ -27,6 +27,7 @@ mod guest_addresses;
 mod guest_child;
 mod guest_states;
 pub(crate) mod health;
+pub(crate) mod hotplug;
 pub(crate) mod idle;
 pub(crate) mod images;
 pub(crate) mod import;

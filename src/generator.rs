@@ -137,6 +137,10 @@ type Line<'a> = dyn FnMut(&str, &dyn std::fmt::Display) + 'a;
 
 /// Writes the units that are started together with a machine.
 fn companions(machine: &Machine, line: &mut Line<'_>) {
+    if !machine.security.hotplug.is_empty() {
+        // It adds those that are plugged in already.
+        line("[Unit]\nWants", &unit_name::hotplug_service(&machine.name));
+    }
     if !machine.network.on_demand.is_empty() {
         // So that its ports activate it after a stop.
         line("[Unit]\nWants", &unit_name::on_demand_socket(&machine.name));

@@ -35,6 +35,7 @@ pub mod static_address;
 pub mod switches;
 pub(crate) mod syscall_profile;
 pub(crate) mod unit_name;
+pub mod usb_device;
 pub mod users;
 pub(crate) mod verity;
 

@@ -9,6 +9,7 @@ use crate::error::{Error, Result, nearest};
 use crate::machine::security::Sysctl;
 use crate::machine::security::{CAPABILITIES, DeviceNode, NESTING_CALLS, OPTIONAL_DEVICES, Procfs, Security};
 use crate::machine::syscall_profile::SyscallProfile;
+use crate::machine::usb_device::UsbDevice;
 use std::path::PathBuf;
 
 settings! {
@@ -32,6 +33,8 @@ settings! {
         address_families: List<FamilyRule> = List "security.address-families";
         /// Devices of the host that the machine gets.
         devices: List<DeviceName> = List "security.devices";
+        /// USB devices that it gets while they are plugged in.
+        hotplug: List<UsbDevice> = List "security.hotplug";
         /// The AppArmor profile of its processes.
         apparmor_profile: Single<String> = Single "security.apparmor-profile";
         /// The SELinux context of its processes.
@@ -68,6 +71,7 @@ impl SecuritySettings {
             syscalls_profile: self.syscalls_profile.value().map(|profile| profile.0.clone()),
             address_families: address_families::build(self.address_families.values()),
             devices: self.devices.values().map(|device| device.0.clone().into()).collect(),
+            hotplug: self.hotplug.values().cloned().collect(),
             optional_devices: optional.iter().map(PathBuf::from).collect(),
             apparmor_profile: self.apparmor_profile.value().cloned(),
             selinux_context: self.selinux_context.value().cloned(),
@@ -239,6 +243,19 @@ impl Value for DeviceName {
 
     fn show(&self) -> String {
         quoted(&self.0)
+    }
+}
+
+impl Value for UsbDevice {
+    fn read(raw: &RawValue) -> Result<Self> {
+        match raw {
+            RawValue::Text(text) => Self::parse(text),
+            _ => Err(raw.expected("a USB device such as \"usb:046d:c52b\"")),
+        }
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.to_string())
     }
 }
 

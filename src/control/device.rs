@@ -9,6 +9,7 @@ use crate::host::systemd::units::{self, JobAction, Until, devices as allowed};
 use crate::host::usb;
 use crate::machine::name::Name;
 use crate::machine::unit_name::{self, ServiceTemplate};
+use crate::machine::usb_device::{self, UsbDevice};
 use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
 use crate::payload::hotplug::HotplugNode;
@@ -33,6 +34,8 @@ pub(crate) struct DeviceRequest<'a> {
     pub(crate) path: Option<&'a Path>,
     /// Whether the machine may only read it.
     pub(crate) read_only: bool,
+    /// Whether it is added because it was plugged in, and removed when it is unplugged.
+    pub(crate) hotplug: bool,
 }
 
 /// Adds a device to a running machine.
@@ -83,8 +86,8 @@ pub(crate) fn add(paths: &Paths, request: &DeviceRequest<'_>) -> Result<()> {
 
 /// Returns the device of a request, and its entry without a boot.
 fn find(request: &DeviceRequest<'_>) -> Result<(std::fs::Metadata, AddedDevice)> {
-    let named = match request.device.to_str().and_then(|text| text.strip_prefix("usb:")) {
-        Some(wanted) => usb::node(wanted)?,
+    let named = match request.device.to_str().filter(|text| text.starts_with(usb_device::PREFIX)) {
+        Some(wanted) => usb::node(&UsbDevice::parse(wanted)?)?,
         None => request.device.to_owned(),
     };
     let finding = || format!("cannot find device '{}'", named.display());
@@ -110,6 +113,7 @@ fn find(request: &DeviceRequest<'_>) -> Result<(std::fs::Metadata, AddedDevice)>
         number: found.rdev(),
         access: if request.read_only { "r" } else { "rw" }.to_owned(),
         leader: 0,
+        hotplug: request.hotplug,
         device,
     };
     Ok((found, added))

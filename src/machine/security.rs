@@ -2,6 +2,7 @@
 
 use super::address_families::AddressFamilies;
 use super::syscall_profile::SyscallProfile;
+use super::usb_device::UsbDevice;
 use crate::error::{Error, Result};
 use std::path::PathBuf;
 
@@ -96,6 +97,8 @@ pub struct Security {
     pub(crate) address_families: AddressFamilies,
     /// Devices of the host for the machine, by their paths below `/dev`.
     pub(crate) devices: Vec<PathBuf>,
+    /// USB devices that the machine gets while they are plugged in.
+    pub(crate) hotplug: Vec<UsbDevice>,
     /// Devices for the machine if the host has them, of [`OPTIONAL_DEVICES`].
     pub(crate) optional_devices: Vec<PathBuf>,
     /// The AppArmor profile of its processes; `None` for [`Security::own_profile`] if it is loaded.

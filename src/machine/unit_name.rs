@@ -106,6 +106,11 @@ pub(crate) fn idle_timer(name: &Name) -> String {
     format!("coracle-idle@{name}.timer")
 }
 
+/// Returns the service that adds plugged-in devices to a machine that has started.
+pub(crate) fn hotplug_service(name: &Name) -> String {
+    format!("coracle-hotplug@{name}.service")
+}
+
 /// Returns the service that stops with a machine to which devices were added.
 pub(crate) fn devices_service(name: &Name) -> String {
     format!("coracle-devices@{name}.service")

@@ -24,6 +24,9 @@ pub(crate) struct AddedDevice {
     pub(crate) number: u64,
     /// The access that the cgroup permits: `rw` or `r`.
     pub(crate) access: String,
+    /// Whether it was added because it was plugged in.
+    #[serde(default)]
+    pub(crate) hotplug: bool,
     /// PID 1 of the boot that it belongs to.
     pub(crate) leader: u32,
 }

@@ -82,7 +82,11 @@ fn wrong_devices_are_refused() {
     for (arguments, status, message) in [
         (&["device", "add", "m", "/etc/passwd"][..], 1, "'/etc/passwd' is not a device"),
         (&["device", "add", "m", "usb:1"], 2, "'usb:1' is not a USB device"),
-        (&["device", "add", "m", "usb:ffff:ffff:no-such"], 1, "there is no USB device 'ffff:ffff:no-such'"),
+        (
+            &["device", "add", "m", "usb:ffff:ffff:no-such"],
+            1,
+            "there is no USB device 'usb:ffff:ffff:no-such'",
+        ),
         (&["device", "add", "m", "/dev/nosuch"], 1, "cannot find device '/dev/nosuch'"),
         (&["device", "add", "m", &device, "/etc/node"], 2, "'/etc/node' is not a path below /dev"),
         (&["device", "add", "m", &device, "/dev/../etc/node"], 2, "is not a path below /dev"),
@@ -134,5 +138,69 @@ fn wrong_devices_are_refused() {
     host.coracle(&["terminate", "fore"]);
     run.wait(LONG);
     host.sh_ok(&format!("losetup -d {device}"));
+    host.stop();
+}
+
+/// A USB device in sysfs: its own node and that of a disk, which stand for devices that the kernel of the tests has.
+const PLUG: &str = "mkdir -p /sys/bus/usb/devices/3-1/3-1:1.0/block/disk; cd /sys/bus/usb/devices/3-1
+    echo 046d >idVendor; echo c52b >idProduct; echo 4C53 >serial; echo 10:229 >dev; echo DEVNAME=fuse >uevent
+    cd 3-1:1.0/block/disk; echo 7:7 >dev; echo DEVNAME=loop7 >uevent";
+
+/// Runs the unit of an event of udev.
+fn event(host: &Host, number: u32) {
+    host.sh_ok(&format!("systemctl start coracle-hotplug@{number}"));
+}
+
+#[test]
+fn usb_devices_are_added_when_they_are_plugged_in_and_removed_when_they_are_unplugged() {
+    let host = Host::builder().guest_as("busybox", "m").guest_as("busybox", "other").start();
+    host.activate_machined();
+    host.sh_ok("mount -t tmpfs tmpfs /sys/bus; mkdir -p /sys/bus/usb/devices");
+    host.define("m", "[security]\nhotplug = [\"usb:046d:c52b:4C53\"]\n");
+    let mark = "/run/coracle/.hotplug";
+    host.coracle(&["start", "other"]);
+    host.sh_ok(&format!("! test -e {mark}"));
+    host.coracle(&["start", "m"]);
+    host.wait_until(LONG, &format!("test -e {mark}"));
+    let listed = |name: &str| host.coracle(&["device", "list", "--json", name]);
+    assert_eq!(listed("m").trim(), "[]");
+    host.sh_ok(PLUG);
+    event(&host, 4711);
+    let devices = listed("m");
+    assert!(devices.contains("\"/dev/fuse\"") && devices.contains("\"/dev/loop7\""), "{devices}");
+    assert_eq!(listed("other").trim(), "[]");
+    assert_eq!(host.ok(&["coracle", "exec", "m", "--", "stat", "-c", "%t:%T", "/dev/loop7"]), "7:7\n");
+    // A device of another product, and a repeated event.
+    host.sh_ok("cp -r /sys/bus/usb/devices/3-1 /sys/bus/usb/devices/3-2; echo 0000 >/sys/bus/usb/devices/3-2/idProduct");
+    event(&host, 4712);
+    assert_eq!(listed("m"), devices);
+    // Devices of the user stay.
+    host.coracle(&["device", "add", "m", "/dev/loop6"]);
+    host.sh_ok("rm -r /sys/bus/usb/devices/3-1");
+    event(&host, 4713);
+    let devices = listed("m");
+    assert!(
+        !devices.contains("fuse") && !devices.contains("loop7") && devices.contains("loop6"),
+        "{devices}"
+    );
+    host.sh_ok("! coracle exec m -- test -e /dev/loop7");
+    // It is there at the next start.
+    host.sh_ok(PLUG);
+    host.coracle(&["restart", "m"]);
+    host.wait_until(LONG, "coracle device list m | grep -q loop7");
+    host.coracle(&["stop", "m"]);
+    event(&host, 4714);
+    host.sh_ok(&format!("! test -e {mark}"));
+    host.define("m", "[security]\nhotplug = [\"usb:46d:1\"]\n");
+    let refused = host.exec(&["coracle", "check", "m"]);
+    assert!(refused.status == 1 && refused.stdout.contains("is not a USB device"), "{refused}");
+    host.coracle(&["stop", "other"]);
+    host.stop();
+}
+
+#[test]
+fn udev_accepts_the_rules() {
+    let host = Host::builder().suite("sid").start();
+    host.ok(&["udevadm", "verify", "/usr/lib/udev/rules.d/90-coracle.rules"]);
     host.stop();
 }

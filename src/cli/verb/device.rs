@@ -3,6 +3,7 @@
 use super::VerbResult;
 use crate::cli::output::{self, Align, Legend};
 use crate::control::device::{self, DeviceRequest};
+use crate::control::hotplug;
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::{Args, Subcommand};
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 /// Add devices of the host to a running machine, remove or list them
 ///
 /// An added device ends with the machine or its reboot. Permanent ones are in security.devices of the
-/// definition.
+/// definition, and USB devices that are added whenever they are plugged in, in security.hotplug.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
     #[command(subcommand)]
@@ -59,6 +60,9 @@ enum DeviceVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Add USB devices that were plugged in, and remove those that were unplugged; run by a unit
+    #[command(hide = true)]
+    Sync,
     /// Forget the permissions of a machine that stops; run by its unit
     #[command(hide = true)]
     Forget {
@@ -77,9 +81,11 @@ impl DeviceArgs {
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         match &self.request {
             DeviceVerb::Add { name, device, path, read_only } => {
-                let request = DeviceRequest { name, device, path: path.as_deref(), read_only: *read_only };
+                let (path, read_only) = (path.as_deref(), *read_only);
+                let request = DeviceRequest { name, device, path, read_only, hotplug: false };
                 device::add(paths, &request)?;
             }
+            DeviceVerb::Sync => hotplug::sync(paths)?,
             DeviceVerb::Remove { name, device } => device::remove(paths, name, device)?,
             DeviceVerb::List { name, json } => {
                 let list = device::list(paths, name)?;

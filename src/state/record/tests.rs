@@ -40,6 +40,7 @@ fn devices_of_this_boot_are_unconfined() {
         block: true,
         number: 8 << 8,
         access: "r".to_owned(),
+        hotplug: false,
         leader: 7,
     };
     devices::write(&paths, &name, std::slice::from_ref(&device)).unwrap();
