@@ -98,7 +98,7 @@ order: deps
 install: $(INSTALL_NEEDS)
 	@install -Dm755 "$(BINARY)" "$(bindir)/coracle"
 	shopt -s nullglob
-	for unit in units/*.service units/*.slice units/*.target units/*.path; do
+	for unit in units/*.service units/*.socket units/*.slice units/*.target units/*.path; do
 		install -Dm644 "$$unit" "$(libdir)/system/$${unit##*/}"
 		sed -i 's|/usr/bin/coracle|$(PREFIX)/bin/coracle|g' "$(libdir)/system/$${unit##*/}"
 	done

@@ -61,6 +61,7 @@ pub(crate) mod status;
 pub mod testbed;
 pub(crate) mod update;
 pub(crate) mod watch;
+pub(crate) mod zone_names;
 
 use crate::config;
 use crate::error::{Error, ErrorName, Result};

@@ -74,6 +74,9 @@ pub(crate) fn is_current(paths: &Paths, machine: &Machine) -> bool {
 /// The units that load the modules for disk images, as of systemd-nspawn@.service.
 const DEVICE_MODULES: &str = "modprobe@loop.service modprobe@dm_mod.service";
 
+/// The unit that answers the host's systemd-resolved for machines in zones.
+const ZONE_NAMES: &str = "coracle-zone-names.socket";
+
 /// Returns the template of a machine's service.
 type TemplateOf<'a> = dyn Fn(&Name) -> ServiceTemplate + 'a;
 
@@ -140,6 +143,10 @@ fn companions(machine: &Machine, line: &mut Line<'_>) {
     if !machine.security.hotplug.is_empty() {
         // It adds those that are plugged in already.
         line("[Unit]\nWants", &unit_name::hotplug_service(&machine.name));
+    }
+    if machine.network.zone.is_some() {
+        // The host then resolves NAME.ZONE.
+        line("[Unit]\nWants", &ZONE_NAMES);
     }
     if !machine.network.on_demand.is_empty() {
         // So that its ports activate it after a stop.

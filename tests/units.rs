@@ -4,15 +4,18 @@ use std::path::Path;
 use std::process::Command;
 
 /// The units of the project.
-const UNITS: [&str; 11] = [
+const UNITS: [&str; 14] = [
     "coracle@.service",
     "coracle-on-demand@.service",
     "coracle-health@.service",
     "coracle-idle@.service",
     "coracle-devices@.service",
+    "coracle-hotplug@.service",
     "coracle-network-reload@.service",
     "coracle-resolver.path",
     "coracle-resolver.service",
+    "coracle-zone-names.socket",
+    "coracle-zone-names.service",
     "coracle-manager.service",
     "coracle-jobs.slice",
     "coracle.target",

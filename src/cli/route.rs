@@ -168,6 +168,7 @@ impl Verb {
                 return Ok(None);
             }
             Self::Doctor(_) | Self::Images(_) | Self::Events(_) => return Ok(None),
+            Self::ZoneNames(_) => return Ok(None),
             // They need root, and say so.
             Self::Run(_) | Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => {
                 return Ok(None);

@@ -64,6 +64,7 @@ mod top;
 mod unbind;
 mod update;
 mod verify;
+mod zone_names;
 
 pub(crate) use build::{BuildArgs, end_own_session, end_session};
 pub(in crate::cli) use build::{SessionOptions, begin_session};
@@ -230,4 +231,5 @@ verbs! {
     Health(health::HealthArgs),
     Idle(idle::IdleArgs),
     DnsUpdate(dns_update::DnsUpdateArgs),
+    ZoneNames(zone_names::ZoneNamesArgs),
 }
