@@ -89,6 +89,7 @@ mod oci_runs;
 mod overlays;
 mod ownership;
 mod ports;
+mod postgresql;
 mod probe;
 mod process_settings;
 mod prolonged;
