@@ -3,8 +3,10 @@
 
 mod boots;
 mod console_filter;
+mod several;
 
 pub(crate) use boots::list_boots;
+pub(crate) use several::show_several;
 
 use super::{defined, names, service, when};
 use crate::error::{Context, Result};
@@ -114,7 +116,7 @@ pub(crate) fn show(paths: &Paths, query: &LogQuery<'_>, out: &mut dyn Write) -> 
     let boot = query.boot.map(|boot| find_boot(&journals[0], query.name, boot)).transpose()?;
     if !query.units.is_empty() {
         // The units of the host have the same names.
-        journals.retain(|journal| matches!(journal, Journal::Guest(_)));
+        journals.retain(is_of_guest);
     }
     let lines = if query.follow { Some(query.lines.unwrap_or(BEFORE_FOLLOWING)) } else { query.lines };
     let Some(lines) = lines else {
@@ -229,6 +231,10 @@ fn last(
     Ok(last)
 }
 
+fn is_of_guest(journal: &Journal) -> bool {
+    matches!(journal, Journal::Guest(_))
+}
+
 /// Returns the filter of a query.
 fn filter(paths: &Paths, query: &LogQuery<'_>) -> ConsoleFilter {
     let is_running =
@@ -261,7 +267,7 @@ fn pass(
     mut entry: JournalEntry,
     sink: &mut Sink<'_>,
 ) -> Result<ControlFlow<()>> {
-    let is_of_guest = matches!(journal, Journal::Guest(_));
+    let is_of_guest = is_of_guest(journal);
     if !is_of_guest && !entry.is_console && entry.boot.is_none() {
         entry.source.insert_str(0, "host ");
     }

@@ -230,8 +230,7 @@ fn up(
 /// Warns of started machines with the machine id of another one.
 fn report_shared_ids(paths: &Paths, names: &[Name]) {
     for shared in names.iter().filter_map(|name| machine_ids::shared_by(paths, name)) {
-        log::warn!("{}", shared.message);
-        log::warn!("hint: {}", shared.hint);
+        log::warn!("{}\nhint: {}", shared.message, shared.hint);
     }
 }
 

@@ -5,7 +5,7 @@ use crate::ask::{Ask, AskVerb, OptionValue, Options};
 use crate::cli::output;
 use crate::cli::pager::Pager;
 use crate::control::logs;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::name::Name;
 use crate::paths::Paths;
 use clap::{Args, ValueEnum};
@@ -16,9 +16,9 @@ use clap::{Args, ValueEnum};
 /// the host, such as its systemd, have 'host' before the program.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// The machine
-    #[arg(value_name = "NAME", value_parser = Name::new)]
-    name: Name,
+    /// The machines; entries of several ones are shown in one order, with the machine before the program
+    #[arg(value_name = "NAME", required = true, value_parser = Name::new)]
+    names: Vec<Name>,
 
     /// Follow new entries
     #[arg(short, long)]
@@ -111,12 +111,13 @@ impl LogsArgs {
             Some(lines) => options.with("lines", OptionValue::Number(lines)),
             None => options,
         };
-        Ask::new(AskVerb::Logs, vec![self.name.clone()], options, Vec::new())
+        Ask::new(AskVerb::Logs, self.names.clone(), options, Vec::new())
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
+        let Some(name) = self.names.first() else { return Err(Error::usage("no machine is named").into()) };
         let query = logs::LogQuery {
-            name: &self.name,
+            name,
             follow: self.follow,
             lines: self.lines,
             units: &self.unit,
@@ -137,9 +138,11 @@ impl LogsArgs {
             },
         };
         let pager = (!self.no_pager && !self.follow).then(Pager::start).flatten();
-        let shown = match self.list_boots {
-            true => logs::list_boots(paths, &query, &mut output::Stream),
-            false => logs::show(paths, &query, &mut output::Stream),
+        let shown = match (self.list_boots, self.names.len()) {
+            (true, 1) => logs::list_boots(paths, &query, &mut output::Stream),
+            (false, 1) => logs::show(paths, &query, &mut output::Stream),
+            (true, _) => Err(Error::usage("--list-boots requires a single machine")),
+            (false, _) => logs::show_several(paths, &self.names, &query, &mut output::Stream),
         };
         let finished = output::finish();
         // Before an error is printed.

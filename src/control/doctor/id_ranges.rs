@@ -6,6 +6,7 @@ use crate::machine::users::RANGE_SIZE;
 use crate::paths::Paths;
 use crate::state::id_ranges;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// The number of deleted machines named in a finding.
 const NAMED: usize = 3;
@@ -22,8 +23,16 @@ pub(super) fn findings(paths: &Paths, defined: &[&Name]) -> Vec<Finding> {
     recorded.values_mut().for_each(|bases| bases.sort_unstable());
     let mut findings = shared(paths, &recorded);
     recorded.retain(|owner, _| defined.iter().all(|name| name.as_str() != owner));
-    findings.extend(unused(&recorded));
+    // Without the rights to list the images, every machine would count as deleted.
+    if !is_hidden(&paths.images()) {
+        findings.extend(unused(&recorded));
+    }
     findings
+}
+
+/// Returns whether this user may not list a directory.
+fn is_hidden(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// Returns one finding per machine with ids that are also delegated to a user.

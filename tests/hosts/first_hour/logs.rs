@@ -28,6 +28,13 @@ pub(super) fn selections_of_logs(host: &Host) {
     let found = expect(host, "coracle logs web -g Started -n 2 -o short-unix", 0, &[]);
     let found: Vec<&str> = found.lines().collect();
     assert!(found.len() == 2 && times(&found).is_sorted(), "{found:?}");
+    // Of several machines in one order, each with its name.
+    let both = expect(host, "coracle logs web bb -n 40 -o short-unix", 0, &[" web ", " bb "]);
+    // Further lines of a message are indented.
+    let lines: Vec<&str> = both.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert!(lines.len() == 40 && times(&lines).is_sorted(), "{both}");
+    expect(host, "coracle logs web nosuch", 1, &["machine 'nosuch' does not exist"]);
+    expect(host, "coracle logs web bb --follow", 2, &["--follow and --boot require a single machine"]);
     let boots = expect(host, "coracle logs bb --list-boots", 0, &["\n  0 "]);
     assert!(boots.lines().all(|line| line.split_whitespace().count() == 4), "{boots}");
     expect(host, "coracle logs nosuch --list-boots", 1, &["machine 'nosuch' does not exist"]);
