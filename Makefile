@@ -27,7 +27,7 @@ ORDER := tests/order/symbols.txt
 LINK = $(if $(wildcard $(LLD)),$(addprefix -C link-arg=,-fuse-ld=lld -B$(LLD) -Wl,--no-warn-symbol-ordering))
 ORDERED = $(if $(LINK),-C linker=$(CURDIR)/tests/order/cc.sh)
 RELEASE = $(CURDIR)/target/$(TARGET)/release/coracle
-SCRIPTS := $(sort $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh docs/*.sh)) .ci/run
+SCRIPTS := $(sort $(wildcard tests/*.sh tests/*/*.sh tests/*/*/*.sh docs/*.sh benches/*.sh)) .ci/run
 
 TOKIO_BANNED := full|rt-multi-thread|process|fs|signal
 
