@@ -7,15 +7,13 @@ use crate::paths::Paths;
 use crate::sys::mount::{self, Depth, MountAttributes};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// The type of the file system of namespaces (`NSFS_MAGIC` of `linux/magic.h`).
 const NSFS: i64 = 0x6e73_6673;
-/// The number of attempts to pin a namespace. The kernel refuses a namespace with a smaller id than the one it
-/// is pinned in, and gives ids per processor.
-const ATTEMPTS: u32 = 3;
 /// The content of the file below the pinned namespace, for processes of other mount namespaces.
 const PINNED: &str = "pinned in another mount namespace";
 
@@ -83,16 +81,30 @@ fn create(place: &Path) -> Result<()> {
     make_private_mount(directory)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(place, flags, Mode::from_raw_mode(0o600)).context(creating)?;
-    let mut pinned = Err(Error::new("not tried"));
-    for _ in 0..ATTEMPTS {
-        pinned = new_namespace(directory).and_then(|namespace| pin(&namespace, place));
-        if pinned.is_ok() {
-            break;
-        }
-    }
+    let pinned = on_some_processor(|| new_namespace(directory).and_then(|namespace| pin(&namespace, place)));
     let note = pinned.as_ref().err().map_or_else(|| PINNED.to_owned(), ToString::to_string);
     std::fs::File::from(file).write_all(note.as_bytes()).context(creating)?;
     pinned
+}
+
+/// Calls a function, again on each processor of this process if it fails. The kernel does not pin a namespace with
+/// a smaller id than that of the namespace of the mount, and each processor has a range of ids (Linux 6.18): on the
+/// one that created the namespace of this host, which may be a container, the next id is larger.
+fn on_some_processor(mut act: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut done = act();
+    let Ok(allowed) = sched_getaffinity(None) else { return done };
+    for number in (0..CpuSet::MAX_CPU).filter(|number| allowed.is_set(*number)) {
+        let mut processor = CpuSet::new();
+        processor.set(number);
+        if done.is_ok() {
+            break;
+        }
+        if sched_setaffinity(None, &processor).is_ok() {
+            done = act();
+        }
+    }
+    let _ = sched_setaffinity(None, &allowed);
+    done
 }
 
 /// Mounts a directory over itself, unless it is a mount: a namespace can only be pinned in a mount that does
@@ -105,7 +117,8 @@ fn make_private_mount(directory: &Path) -> Result<()> {
         mount::separate(copy.as_fd(), None, MountAttributes::default()).context(doing)?;
         mount::attach(copy.as_fd(), opened.as_fd()).context(doing)?;
     }
-    Ok(())
+    // A mount in a shared one, which those of a host with systemd are, becomes shared itself.
+    mount::propagate(directory, libc::MS_PRIVATE).context(doing)
 }
 
 /// Creates an empty mount namespace, with the help of a directory to mount its file system at.

@@ -155,7 +155,7 @@ pub(crate) fn receive(tree: BorrowedFd<'_>, attributes: MountAttributes) -> std:
 ///
 /// # Errors
 /// Any error of mount_setattr(2).
-pub(crate) fn propagate(mount_point: &str, propagation: u64) -> std::io::Result<()> {
+pub(crate) fn propagate(mount_point: impl Arg, propagation: u64) -> std::io::Result<()> {
     let attributes = MountAttr { propagation, ..MountAttr::default() };
     mount_point.into_with_c_str(|path| Ok(set_at(CWD, path, Depth::Tree, &attributes)))?
 }
