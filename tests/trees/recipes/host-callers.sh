@@ -12,7 +12,7 @@ INCLUDE+=,libostree-1-1,busybox-static
 # install; apt adds the dependencies.
 ARCHIVE='?essential ?priority(required) apt build-essential dpkg-dev fakeroot eatmydata debhelper python3-minimal passwd
 	systemd systemd-sysv dbus udev libpam-systemd libnss-systemd iproute2 help2man texinfo libncurses-dev
-	apt-utils faketime locales-all sudo'
+	adduser apt-utils faketime locales-all sudo'
 
 # archive ROOT: runs while apt's lists are there. The index is that of the whole suite, because the signature covers it.
 archive() {
