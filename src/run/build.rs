@@ -160,7 +160,8 @@ fn add(tree: &Tree, passwd: &str, user: &BuildUser, limit: u32, facts: &mut Buil
     }
     let home = format!("/home/{name}");
     let shell = if tree.has(Path::new("/bin/bash")) { "/bin/bash" } else { "/bin/sh" };
-    let line = format!("{name}:x:{uid}:{gid}::{home}:{shell}");
+    // No password, and no entry in shadow(5), without which su(1) would refuse an account of the kind `x`.
+    let line = format!("{name}:*:{uid}:{gid}::{home}:{shell}");
     facts.files.push(("/etc/passwd".into(), appended(passwd, &line)));
     let groups = tree.read_text("/etc/group").unwrap_or_default();
     let mut known = groups.lines().filter_map(entry);
