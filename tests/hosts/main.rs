@@ -43,6 +43,7 @@ mod descriptor_store;
 mod devices;
 mod diagnosis;
 mod disk_images;
+mod distributions;
 mod empty_mounts;
 mod endurance;
 mod ephemeral;
