@@ -168,14 +168,12 @@ impl Verb {
                 return Ok(None);
             }
             Self::Doctor(_) | Self::Images(_) | Self::Events(_) => return Ok(None),
-            Self::ZoneNames(_) => return Ok(None),
             // They need root, and say so.
             Self::Run(_) | Self::Launch(_) | Self::Activate(_) | Self::Cleanup(_) | Self::DnsUpdate(_) => {
                 return Ok(None);
             }
-            Self::Health(_) | Self::Idle(_) | Self::Device(_) | Self::Provision(_) | Self::Migrate(_) => {
-                return Ok(None);
-            }
+            Self::Health(_) | Self::Idle(_) | Self::ZoneNames(_) | Self::Device(_) => return Ok(None),
+            Self::Provision(_) | Self::Migrate(_) => return Ok(None),
         }))
     }
 }
