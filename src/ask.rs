@@ -200,7 +200,8 @@ mod tests {
         for verb in AskVerb::ALL.iter().copied() {
             assert!(!verb.words().is_empty() && !verb.doing().is_empty(), "{verb:?}");
             assert!(verb.action().id().starts_with("io.coracle1."), "{verb:?}");
-            assert_eq!(AskVerb::ALL.iter().filter(|other| other.method() == verb.method()).count(), 1);
+            let name = |verb: AskVerb| (verb.own_interface(), verb.method());
+            assert_eq!(AskVerb::ALL.iter().filter(|other| name(**other) == name(verb)).count(), 1);
         }
     }
 }

@@ -7,6 +7,7 @@ mod descent;
 pub(crate) mod entry;
 pub(crate) mod id_mapping;
 pub(crate) mod live_copy;
+mod long_path;
 pub(crate) mod overlay_marks;
 pub(crate) mod owners;
 pub(crate) mod projects;

@@ -4,12 +4,13 @@
 
 use super::entry::{Content, EntryKind, Meta, Monitor, Sink, quoted, shown};
 use super::id_mapping::IdMapping;
+use super::long_path::{LONGEST, open_below, parts};
 use super::walk;
 use super::xattr::XattrPlace;
 use crate::error::{Context, Error, Result};
 use crate::sys::guest_files;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,9 +20,6 @@ use std::path::{Path, PathBuf};
 
 /// The maximum size of a part of a file, bytes.
 const PART: usize = 256 << 10;
-
-/// The length of the shortest path that is too long for a system call (path_resolution(7), `PATH_MAX`).
-const LONGEST: usize = 4095;
 
 /// A sink that writes a tree below a directory.
 pub(crate) struct TreeWriter {
@@ -405,33 +403,6 @@ impl Drop for TreeWriter {
             log::warn!("cannot remove {error}, ignoring");
         }
     }
-}
-
-/// Opens a file below a directory, without following links.
-fn open_below(directory: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    loop {
-        match rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve) {
-            Err(rustix::io::Errno::AGAIN) => {}
-            opened => return opened,
-        }
-    }
-}
-
-/// Splits a path into parts that are short enough for a system call.
-fn parts(path: &Path) -> Vec<PathBuf> {
-    let mut parts = vec![PathBuf::new()];
-    for name in path {
-        if let Some(part) = parts.last_mut()
-            && part.as_os_str().len() + name.len() + 1 < LONGEST
-        {
-            part.push(name);
-        } else {
-            parts.push(PathBuf::from(name));
-        }
-    }
-    parts
 }
 
 /// Whether an existing file is replaced.

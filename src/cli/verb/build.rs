@@ -8,6 +8,7 @@ mod list;
 mod once;
 mod recover;
 mod run;
+mod session_mounts;
 mod session_options;
 mod shell;
 mod show;
