@@ -364,17 +364,7 @@ fn empty_values_of_options_are_usage_errors() {
 fn other_users_are_told_to_be_root() {
     let host = Host::start(&["busybox"]);
     host.start_machine("busybox");
-    for (status, line) in [
-        (125, "run -D / true"),
-        (1, "bind busybox /srv"),
-        (1, "unbind busybox /srv"),
-        (1, "copy-to busybox /etc/passwd"),
-        (1, "copy-from busybox /etc/passwd"),
-        (1, "cleanup busybox"),
-        (1, "set busybox memory-max=1G"),
-        (1, "apply busybox"),
-        (1, "network reload"),
-    ] {
+    for (status, line) in [(125, "run -D / true"), (1, "cleanup busybox"), (1, "network reload")] {
         let out = host.sh(&format!("setpriv --reuid=nobody --regid=nogroup --clear-groups coracle {line}"));
         assert_eq!(out.status, status, "{out}");
         assert_eq!(out.stderr, "coracle: must be run as root\nhint: run it with sudo(8)\n", "{line}");
@@ -392,6 +382,12 @@ fn other_users_are_told_to_be_root() {
         (1, "attach busybox"),
         (1, "freeze busybox"),
         (1, "terminate busybox"),
+        (1, "bind busybox /srv"),
+        (1, "unbind busybox /srv"),
+        (1, "copy-to busybox /etc/passwd"),
+        (1, "copy-from busybox /etc/passwd"),
+        (1, "set busybox memory-max=1G"),
+        (1, "apply busybox"),
     ] {
         let out = host.sh(&format!("setpriv --reuid=nobody --regid=nogroup --clear-groups coracle {line}"));
         assert!(
