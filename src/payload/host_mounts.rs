@@ -2,17 +2,16 @@
 //! by the builder's steps.
 
 use crate::error::{Context, Result};
-use crate::sys::mount;
+use crate::sys::{guest_files, mount};
 use nix::sched::{CloneFlags, setns};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 
 /// The mount namespace of the host.
 #[derive(Debug)]
 pub(crate) struct HostMounts {
-    /// It, and the directory of this process's namespaces in the host's procfs. `None` as long as this
-    /// process is in it.
+    /// It, and the directory of this process in the host's procfs. `None` as long as this process is in it.
     left: Option<(OwnedFd, OwnedFd)>,
 }
 
@@ -27,7 +26,7 @@ impl HostMounts {
     /// # Errors
     /// Those of `enter`, or there is no procfs.
     pub(crate) fn leave(&mut self, enter: impl FnOnce() -> Result<()>) -> Result<()> {
-        let directory = mount::open_directory(Path::new("/proc/self/ns"))?;
+        let directory = mount::open_directory(Path::new("/proc/self"))?;
         let host = current(&directory)?;
         enter()?;
         self.left = Some((host, directory));
@@ -47,10 +46,20 @@ impl HostMounts {
         setns(&own, CloneFlags::CLONE_NEWNS).context(|| "cannot return to the machine's mount namespace")?;
         result
     }
+
+    /// Opens the regular file behind a descriptor (`O_PATH`). Where the builder is, there may be no procfs yet, or that
+    /// of the guest.
+    ///
+    /// # Errors
+    /// `EINVAL` for another kind of file, else any error of open(2).
+    pub(super) fn reopen(&self, place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let host = self.left.as_ref().map(|(_, directory)| directory.as_fd());
+        guest_files::reopen_file_by(host, place, flags)
+    }
 }
 
 /// Opens the present mount namespace of this process.
 fn current(directory: &OwnedFd) -> Result<OwnedFd> {
-    rustix::fs::openat(directory, "mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::openat(directory, "ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .context(|| "cannot open the mount namespace of this process")
 }

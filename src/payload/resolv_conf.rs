@@ -6,7 +6,6 @@ use super::tree_paths::TreePaths;
 use super::{mounts, nodes};
 use crate::error::{Context, Error, Result};
 use crate::plan::step::ResolvConfAction;
-use crate::sys::guest_files;
 use crate::sys::mount::{self, Depth, MountAttributes};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
@@ -48,14 +47,14 @@ pub(crate) fn make(
         (ResolvConfAction::WriteIfMissing(content), None) => {
             match rustix::fs::statat(&etc, NAME, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => Ok(()),
-                Err(_) => unless_read_only(write_in_tree(&etc, content, owner), paths, content),
+                Err(_) => unless_read_only(write_in_tree(&etc, host, content, owner), paths, content),
             }
         }
         (ResolvConfAction::Write(content) | ResolvConfAction::Copy(content), None) => {
-            unless_read_only(write_in_tree(&etc, content, owner), paths, content)
+            unless_read_only(write_in_tree(&etc, host, content, owner), paths, content)
         }
         (ResolvConfAction::Replace(content), _) => {
-            let replaced = remove(&etc).and_then(|()| write_in_tree(&etc, content, owner));
+            let replaced = remove(&etc).and_then(|()| write_in_tree(&etc, host, content, owner));
             unless_read_only(replaced, paths, content)
         }
         (ResolvConfAction::Bind(file), None) => bind(paths, host, &etc, file, owner),
@@ -84,7 +83,7 @@ fn remove(etc: &OwnedFd) -> std::io::Result<()> {
 /// Mounts a file of the host over the tree's file, which is created if it is missing.
 fn bind(paths: &TreePaths, host: &HostMounts, etc: &OwnedFd, file: &Path, owner: u32) -> Result<()> {
     if let Err(Errno::NOENT) = rustix::fs::statat(etc, NAME, AtFlags::SYMLINK_NOFOLLOW) {
-        let made = write_in_tree(etc, "", owner);
+        let made = write_in_tree(etc, host, "", owner);
         made.context(|| "cannot create the mount target '/etc/resolv.conf' in the tree")?;
     }
     let tree = host.visit(|| {
@@ -118,13 +117,13 @@ fn write_in_run(paths: &TreePaths, place: &Path, content: &str, owner: u32) -> R
 }
 
 /// Writes the tree's own file in place: open descriptors and bind mounts of it see the new text.
-fn write_in_tree(etc: &OwnedFd, content: &str, owner: u32) -> std::io::Result<()> {
+fn write_in_tree(etc: &OwnedFd, host: &HostMounts, content: &str, owner: u32) -> std::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let looked =
         rustix::fs::openat(etc, NAME, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
     let file = match looked {
         // Only a regular file: opening a device or a pipe has side effects.
-        Ok(place) => guest_files::reopen_file(&place, flags)?,
+        Ok(place) => host.reopen(&place, flags)?,
         Err(Errno::NOENT) => {
             let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
             let file = rustix::fs::openat(etc, NAME, flags, Mode::from_raw_mode(0o644))?;

@@ -9,7 +9,7 @@
 mod reopen;
 
 use reopen::reopen_regular;
-pub(crate) use reopen::{keep_descriptors, reopen_file, reopen_pipe, set_mode, set_times};
+pub(crate) use reopen::{keep_descriptors, reopen_file, reopen_file_by, reopen_pipe, set_mode, set_times};
 
 use crate::error::{Context, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

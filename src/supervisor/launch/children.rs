@@ -31,15 +31,14 @@ impl Launch<'_> {
         let emulator = self.open_emulator()?;
         let known = self.record.program.as_ref().map(Executable::identity);
         let ourselves = known.or_else(process::own_program);
-        if self.has_builder() {
-            self.leave_host_mounts()?;
-        }
-        // Only the child stays in the joined namespace: the supervisor returns.
+        // Only the child stays in the joined namespace: the supervisor returns. Its file is one of the host's mounts.
         let own = match &self.request.machine.network.namespace {
             Some(path) => Some(network::enter(path)?),
             None => None,
         };
-        let child = self.clone_into_namespaces(&ours, &theirs, ourselves, emulator.as_ref());
+        let left = if self.has_builder() { self.leave_host_mounts() } else { Ok(()) };
+        let clone = || self.clone_into_namespaces(&ours, &theirs, ourselves, emulator.as_ref());
+        let child = left.and_then(|()| clone());
         if let Some(own) = &own {
             enter(own, CloneFlags::CLONE_NEWNET, "cannot leave the network namespace again")?;
         }

@@ -41,6 +41,22 @@ pub(crate) fn reopen_file(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<
     reopen_regular(place, &rustix::fs::fstat(place)?, flags)
 }
 
+/// Like [`reopen_file`], by the directory of this process in the host's procfs, if that is given.
+///
+/// # Errors
+/// The same.
+pub(crate) fn reopen_file_by(
+    process: Option<BorrowedFd<'_>>,
+    place: &OwnedFd,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let Some(process) = process else { return reopen_file(place, flags) };
+    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    open_by(process, format!("fd/{}", place.as_raw_fd()), flags)
+}
+
 /// Like [`reopen_file`], with the known attributes of the file.
 ///
 /// # Errors
@@ -65,6 +81,10 @@ pub(crate) fn reopen_pipe(place: &OwnedFd) -> rustix::io::Result<OwnedFd> {
 
 fn reopen(place: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let (directory, name) = again(place);
+    open_by(directory, name, flags)
+}
+
+fn open_by(directory: BorrowedFd<'_>, name: String, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     rustix::fs::openat(directory, name, flags, Mode::empty())
 }
