@@ -16,6 +16,9 @@ use std::path::Path;
 const NSFS: i64 = 0x6e73_6673;
 /// The content of the file below the pinned namespace, for processes of other mount namespaces.
 const PINNED: &str = "pinned in another mount namespace";
+/// The content if this host is a machine itself, with user ids of its own: there the kernel mounts procfs and sysfs only in
+/// namespaces that show one already (`mount_too_revealing` of `fs/namespace.c`).
+const CONFINED: &str = "the kernel mounts no procfs in it";
 
 /// Opens the namespace, and creates it if this is the first start after a boot. `None` if that is not
 /// possible here: machines are then created in copies of the host's mount namespace, which takes longer.
@@ -36,7 +39,7 @@ pub(crate) fn refusal(paths: &Paths) -> Option<String> {
     if is_pinned {
         return None;
     }
-    std::fs::read_to_string(place).ok().filter(|reason| !reason.is_empty() && reason != PINNED)
+    std::fs::read_to_string(place).ok().filter(|reason| !["", PINNED, CONFINED].contains(&reason.as_str()))
 }
 
 fn open_pinned(paths: &Paths) -> Result<Option<OwnedFd>> {
@@ -133,6 +136,8 @@ fn new_namespace(directory: &Path) -> Result<OwnedFd> {
         // While there is a procfs.
         let namespace = mount::own_namespace()?;
         mount::pivot(tmpfs.as_fd()).context(|| "cannot change the root")?;
+        let procfs = mount::new_file_system("proc", &[], MountAttributes::INERT);
+        procfs.map_err(|_| Error::new(CONFINED))?;
         Ok(namespace)
     })
 }

@@ -242,7 +242,7 @@ fn a_zone_coexists_with_docker() {
         host.coracle(&["start", "a", "b"]);
         host.wait_for_page("127.0.0.1:8080");
         assert_eq!(host.sh(&page("[::1]:8080")).status == 0, filtered == 0, "filtered: {filtered}");
-        assert_eq!(host.unit_journal("a").contains("ports do not answer at ::1"), filtered == 1);
+        assert_eq!(host.unit_journal("a").contains("ports are not published at ::1"), filtered == 1);
         for address in host.property("b", "addresses").split(' ') {
             let url = format!("http://{}/", crate::support::bracketed(address));
             host.in_guest("a", &["busybox", "wget", "-T", "3", "-q", "-O", "-", &url]).success("its zone");
