@@ -317,8 +317,8 @@ fn a_synced_session_outlasts_a_reboot_of_the_host() {
     }
     vm.reboot();
     vm.sh_ok(
-        "coracle build list --no-legend | grep -E '^kept .* dead '; ! coracle build show lost
-         ! ls -A /var/lib/coracle/storage/throwaway 2>/dev/null | grep .
+        "coracle build list --no-legend | grep -E '^kept .* dead '; if coracle build show lost; then exit 1; fi
+         if ls -A /var/lib/coracle/storage/throwaway 2>/dev/null | grep .; then exit 1; fi
          coracle build recover kept; coracle build run kept -- cat /kept | grep -x here; coracle build end kept
          ! ls -A /var/lib/coracle/storage/synced /var/lib/coracle/sessions | grep -v : | grep .",
     );

@@ -160,7 +160,7 @@ fn an_archive_of_debian_boots() {
 #[track_caller]
 fn has_no_drafts_beside(host: &Host, _machine: &str) {
     host.sh_ok(
-        "! find /var/lib/machines /run -maxdepth 1 -name '.#*' -not -name '*.lck' | grep .
+        "if find /var/lib/machines /run -maxdepth 1 -name '.#*' -not -name '*.lck' | grep .; then exit 1; fi
          ! ls -d /var/lib/coracle/storage/tmp/* 2>/dev/null",
     );
 }
@@ -203,7 +203,8 @@ fn exported_trees_come_in_again_as_they_were() {
     host.sh_ok(
         "cd /run; coracle export tree t.tar.gz; coracle export tree u.tar.gz; cmp t.tar.gz u.tar.gz
          SOURCE_DATE_EPOCH=0 coracle export tree e.tar; test $(tar -tvf e.tar | grep -cv ' 19[67][0-9]-') = 0
-         coracle import --read-only --json t.tar.gz fixed | grep -e digest -e gzip; ! touch /var/lib/machines/fixed/x
+         coracle import --read-only --json t.tar.gz fixed | grep -e digest -e gzip
+         if touch /var/lib/machines/fixed/x; then exit 1; fi
          coracle read-only fixed no",
     );
     refused(&host, "coracle export tree /run/one.tar", "'/run/one.tar' exists already");
@@ -302,7 +303,9 @@ fn hostile_archives_are_refused_and_leave_nothing() {
     // Zeros take no space: the ratio of the stream ends it.
     host.sh_ok("head -c 2G /dev/zero | gzip -9 >/run/bomb.gz");
     refused(&host, "coracle import /run/bomb.gz web", "a thousand times larger");
-    host.sh_ok("! ls /run/evil 2>/dev/null; coracle import /run/in/absolute.tar web 2>&1 | grep 'left out: 1 device'");
+    host.sh_ok(
+        "test ! -e /run/evil; coracle import /run/in/absolute.tar web 2>&1 | grep 'left out: 1 device'",
+    );
     host.sh_ok("test ! -e /run/evil; test $(cat /var/lib/machines/web/run/evil) = evil; ! ls /var/lib/machines/web/null");
     host.stop();
 }
@@ -368,7 +371,7 @@ fn importd_converts_disk_images_of_another_format() {
     // Not a disk that can be started, and one that importd refuses.
     host.sh_ok("head -c 100 /run/disk.qcow2 >/run/cut.qcow2");
     refused(&host, "coracle import /run/cut.qcow2", "systemd-importd has not converted it");
-    host.sh_ok("! ls -d /var/lib/machines/cut* 2>/dev/null; systemctl mask --runtime --now systemd-importd.service dbus-org.freedesktop.import1.service");
+    host.sh_ok("if ls -d /var/lib/machines/cut* 2>/dev/null; then exit 1; fi; systemctl mask --runtime --now systemd-importd.service dbus-org.freedesktop.import1.service");
     refused(&host, "coracle import /run/disk.qcow2 other", "qemu-img convert -f qcow2");
     host.stop();
 }
@@ -419,7 +422,7 @@ fn a_full_disk_leaves_no_part_of_an_import() {
             let failed = host.sh(&format!("coracle {arguments}"));
             assert!(failed.status != 0 && failed.stderr.contains("cannot import"), "{failed}");
         }
-        host.sh_ok("! ls -A /var/lib/machines | grep -v lck; umount /var/lib/machines");
+        host.sh_ok("if ls -A /var/lib/machines | grep -v lck; then exit 1; fi; umount /var/lib/machines");
     }
     host.stop();
 }

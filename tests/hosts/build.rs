@@ -55,8 +55,8 @@ fn a_session_runs_commands_and_leaves_nothing() {
          run hostname | grep -x localhost; run sh -c 'umask' | grep -x 0022
          run sh -c 'echo $HOME $USER $LOGNAME $LANG' | grep -x '/root root root C.UTF-8'
          run cat /etc/hosts | grep -w ::1; run sh -c '! test -s /etc/resolv.conf'
-         run sh -c 'grep -w lo: /proc/net/dev; ! grep -q : /proc/net/route; ping -c 1 127.0.0.1'
-         run sh -c '! grep -E \" /(tmp|run) \" /proc/mounts; stat -c %a /run/lock' | grep -x 1777
+         run sh -ec 'grep -w lo: /proc/net/dev; if grep : /proc/net/route; then exit 1; fi; ping -c 1 127.0.0.1'
+         run sh -c '! grep -E \" /(tmp|run) \" /proc/mounts && stat -c %a /run/lock' | grep -x 1777
          run sh -c 'cat /proc/1/comm' | grep -i hold; run sh -c '! reboot -f'
          systemctl show -P Slice coracle-{name}.scope | grep -x coracle-build.slice
          ! machinectl show {name}"
@@ -69,7 +69,7 @@ fn a_session_runs_commands_and_leaves_nothing() {
     // What a command leaves is killed, and named in the history.
     host.sh_ok(&format!(
         "coracle build run {name} -- sh -c 'sleep 3000 & exit 3' </dev/null || test $? = 3
-         ! pgrep -fx 'sleep 3000'
+         if pgrep -fx 'sleep 3000'; then exit 1; fi
          coracle build run {name} --keep-processes -- sh -c 'sleep 3001 & :' | cat; pgrep -fx 'sleep 3001'
          coracle build show {name} --json | grep -A20 'sleep 3000' | grep -w '\"killed\": 1'"
     ));
@@ -89,7 +89,7 @@ fn commands_have_limits_of_their_own() {
     host.sh_ok(
         "run() { coracle build run limits \"$@\"; }
          ip link add row0 type veth peer name row1; run -- grep row0: /proc/net/dev
-         run --offline -- sh -c '! grep row0: /proc/net/dev; ping -c 1 127.0.0.1'
+         run --offline -- sh -c '! grep row0: /proc/net/dev && ping -c 1 127.0.0.1'
          run --timeout=1s -- sleep 600 || test $? = 124
          run --timeout=1s --keep-processes -- sh -c 'setsid sleep 602 & sleep 603' || test $? = 124
          if pgrep -fx 'sleep 60[23]'; then exit 1; fi
@@ -357,7 +357,7 @@ fn the_calls_of_sbuild_work_through_unschroot() {
     ));
     // All sessions are ended at once, and none without a name.
     host.sh_ok(&format!(
-        "{unschroot} -c base -b -n one; {unschroot} -c base -b -n two; ! {unschroot} -e 2>/dev/null
+        "{unschroot} -c base -b -n one; {unschroot} -c base -b -n two; if {unschroot} -e 2>/dev/null; then exit 1; fi
          coracle build show one --json >/dev/null; {unschroot} -e --all-sessions; ! coracle build list --no-legend | grep ."
     ));
     let output = host.exec(&[&unschroot, "-c", "nothing", "-b"]);

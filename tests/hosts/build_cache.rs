@@ -64,7 +64,7 @@ fn a_hostile_session_adds_no_program_and_no_link() {
         "coracle build recover s; coracle build run s -u root -- sh -c 'cd /var/cache/apt/archives; cat a.deb; echo 2 >b.deb'
          coracle build end s; ls {CACHE} | tr '\\n' ' ' | grep -x 'a.deb b.deb '
          coracle build once base --memory --cache=apt:{CACHE} -w / -u root -- sh -c 'cd /var/cache/apt/archives; cat a.deb; echo 3 >c.deb'
-         ! test -e {CACHE}/c.deb; rm {CACHE}/*.deb"
+         test ! -e {CACHE}/c.deb; rm {CACHE}/*.deb"
     ));
     let output = host.exec(&["coracle", "build", "begin", "base", "--cache=npm"]);
     assert!(output.status == 2 && output.stderr.contains("apt, dnf, pacman or apk"), "{output}");

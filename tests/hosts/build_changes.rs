@@ -25,7 +25,7 @@ fn host() -> (Host, Snapshot) {
 fn is_clean(host: &Host, before: &Snapshot) {
     before.assert_same(host);
     host.sh_ok(&format!(
-        "! ls -A {STORAGE}/throwaway | grep .; ! ls -A {STORAGE}/trash 2>/dev/null | grep .; ! ls -A {STORAGE}/tmp | grep ."
+        "! ls -A {STORAGE}/throwaway | grep . && ! ls -A {STORAGE}/trash 2>/dev/null | grep . && ! ls -A {STORAGE}/tmp | grep ."
     ));
 }
 
@@ -41,10 +41,10 @@ fn a_committed_session_changes_its_base_for_later_ones() {
          coracle build commit new | grep -x 'new: committed to its base'; ! coracle build show new 2>/dev/null",
     );
     // A session in progress keeps its layers, and what Coracle has created is not committed.
-    host.sh_ok("coracle build run old -- sh -c '! test -e /made; test -d /var/www'");
-    assert_eq!(in_base("cat /made; stat -c %a:%u /etc; ! test -e /var/www"), "1\n751:0\n");
+    host.sh_ok("coracle build run old -- sh -c 'test ! -e /made && test -d /var/www'");
+    assert_eq!(in_base("cat /made; stat -c %a:%u /etc; test ! -e /var/www"), "1\n751:0\n");
     host.sh_ok(&format!(
-        "cd $(dirname {STORAGE}/layers/*/tree/made)/etc; ! test -e hosts; ! test -e resolv.conf; ! test -e passwd"
+        "cd $(dirname {STORAGE}/layers/*/tree/made)/etc; test ! -e hosts; test ! -e resolv.conf; test ! -e passwd"
     ));
     // One of two commits on the same layers would undo the other.
     host.sh_ok("coracle build run old -u root -- touch /late");
@@ -61,7 +61,7 @@ fn a_committed_session_changes_its_base_for_later_ones() {
         "coracle build begin base --name=s; coracle build run s -u root -- sh -c 'echo 4 >/made'
          coracle build commit s other | grep 'image .other.'
          coracle build once other -w / -- cat /made | grep -x 4; coracle build once base -w / -- cat /made | grep -x 2
-         coracle build begin base --name=s; ! coracle build commit s other 2>/dev/null; coracle build run s -- true
+         coracle build begin base --name=s; if coracle build commit s other 2>/dev/null; then exit 1; fi; coracle build run s -- true
          coracle build end s; coracle remove other",
     );
     // What a machine has written to the base is below the changes.
@@ -114,7 +114,7 @@ fn a_dead_session_is_recovered_with_its_changes() {
         assert!(output.status == 125 && output.stderr.contains("build recover s"), "{output}");
         host.sh_ok(
             "coracle build recover s; run() { coracle build run s \"$@\"; }
-             run cat /kept | grep -x kept; run sh -c '! test -e /var/www; grep eve /etc/passwd; id -un' | grep -x ann
+             run cat /kept | grep -x kept; run sh -ec 'test ! -e /var/www; grep -q eve /etc/passwd; id -un' | grep -x ann
              run sh -c 'echo 2 >>/results/own'
              systemctl show -P TasksMax coracle-s.scope | grep -x 200
              coracle build show s --json | grep -c argv | grep -v -x 0",

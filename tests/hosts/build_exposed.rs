@@ -27,7 +27,7 @@ fn host(users: &str) -> (Host, Snapshot) {
 fn is_clean(host: &Host, before: &Snapshot) {
     before.assert_same(host);
     host.sh_ok(&format!(
-        "! ls -A {STORAGE}/throwaway | grep .; ! ls -d /run/coracle/s; test -e /var/lib/machines/base/bin"
+        "if ls -A {STORAGE}/throwaway | grep .; then exit 1; fi; test ! -e /run/coracle/s; test -e /var/lib/machines/base/bin"
     ));
 }
 
@@ -41,7 +41,7 @@ fn an_exposed_root_is_a_mount_of_the_host_until_the_end() {
              grep -x inside {ROOT}/inside; stat -c %u {ROOT}/inside | grep -x 0
              findmnt -no OPTIONS {ROOT} | grep -w nosuid | grep -w nodev; findmnt -no PROPAGATION {ROOT} | grep -x private
              test $(findmnt -rno TARGET | grep -c {ROOT}) = 1
-             run mkdir /m; run mount -t tmpfs none /m || true; ! mountpoint {ROOT}/m
+             run mkdir /m; run mount -t tmpfs none /m || true; if mountpoint {ROOT}/m; then exit 1; fi
              echo 'A=of-session' >{ROOT}/etc/environment; run sh -c 'echo $A' | grep -x of-session"
         ));
         // A program that looks for processes in the root, to kill them, finds none.

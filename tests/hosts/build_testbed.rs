@@ -52,8 +52,8 @@ fn a_testbed_runs_commands_copies_files_and_is_reverted() {
          ask copyup $scratch/a%20b up/relative; test \"$answer\" = ok; grep -x b /tmp/up/relative
          ask auxverb_debug_fail; test \"$answer\" = ok; before=$scratch
          ask revert; test \"$answer\" = \"ok $before\"; ask print-execute-command; command=$(echo \"${{answer#ok }}\" | tr , ' ')
-         run sh -c \"! test -e /made; test -d $scratch; ! test -e $scratch/tree\"; ! pgrep -fx 'sleep 900'
-         ask close; test \"$answer\" = ok; ! coracle build list --no-legend | grep .
+         run sh -ec \"test ! -e /made; test -d $scratch; test ! -e $scratch/tree\"; if pgrep -fx 'sleep 900'; then exit 1; fi
+         ask close; test \"$answer\" = ok; if coracle build list --no-legend | grep .; then exit 1; fi
          open; run true; echo quit >&8; wait $server; rm -r /tmp/up /tmp/down /tmp/in /tmp/out /tmp/errors"
     ));
     is_clean(&host, &before);
@@ -94,10 +94,10 @@ fn a_booted_testbed_reboots_with_its_files() {
         "{SERVER} serve --boot base; ask capabilities; echo \"$answer\" | grep -w isolation-container | grep -w reboot
          open; run systemctl is-system-running --wait || true; run cat /proc/1/comm | grep -x systemd
          run touch /run/mark $scratch/kept; ask reboot; test \"$answer\" = ok
-         run sh -c \"! test -e /run/mark; test -e $scratch/kept; touch /run/mark /run/autopkgtest-reboot-prepare-mark\"
+         run sh -ec \"test ! -e /run/mark; test -e $scratch/kept; touch /run/mark /run/autopkgtest-reboot-prepare-mark\"
          (run sh -c 'while test -e /run/autopkgtest-reboot-prepare-mark; do sleep 0.1; done; systemctl reboot') &
          ask reboot prepare-only; test \"$answer\" = ok
-         run sh -c \"! test -e /run/mark; test -e $scratch/kept\"
+         run sh -ec \"test ! -e /run/mark; test -e $scratch/kept\"
          ask revert; ask print-execute-command; command=$(echo \"${{answer#ok }}\" | tr , ' '); run test ! -e $scratch/kept
          echo quit >&8; wait $server; rm -f /tmp/in /tmp/out /tmp/errors"
     ));

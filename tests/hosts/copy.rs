@@ -182,7 +182,7 @@ fn archives_are_copied_both_ways() {
     // Compressed archives, and damaged ones, which leave nothing.
     host.sh_ok(
         "tar --xattrs -C /var/lib/machines/t -c . | gzip | coracle copy-to trixie - /opt
-         coracle exec trixie -- sh -c 'cmp /srv/sparse /opt/sparse; test /opt/f -ef /opt/d/hard'",
+         coracle exec trixie -- sh -ec 'cmp /srv/sparse /opt/sparse; test /opt/f -ef /opt/d/hard'",
     );
     let damaged =
         host.sh("tar -C /var/lib/machines/t -c . | gzip | head -c 150 | coracle copy-to trixie - /mnt");

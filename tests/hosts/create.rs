@@ -81,7 +81,7 @@ fn a_second_image_stands_on_the_base_of_the_first() {
             &format!("coracle exec {name} -- systemctl is-system-running | grep -x running"),
         );
         assert_eq!(host.coracle(&["exec", name, "--", "hostname"]).trim(), name);
-        host.sh_ok(&format!("coracle exec {name} -- sh -c '! grep 0123456789abcdef /etc/machine-id; ! grep 192.0.2.1 /etc/resolv.conf'"));
+        host.sh_ok(&format!("coracle exec {name} -- sh -c '! grep 0123456789abcdef /etc/machine-id && ! grep 192.0.2.1 /etc/resolv.conf'"));
     }
     host.sh_ok(
         "coracle exec web -- sh -c 'echo web >/root/which'; ! coracle exec shop -- test -e /root/which",
@@ -120,9 +120,11 @@ fn programs_run_in_namespaces_of_their_own() {
     assert_eq!(host.read("/run/pid"), "1\n");
     assert_eq!(host.read("/run/tty"), "not a tty\n");
     host.sh_ok(
-        "readlink /proc/self/ns/{mnt,pid,ipc,uts} | while read -r own; do ! grep -F \"$own\" /run/namespaces || exit 1; done
+        "for own in mnt pid ipc uts; do
+             if grep -F \"$(readlink /proc/self/ns/$own)\" /run/namespaces; then exit 1; fi
+         done
          grep -F \"$(readlink /proc/self/ns/net)\" /run/namespaces; grep -x /usr/bin/bash /run/namespaces
-         [ \"$(hostname)\" != changed ]; ! mountpoint -q /mnt; grep -x HOME=/root /run/environment",
+         [ \"$(hostname)\" != changed ]; if mountpoint /mnt; then exit 1; fi; grep -x HOME=/root /run/environment",
     );
     host.stop();
 }
@@ -135,7 +137,7 @@ fn failures_leave_nothing() {
         let text = &failed.stderr;
         assert!(failed.status != 0 && text.contains(cause) && text.contains(hint), "{failed}");
         has_no_drafts(&host);
-        host.sh_ok("! ls -d /var/lib/machines/web* 2>/dev/null; ! ls -A /var/lib/coracle/storage/layers 2>/dev/null | grep .");
+        host.sh_ok("! ls -d /var/lib/machines/web* 2>/dev/null && ! ls -A /var/lib/coracle/storage/layers 2>/dev/null | grep .");
     };
     host.sh_ok("touch /run/fail");
     refused("own", "it failed with exit status 25: E: no such suite", "");
@@ -163,7 +165,7 @@ fn failures_leave_nothing() {
             host.sh_ok("rm -f /run/coracle/.locks/base-*");
         }
         has_no_drafts(&host);
-        host.sh_ok("! ls -d /var/lib/machines/web* 2>/dev/null; ! ls -A /var/lib/coracle/storage/layers 2>/dev/null | grep .");
+        host.sh_ok("! ls -d /var/lib/machines/web* 2>/dev/null && ! ls -A /var/lib/coracle/storage/layers 2>/dev/null | grep .");
     }
 
     // Two commands create the same base once.

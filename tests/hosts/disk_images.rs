@@ -37,7 +37,7 @@ fn debian_boots_from_an_ext4_image_and_leaves_no_loop_device() {
     let before = Snapshot::take(&host);
     host.coracle(&["start", "web"]);
     host.wait_until(LONG, "coracle exec web -- systemctl is-system-running | grep -x running");
-    host.sh_ok("coracle exec web -- sh -c 'grep \" / ext4 rw\" /proc/mounts; echo kept >/root/kept; stat -c %u /root/kept'");
+    host.sh_ok("coracle exec web -- sh -ec 'grep \" / ext4 rw\" /proc/mounts; echo kept >/root/kept; stat -c %u /root/kept'");
     let leader = host.machine_leader("web");
     // Its own ids: files of root are not those of the host's root.
     assert_ne!(host.sh_ok(&format!("stat -c %u /proc/{leader}")).trim(), "0");
@@ -79,12 +79,12 @@ fn debian_boots_from_squashfs_and_erofs() {
             &format!("coracle exec {kind} -- systemctl is-system-running | grep -x running"),
         );
         host.sh_ok(&format!(
-            "coracle exec {kind} -- sh -c 'grep \" / overlay rw\" /proc/mounts; touch /usr/new'"
+            "coracle exec {kind} -- sh -ec 'grep \" / overlay rw\" /proc/mounts; touch /usr/new'"
         ));
         host.coracle(&["stop", kind]);
         host.assert_clean_stop(kind);
         // Its file system is recognised, and nothing was written to it.
-        host.sh_ok(&format!("coracle run -q -M {kind} --read-only sh -c 'grep \" / {kind} ro\" /proc/mounts; ! test -e /usr/new'"));
+        host.sh_ok(&format!("coracle run -q -M {kind} --read-only sh -ec 'grep \" / {kind} ro\" /proc/mounts; test ! -e /usr/new'"));
     }
     host.wait_until(LONG, NO_LOOPS);
     host.stop();
@@ -100,7 +100,7 @@ fn an_image_is_shared_only_if_nobody_writes_to_it() {
         host.define(name, "[root]\nimage = \"/var/lib/machines/golden.raw\"\n");
         host.coracle(&["start", name]);
     }
-    host.sh_ok("for name in a b; do coracle exec $name -- sh -c 'grep \" / squashfs ro\" /proc/mounts; ! touch /x'; done");
+    host.sh_ok("for name in a b; do coracle exec $name -- sh -ec 'grep \" / squashfs ro\" /proc/mounts; ! touch /x'; done");
     host.coracle(&["start", "web"]);
     let refused =
         host.exec(&["coracle", "run", "-q", "-i", "/var/lib/machines/web.raw", "-M", "other", "true"]);
@@ -144,11 +144,11 @@ fn changes_of_an_image_are_discarded_on_request() {
             let run = format!("coracle run -q {users} -i /var/lib/machines/{image}");
             host.sh_ok(&format!("{run} -x sh -c 'echo new >/etc/new; grep \" / overlay rw\" /proc/mounts'"));
             host.sh_ok(&format!("{run} --volatile=overlay sh -c 'echo new >/etc/new'"));
-            host.sh_ok(&format!("{run} --volatile=state sh -c 'touch /var/new; ! touch /etc/new'"));
+            host.sh_ok(&format!("{run} --volatile=state sh -ec 'touch /var/new; ! touch /etc/new'"));
             host.sh_ok(&format!("{run} --read-only sh -c '! touch /etc/new'"));
             // A tree with all programs in /usr.
             host.sh_ok(&format!(
-                "{run} --volatile=yes sh -c 'touch /etc/new; ! touch /usr/new; test -x /bin/sh'"
+                "{run} --volatile=yes sh -ec 'touch /etc/new; test -x /bin/sh; ! touch /usr/new'"
             ));
         }
     }
@@ -176,19 +176,19 @@ fn partitions_of_a_gpt_are_mounted_at_their_places() {
         host.coracle(&["start", "web"]);
         host.sh_ok(
             "coracle exec web -- sh -euc 'grep data /home/user/file; stat -c %u /home/user/file | grep -x 0
-             grep \" /home ext4 rw\" /proc/mounts; grep \" /srv ext4 ro\" /proc/mounts; ! touch /srv/x
+             grep \" /home ext4 rw\" /proc/mounts; grep \" /srv ext4 ro\" /proc/mounts; if touch /srv/x; then exit 1; fi
              echo more >>/home/user/file; ! mknod /home/loop0 b 7 0'",
         );
         host.coracle(&["stop", "web"]);
         before.assert_same(&host);
     }
-    host.sh_ok("coracle run -q -x -M web sh -c 'wc -l </home/user/file | grep -x 3; rm -r /home/user'");
+    host.sh_ok("coracle run -q -x -M web sh -ec 'wc -l </home/user/file | grep -x 3; rm -r /home/user'");
     host.sh_ok(
-        "coracle run -q -M web --read-only sh -c 'wc -l </home/user/file | grep -x 3; ! touch /home/x'",
+        "coracle run -q -M web --read-only sh -ec 'wc -l </home/user/file | grep -x 3; ! touch /home/x'",
     );
     // Partitions that the policy does not name are left out, and no protection is left out.
     host.sh_ok(
-        "coracle run -q -M web --read-only --image-policy=root=unprotected sh -c '! test -e /home/user'",
+        "coracle run -q -M web --read-only --image-policy=root=unprotected sh -c 'test ! -e /home/user'",
     );
     let refused =
         host.exec(&["coracle", "run", "-q", "-M", "web", "--image-policy=root=verity:=open", "true"]);
@@ -227,7 +227,7 @@ fn verbs_change_disk_images_as_other_images() {
     host.sh_ok("coracle run -q -M web sh -c 'echo web >/etc/hostname; echo 0123456789abcdef0123456789abcdef >/etc/machine-id'");
     host.coracle(&["clone", "web", "copy"]);
     host.sh_ok(
-        "coracle run -q -M copy sh -c 'cat /etc/hostname | grep -x copy; ! grep 0123 /etc/machine-id'",
+        "coracle run -q -M copy sh -ec 'cat /etc/hostname | grep -x copy; ! grep 0123 /etc/machine-id'",
     );
     host.sh_ok(
         "coracle clone --exact --read-only web exact; coracle images exact | grep -E '^exact +raw +yes'",
@@ -238,7 +238,7 @@ fn verbs_change_disk_images_as_other_images() {
     }
     host.coracle(&["rename", "copy", "other"]);
     host.sh_ok(
-        "test -f /var/lib/machines/other.raw; ! test -e /var/lib/machines/copy.raw; coracle verify other",
+        "test -f /var/lib/machines/other.raw; test ! -e /var/lib/machines/copy.raw; coracle verify other",
     );
     host.coracle(&["start", "other"]);
     for words in [&["rename", "other", "more"][..], &["remove", "other"], &["read-only", "other", "yes"]] {
@@ -247,7 +247,7 @@ fn verbs_change_disk_images_as_other_images() {
     }
     host.coracle(&["stop", "other"]);
     host.coracle(&["remove", "other"]);
-    host.sh_ok("! ls -A /var/lib/machines | grep other; coracle doctor >&2 || true");
+    host.sh_ok("if ls -A /var/lib/machines | grep other; then exit 1; fi; coracle doctor >&2 || true");
     host.wait_until(LONG, NO_LOOPS);
     host.stop();
 }
@@ -270,9 +270,9 @@ fn xfs_btrfs_and_block_devices_are_roots_too() {
         for options in ["", "-U"] {
             let run = format!("coracle run -q {options} -i /var/lib/machines/{kind}.raw");
             host.sh_ok(&format!(
-                "{run} sh -c 'grep \" / {kind} rw\" /proc/mounts; echo x >>/root/x; stat -c %u /root/x | grep -x 0'"
+                "{run} sh -ec 'grep \" / {kind} rw\" /proc/mounts; echo x >>/root/x; stat -c %u /root/x | grep -x 0'"
             ));
-            host.sh_ok(&format!("{run} --read-only sh -c 'grep \" / {kind} ro\" /proc/mounts; ! touch /x'"));
+            host.sh_ok(&format!("{run} --read-only sh -ec 'grep \" / {kind} ro\" /proc/mounts; ! touch /x'"));
             host.sh_ok(&format!("{run} -x sh -c 'rm /root/x; touch /y'; {run} test -e /root/x"));
         }
     }
@@ -280,7 +280,7 @@ fn xfs_btrfs_and_block_devices_are_roots_too() {
     // A block device: mounted itself, and locked by its number.
     host.sh_ok(
         "device=$(losetup -f --show /var/lib/machines/ext4.raw); echo \"$device\" >/tmp/device
-         coracle run -q -i \"$device\" sh -c \"grep '^$device / ext4 rw' /proc/mounts; echo block >/root/block\"
+         coracle run -q -i \"$device\" sh -ec \"grep '^$device / ext4 rw' /proc/mounts; echo block >/root/block\"
          systemd-run -q --unit=holder coracle run -q -i \"$device\" -M holder sleep 600",
     );
     host.wait_until(LONG, "coracle exec holder -- true");

@@ -45,7 +45,7 @@ fn refused(host: &Host, arguments: &str, cause: &str) {
     assert!(failed.status != 0 && failed.stderr.contains(cause), "{failed}");
     has_no_drafts(host);
     host.sh_ok(
-        "! ls -d /var/lib/machines/web* 2>/dev/null; ! ls -A /var/lib/coracle/storage/layers 2>/dev/null | grep .",
+        "! ls -d /var/lib/machines/web* 2>/dev/null && ! ls -A /var/lib/coracle/storage/layers 2>/dev/null | grep .",
     );
 }
 

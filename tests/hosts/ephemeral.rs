@@ -47,7 +47,7 @@ fn ephemeral_machines_share_a_tree_and_leave_nothing() {
     }
     for name in ["a", "b", "c", "d"] {
         host.sh_ok(&format!(
-            "coracle exec {name} -- sh -c 'grep {name} /which; stat -c %u /var/www | grep -x 33'"
+            "coracle exec {name} -- sh -ec 'grep {name} /which; stat -c %u /var/www | grep -x 33'"
         ));
     }
     host.sh_ok(&format!("ls {STORAGE} | wc -l | grep -x 2; stat -c %a {STORAGE} | grep -x 700"));
@@ -110,9 +110,9 @@ fn a_reboot_keeps_changes_unless_they_are_to_be_fresh() {
             );
             host.coracle(&["start", "web"]);
             for round in 0..2 {
-                let expected = if fresh && round == 1 { "! test -e /kept" } else { "true" };
+                let expected = if fresh && round == 1 { "test ! -e /kept" } else { "true" };
                 host.sh_ok(&format!(
-                    "coracle exec web -- sh -c '{expected}; echo >>/kept; rm -f /etc/hostname'"
+                    "coracle exec web -- sh -ec '{expected}; echo >>/kept; rm -f /etc/hostname'"
                 ));
                 let leader = host.machine_leader("web");
                 host.ask_in_guest("web", &["reboot"]);
@@ -139,7 +139,7 @@ fn volatile_roots_are_those_of_nspawn() {
         let run = format!("coracle run -q --private-users={users} -D {BASE}");
         let run = if users == "pick" { format!("{run} --private-users-ownership=map") } else { run };
         host.sh_ok(&format!(
-            "{run} --volatile sh -c 'set -e; test ! -e /var/kept; touch /new /etc/new; ! touch /usr/new 2>/dev/null
+            "{run} --volatile sh -c 'set -e; test ! -e /var/kept; touch /new /etc/new; if touch /usr/new 2>/dev/null; then exit 1; fi
              stat -c %u / /usr /bin/sh | sort -u | grep -x 0'
              {run} --volatile=state sh -c 'set -e; test ! -e /var/kept; touch /var/new; ! touch /new 2>/dev/null'
              {run} --volatile=overlay sh -c 'set -e; test -e /var/kept; touch /var/new /new /usr/new; rm /etc/passwd'

@@ -26,7 +26,7 @@ const SIDE_BY_SIDE: usize = 4;
 /// Checks the targets of the attacks from the host: its pools and its router.
 const HARM: &str = "
 	/var/lib/machines/hostile/usr/bin/attacks
-	! ip -6 route show default | grep fe80
+	if ip -6 route show default | grep fe80; then exit 1; fi
 	! ip -6 address show | grep 2001:db8:bad
 ";
 
@@ -128,7 +128,7 @@ fn a_lease_on_hosts_does_not_block_starts() {
 fn a_stop_follows_no_link_of_runit() {
     let host = Host::start(&["runit"]);
     host.sh_ok(
-        "mkdir -p /srv/share && echo data >/srv/share/file && chmod 0644 /srv/share/file; chmod 0700 /srv",
+        "mkdir -p /srv/share; echo data >/srv/share/file; chmod 0644 /srv/share/file; chmod 0700 /srv",
     );
     let mount = "[[mount]]\nsource = \"/srv/share\"\ntarget = \"/srv/share\"\n";
     host.define("runit", &format!("[boot]\nstop-timeout = \"3s\"\n{mount}"));

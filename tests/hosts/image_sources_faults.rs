@@ -145,7 +145,7 @@ fn a_full_disk_leaves_nothing() {
                 );
                 failed += 1;
             }
-            host.sh_ok("! ls -d /var/lib/machines/web* 2>/dev/null; umount /var/lib/machines/.storage");
+            host.sh_ok("if ls -d /var/lib/machines/web* 2>/dev/null; then exit 1; fi; umount /var/lib/machines/.storage");
         }
         assert!((2..6).contains(&failed), "{command}: {failed} failed");
     }

@@ -180,8 +180,8 @@ fn become_init(host: &Host, tree: &str, init: &str, kind: &str, ways: &[usize]) 
     host.define(tree, "");
     for (way, script) in ways.iter().map(|way| LEADING[*way]) {
         host.sh_ok(&format!(
-            "cd /var/lib/machines/{tree}/usr/sbin && rm -f init && INIT={init} && echo $INIT >../../etc/real-init
-             {script} && chmod 755 init"
+            "cd /var/lib/machines/{tree}/usr/sbin; rm -f init; INIT={init}; echo $INIT >../../etc/real-init
+             {script}; chmod 755 init"
         ));
         host.coracle(&["start", tree]);
         assert_eq!(host.property(tree, "is-late"), "false", "{tree} {way}");
@@ -214,7 +214,7 @@ fn move_inits(host: &Host) {
 /// Asserts that a script that does not execute an init counts as running, and is stopped by SIGTERM.
 fn stays_a_script(host: &Host) {
     host.sh_ok(
-        "cd /var/lib/machines/busybox/usr/sbin && rm init
+        "cd /var/lib/machines/busybox/usr/sbin; rm init
          printf '#!/bin/sh\\ntrap \"exit 0\" TERM\\nwhile :; do sleep 9 & wait $!; done\\n' >init && chmod 755 init",
     );
     host.coracle(&["start", "busybox"]);

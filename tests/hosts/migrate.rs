@@ -213,7 +213,7 @@ fn settings_without_an_equal_are_not_lost_silently() {
     ] {
         assert!(refused.stderr.contains(text), "no '{text}' in {refused}");
     }
-    host.sh_ok(&format!("! [ -e {DEFINITION} ]; chmod 600 /etc/systemd/nspawn/web.nspawn"));
+    host.sh_ok(&format!("[ ! -e {DEFINITION} ]; chmod 600 /etc/systemd/nspawn/web.nspawn"));
     let forced = host.coracle(&["migrate", "--force", "web"]);
     assert!(
         forced.contains("without an equal: 'PrivateUsersDelegate='")

@@ -43,7 +43,7 @@ fn the_host_resolves_names_of_zones_by_a_hook_of_resolved() {
     }
     let service = host.ok(&["systemctl", "show", "-P", "ActiveState", "coracle-zone-names.service"]);
     assert_eq!(service, "active\n");
-    host.sh_ok("! resolvectl query other.lan; ! resolvectl query web.lab");
+    host.sh_ok("! resolvectl query other.lan && ! resolvectl query web.lab");
     // Another zone, while resolved is connected.
     host.define("db-1", "[network]\nzone = \"lab\"\n");
     host.coracle(&["restart", "db-1"]);

@@ -243,7 +243,7 @@ fn ports_follow_the_addresses_of_a_plain_link() {
     let text = "[network]\naddresses = \"none\"\nports = [\"8080:80\", \"198.51.100.9:8081:80\"]\n";
     host.define("m", text);
     host.coracle(&["start", "m"]);
-    host.sh_ok("! nft list tables | grep coracle; ip addr add 192.168.77.1/24 dev ve-m; ip link set ve-m up");
+    host.sh_ok("if nft list tables | grep coracle; then exit 1; fi; ip addr add 192.168.77.1/24 dev ve-m; ip link set ve-m up");
     let configure = |script: &str| host.in_guest("m", &["sh", "-euc", script]).success("configure the link");
     let maps = || host.sh("nft -n list map inet coracle dnat4; nft -n list map inet coracle dnat6").stdout;
     configure(
@@ -359,7 +359,7 @@ fn networkd_configures_both_ends_of_a_plain_link() {
     host.sh_ok("! ls /run/systemd/network/*coracle*");
     host.coracle(&["stop", "m"]);
     // networkd keeps a table of its own.
-    host.sh_ok("! nft list tables | grep coracle; ! ip link show ve-m");
+    host.sh_ok("! nft list tables | grep coracle && ! ip link show ve-m");
     host.stop();
 }
 

@@ -226,7 +226,7 @@ fn a_replaced_image_becomes_a_snapshot() {
     assert!(replaced.contains("web: its former state is snapshot 'before-pull-"), "{replaced}");
     assert_same(&tree(&host, "web"), &by_umoci(&images, "L:one"));
     has_no_drafts(&host);
-    host.sh_ok("! grep sleep /var/lib/machines/web.oci-config; test $(coracle snapshot --list web --no-legend | wc -l) = 1");
+    host.sh_ok("if grep sleep /var/lib/machines/web.oci-config; then exit 1; fi; test $(coracle snapshot --list web --no-legend | wc -l) = 1");
     // A clone of it runs its command.
     host.sh_ok(
         "coracle clone web@$(coracle snapshot --list web --no-legend | awk '{ print $1 }') former
@@ -237,7 +237,7 @@ fn a_replaced_image_becomes_a_snapshot() {
     host.sh_ok("grep sleep /var/lib/machines/web.oci-config; test $(wc -l </var/lib/machines/web.mstack/bind@var-lib-data/file) = 2");
     host.sh_ok("coracle run -q -M web -- /bin/busybox grep -x mine /etc/mine");
     host.sh_ok("coracle rollback web $(coracle snapshot --list web --no-legend | awk '/before-rollback/ { print $1 }')");
-    host.sh_ok("! grep sleep /var/lib/machines/web.oci-config; coracle remove web; ! ls -A /var/lib/coracle/storage/snapshots | grep .");
+    host.sh_ok("if grep sleep /var/lib/machines/web.oci-config; then exit 1; fi; coracle remove web; ! ls -A /var/lib/coracle/storage/snapshots | grep .");
     host.sh_ok("cp -a /var/lib/machines/.base /var/lib/machines/tree");
     refused(&host, "coracle pull --force localhost:5000/team/one tree", "only stacks are replaced");
     drop(servers);

@@ -23,7 +23,7 @@ fn host() -> Host {
 #[track_caller]
 pub fn has_no_drafts(host: &Host) {
     host.sh_ok(
-        "! ls -d /var/lib/machines/.#* 2>/dev/null
+        "if find /var/lib/machines -maxdepth 1 -name '.#*' -not -name '*.lck' | grep .; then exit 1; fi
          ! ls -A /var/lib/coracle/storage/tmp /var/lib/coracle/storage/trash 2>/dev/null | grep -v :$ | grep .",
     );
 }
@@ -171,15 +171,15 @@ fn a_killed_client_leaves_nothing_frozen() {
          sleep 0.5; {frozen}; kill -0 $entering; kill -KILL $pid; wait $pid || true; wait $entering
          ! ls /run/coracle/web/paused 2>/dev/null"
     ));
-    host.wait_until(LONG, &format!("! {frozen}; coracle exec web -- true"));
+    host.wait_until(LONG, &format!("! {frozen} && coracle exec web -- true"));
     assert!(tags(&host, "web").is_empty());
     // A signal ends the pause, too.
     host.sh_ok(&format!(
         "coracle snapshot web signalled 2>/tmp/said & pid=$!
          until {{ read -r line; read -r line; }} <{events}; [ \"$line\" = 'frozen 1' ]; do :; done
-         kill -STOP $pid; kill -TERM $pid; kill -CONT $pid; ! wait $pid; grep 'interrupted$' /tmp/said"
+         kill -STOP $pid; kill -TERM $pid; kill -CONT $pid; if wait $pid; then exit 1; fi; grep 'interrupted$' /tmp/said"
     ));
-    host.wait_until(LONG, &format!("! {frozen}; coracle exec web -- true"));
+    host.wait_until(LONG, &format!("! {frozen} && coracle exec web -- true"));
     assert!(tags(&host, "web").is_empty());
     host.coracle(&["snapshot", "web", "next"]);
     has_no_drafts(&host);

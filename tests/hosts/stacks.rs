@@ -118,7 +118,7 @@ fn all_entries_of_a_stack_are_mounted() {
         host.define("web", &format!("[users]\nprivate = \"{users}\"\n"));
         host.coracle(&["start", "web"]);
         host.sh_ok(
-            "coracle exec web -- sh -c 'grep 10 /which; grep 1 /etc/one; echo x >/srv/data/x; echo y >/var/spool/y
+            "coracle exec web -- sh -ec 'grep 10 /which; grep 1 /etc/one; echo x >/srv/data/x; echo y >/var/spool/y
              grep r /opt/file; ! echo z 2>/dev/null >/opt/z'",
         );
         host.coracle(&["stop", "web"]);
@@ -133,7 +133,7 @@ fn all_entries_of_a_stack_are_mounted() {
     host.sh_ok(&format!("echo kept >{stack}/rw/data/kept; {LIST}; list {stack} >/tmp/before"));
     host.define("web", "[root]\nread-only = true\n");
     host.coracle(&["start", "--wait=running", "web"]);
-    host.sh_ok("coracle exec web -- sh -c 'grep kept /kept; ! echo z 2>/dev/null >/z; ! echo z 2>/dev/null >/srv/data/z'");
+    host.sh_ok("coracle exec web -- sh -c 'grep kept /kept && ! echo z 2>/dev/null >/z && ! echo z 2>/dev/null >/srv/data/z'");
     host.coracle(&["stop", "web"]);
     before.assert_same(&host);
     host.sh_ok(&format!("{LIST}; list {stack} | diff /tmp/before -"));
@@ -204,7 +204,7 @@ fn systemd_and_coracle_run_the_same_stack() {
     // Changed by systemd.
     host.coracle(&["start", "web"]);
     host.sh_ok(
-        "coracle exec web -- sh -c 'grep nspawn /by; test -d /etc/hostname; stat -c %u /by | grep -x 0'",
+        "coracle exec web -- sh -ec 'grep nspawn /by; test -d /etc/hostname; stat -c %u /by | grep -x 0'",
     );
     host.coracle(&["stop", "web"]);
     // Created by systemd.
@@ -215,7 +215,7 @@ fn systemd_and_coracle_run_the_same_stack() {
         nspawn.replace("web.mstack", "own.mstack")
     ));
     host.coracle(&["start", "own"]);
-    host.sh_ok("coracle exec own -- sh -c 'grep nspawn /by; grep data /srv/file; test ! -e /var/www'");
+    host.sh_ok("coracle exec own -- sh -ec 'grep nspawn /by; grep data /srv/file; test ! -e /var/www'");
     host.coracle(&["stop", "own"]);
     host.assert_clean_stop("own");
     host.stop();

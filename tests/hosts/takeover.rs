@@ -190,12 +190,11 @@ fn machinectl_binds_directories_without_user_namespace() {
     host.in_guest("web", &["sh", "-euc", inside]).success("bound");
     host.sh_ok("ls /srv/one/new");
     // The machine can neither write to the host's directory nor mount there.
-    let inside =
-        "! touch /run/host/incoming/x; mount -t tmpfs none /run/host/incoming; grep -q incoming /proc/mounts";
+    let inside = "if touch /run/host/incoming/x; then exit 1; fi; mount -t tmpfs none /run/host/incoming; grep -q incoming /proc/mounts";
     host.in_guest("web", &["sh", "-euc", inside]).success("incoming");
     host.sh_ok("! grep propagate/web /proc/mounts");
     host.coracle(&["stop", "web"]);
-    host.sh_ok("! [ -e /run/systemd/nspawn/propagate/web ]; rm -r /srv/one /srv/two");
+    host.sh_ok("[ ! -e /run/systemd/nspawn/propagate/web ]; rm -r /srv/one /srv/two");
     before.assert_same(&host);
     host.stop();
 }

@@ -70,7 +70,7 @@ fn a_reboot_after_an_update_restarts_the_unit() {
 /// Asserts that PID 1 of a guest cannot restart the unit by the exit status reserved for it.
 fn a_guest_does_not_restart_its_unit(host: &Host) {
     host.sh_ok(
-        "cd /var/lib/machines/busybox/usr/sbin && rm init && printf '#!/bin/sh\\nexit 133\\n' >init
+        "cd /var/lib/machines/busybox/usr/sbin; rm init; printf '#!/bin/sh\\nexit 133\\n' >init
          chmod 755 init",
     );
     host.exec(&["coracle", "start", "busybox"]);

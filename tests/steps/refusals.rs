@@ -58,7 +58,7 @@ fn a_killed_supervisor_kills_the_machine() {
          until {coracle} show {name} -p phase 2>/dev/null | grep -q running; do sleep 0.05; done
          kill -9 $run
          wait $run
-         {coracle} cleanup {name} && {coracle} cleanup {name}
+         {coracle} cleanup {name} && {coracle} cleanup {name} || exit 1
          while grep -qs tail /proc/[0-9]*/comm; do sleep 0.05; done",
         name = lab.name()
     );
