@@ -1,6 +1,7 @@
 //! Clones of images: by shared layers and by copies, with an identity of their own, started beside each
 //! other, and seen by machinectl.
 
+use crate::archives::has_no_drafts_beside;
 use crate::support::Host;
 
 /// Starts a host with the tree `golden` and a store on its disk: the host's own root is an overlay.
@@ -29,7 +30,7 @@ fn make_vendor(host: &Host) {
 fn has_no_drafts(host: &Host) {
     host.sh_ok(
         "! ls -d /run/systemd/nspawn/locks/* /var/lib/machines/.#* /var/lib/coracle/storage/tmp/* \
-         /var/lib/coracle/storage/trash/* 2>/dev/null",
+         /var/lib/coracle/storage/trash/* 2>/dev/null | grep .",
     );
 }
 
@@ -112,7 +113,7 @@ fn clone_running(host: &Host, source: &str, method: &str) {
     assert!(cloned.starts_with(&format!("live: {method}")), "{cloned}");
     assert!(cloned.contains(&format!(" ('{source}' was paused ")), "{cloned}");
     host.sh_ok(&format!("coracle exec {source} -- sh -c 'echo after >/state'"));
-    has_no_drafts(host);
+    has_no_drafts_beside(host);
     host.sh_ok(&format!("! ls -A /var/lib/coracle/storage/snapshots/{source} | grep ."));
     host.coracle(&["start", "--wait=running", "live"]);
     host.sh_ok("coracle exec live -- sh -c 'grep before /state && ! test -s /etc/machine-id'");

@@ -117,10 +117,10 @@ fn systemd_uses_credentials_that_the_host_does_not_record() {
     assert_eq!(host.coracle(&["exec", "trixie", "cat", "/hello"]), "hunter2");
     // In no record, log, argument and variable of the host, and in no memory of the supervisor.
     host.sh_ok(
-        "if grep -rl hunter2 /run/coracle /run/systemd /var/lib/coracle; then exit 1; fi
+        "if grep -rl hunter2 /run/coracle /run/systemd /var/lib/coracle | grep .; then exit 1; fi
          if journalctl --no-pager -o verbose | grep hunter2; then exit 1; fi
          supervisor=$(coracle show trixie -p supervisor | cut -d= -f2)
-         if grep -l hunter2 /proc/$supervisor/cmdline /proc/$supervisor/environ; then exit 1; fi
+         if grep -l hunter2 /proc/$supervisor/cmdline /proc/$supervisor/environ | grep .; then exit 1; fi
          ! coracle config --explain trixie | grep hunter2",
     );
     // A change is noticed.

@@ -223,7 +223,7 @@ fn a_hidden_image_keeps_its_snapshots() {
     let removed = host.coracle(&["remove", "web"]);
     assert_eq!(removed, "web: removed '/var/lib/machines/web.mstack' and its 2 snapshots\n");
     host.sh_ok(
-        "! ls -d /var/lib/coracle/storage/snapshots/web /var/lib/coracle/storage/layers/* 2>/dev/null",
+        "! ls -d /var/lib/coracle/storage/snapshots/web /var/lib/coracle/storage/layers/* 2>/dev/null | grep .",
     );
     host.stop();
 }
@@ -264,6 +264,8 @@ fn a_full_disk_can_be_freed() {
     );
     refused(&host, &["rename", "web", "db"], &["no space left on device"]);
     assert!(host.coracle(&["remove", "web"]).starts_with("web: removed '"));
-    host.sh_ok("! ls -d /var/lib/machines/.#* /var/lib/machines/web /run/coracle/.changes/* 2>/dev/null");
+    host.sh_ok(
+        "! ls -d /var/lib/machines/.#* /var/lib/machines/web /run/coracle/.changes/* 2>/dev/null | grep .",
+    );
     host.stop();
 }

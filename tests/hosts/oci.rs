@@ -124,7 +124,9 @@ fn images_have_the_trees_that_umoci_unpacks() {
     }
     // The layers stay until their last user is gone.
     host.sh_ok("for i in one two three again run docker packed named piped; do coracle remove $i; done");
-    host.sh_ok("! ls /var/lib/coracle/storage/layers/* /var/lib/machines/*.oci-config 2>/dev/null");
+    host.sh_ok(
+        "! ls -d /var/lib/coracle/storage/layers/* /var/lib/machines/*.oci-config 2>/dev/null | grep .",
+    );
     host.stop();
 }
 
@@ -346,7 +348,7 @@ fn hostile_images_are_refused_and_leave_nothing() {
     ] {
         edit(python);
         refused(&host, "coracle import oci:/run/in/X web", cause);
-        host.sh_ok("! ls /var/lib/coracle/storage/layers/* /var/lib/machines/web* 2>/dev/null");
+        host.sh_ok("! ls -d /var/lib/coracle/storage/layers/* /var/lib/machines/web* 2>/dev/null | grep .");
     }
     // The content of a layer is another one.
     outside_in(
@@ -412,7 +414,8 @@ fn a_killed_import_leaves_nothing() {
     let calls = host.read("/run/faulty.out").lines().filter(|line| line.starts_with("0 ")).count();
     assert!(calls > 300, "{calls}");
     host.sh_ok("test -d /var/lib/machines/web.mstack; coracle remove web");
-    let empty = "! ls -d /var/lib/machines/web* /var/lib/machines/.#web* /var/lib/coracle/storage/{layers,redo,tmp,trash}/* 2>/dev/null";
+    let empty = "cd /var/lib/coracle/storage
+         ! ls -d /var/lib/machines/web* /var/lib/machines/.#web* layers/* redo/* tmp/* trash/* 2>/dev/null | grep .";
     let stride = if std::env::var_os("CORACLE_FAULTS").is_some() { 1 } else { calls / 25 };
     for (mode, offset) in [("kill", 0), ("error", 7)] {
         for call in (50 + offset..calls).step_by(stride) {

@@ -184,7 +184,7 @@ fn properties_of_the_scope_are_set_before_the_payload_runs() {
     job.wait_for_exit(LONG);
     host.wait_until(
         LONG,
-        "! ls /run/systemd/transient/coracle-busybox.scope* /run/systemd/system.control/coracle-busybox*",
+        "! ls -d /run/systemd/transient/coracle-busybox.scope* /run/systemd/system.control/coracle-busybox* 2>/dev/null | grep .",
     );
     for (options, status, text) in [
         (&["--property=Nonsense=1"][..], 125, "systemctl: "),

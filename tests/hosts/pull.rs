@@ -174,7 +174,7 @@ fn servers_that_cut_lie_and_redirect_do_no_harm() {
     assert_ne!(job.wait(LONG).status, 0);
     host.sh_ok("! pgrep -x coracle-pull");
     has_no_drafts(&host);
-    host.sh_ok("! ls /var/lib/machines/web* /var/lib/coracle/storage/layers/* 2>/dev/null");
+    host.sh_ok("! ls -d /var/lib/machines/web* /var/lib/coracle/storage/layers/* 2>/dev/null | grep .");
     drop(servers);
     host.stop();
 }

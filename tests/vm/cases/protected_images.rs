@@ -13,7 +13,7 @@ const PROGRAMS: [&str; 2] = ["systemd-nspawn -q --register=no -P", "coracle run 
 /// Waits until no device of an image is left.
 #[track_caller]
 fn assert_released(vm: &Vm) {
-    vm.wait_until(LONG, "! ls -d /sys/block/dm-* /sys/block/loop*/loop 2>/dev/null");
+    vm.wait_until(LONG, "! ls -d /sys/block/dm-* /sys/block/loop*/loop 2>/dev/null | grep .");
 }
 
 /// Starts a virtual machine with the modules that systemd-nspawn@.service loads, and with the directories that
