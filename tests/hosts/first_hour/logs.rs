@@ -28,7 +28,9 @@ pub(super) fn selections_of_logs(host: &Host) {
     let found = expect(host, "coracle logs web -g Started -n 2 -o short-unix", 0, &[]);
     let found: Vec<&str> = found.lines().collect();
     assert!(found.len() == 2 && times(&found).is_sorted(), "{found:?}");
-    // Of several machines in one order, each with its name.
+    // Of several machines in one order, each with its name. The other one has just stopped and started.
+    host.sh_ok("coracle exec web -- systemd-cat echo the latest");
+    host.wait_until(LONG, "coracle logs web bb -n 40 -o short-unix | grep -q ' web .*the latest'");
     let both = expect(host, "coracle logs web bb -n 40 -o short-unix", 0, &[" web ", " bb "]);
     // Further lines of a message are indented.
     let lines: Vec<&str> = both.lines().filter(|line| !line.starts_with(' ')).collect();
