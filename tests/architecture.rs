@@ -5,6 +5,8 @@
 // clippy.toml allows unwrap in #[test] functions only, not in their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "architecture/scripts.rs"]
+mod scripts;
 #[path = "architecture/source.rs"]
 mod source;
 

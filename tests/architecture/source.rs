@@ -26,7 +26,12 @@ impl Source {
 }
 
 pub(crate) fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    sources_of("src")
+}
+
+/// Returns the files of a directory of the repository.
+pub(crate) fn sources_of(directory: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let mut sources = Vec::new();
     let mut directories = vec![root.clone()];
     while let Some(directory) = directories.pop() {
