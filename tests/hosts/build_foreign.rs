@@ -2,6 +2,8 @@
 
 use crate::support::{Host, Snapshot};
 
+/// Opens the emulator, a file of the host, for writing. The kernel refuses it with another error while it is only busy.
+const WRITE: &str = "sleep 60 >/dev/null 2>&1 & (: >>/proc/$!/exe); kill $!";
 const STORAGE: &str = "/var/lib/machines/.storage";
 
 fn host() -> (Host, Snapshot) {
@@ -42,7 +44,8 @@ fn a_session_registers_an_emulator_of_its_own() {
     assert!(output.stderr.contains("qemu-user-binfmt"), "{output}");
     before.assert_same(&host);
     host.sh_ok("install -m 755 /var/lib/machines/emulator/usr/bin/qemu-aarch64 /usr/local/bin");
-    for users in ["pick", "identity"] {
+    // With a range of its own, root inside is not the owner.
+    for (users, refused) in [("pick", "permission denied"), ("identity", "read-only file system")] {
         host.sh_ok(&format!(
             "coracle build begin arm64 --name=s --users={users}
              coracle build run s -- uname -m | grep -x aarch64
@@ -51,6 +54,7 @@ fn a_session_registers_an_emulator_of_its_own() {
              coracle build run s --offline -u nobody -- sh -c 'id -un; kill -TERM $$' | grep -x nobody || test $? = 143
              coracle build run s -- cat /proc/sys/fs/binfmt_misc/qemu-aarch64 | grep -x 'flags: POCF'
              coracle exec s -- uname -m | grep -x aarch64
+             coracle build run s -u root -- sh -c '{WRITE}' 2>&1 | grep -i '{refused}'
              if grep binfmt_misc /proc/self/mounts; then exit 1; fi"
         ));
         host.sh_ok(&format!(

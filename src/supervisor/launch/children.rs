@@ -10,6 +10,7 @@ use crate::payload::{self, BuildInputs, InitInputs};
 use crate::plan::step::{BuildStep, Credential, HostStep, InitStep};
 use crate::supervisor::handover::FdName;
 use crate::sys::descriptor;
+use crate::sys::mount::{self, Depth, MountAttributes};
 use crate::sys::process::{self, Child, Ended, Side, interrupt};
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,6 +22,17 @@ use std::path::Path;
 
 /// The builder's process id in the machine: high enough that the first child of PID 1 is process 2.
 const BUILDER: u32 = 300;
+
+/// Opens a program of the host on a read-only copy of its mount: `/proc/PID/exe` of a process in the machine leads to the
+/// file, and cannot be opened for writing then, with any rights (CVE-2019-5736).
+fn protected(program: &Path) -> Result<OwnedFd> {
+    let opened = rustix::fs::open(program, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .context(|| format!("cannot open the emulator '{}'", program.display()))?;
+    let attributes = MountAttributes { read_only: true, ..MountAttributes::default() };
+    let copied = mount::copy_tree(opened.as_fd(), Depth::One)
+        .and_then(|copy| mount::separate(copy.as_fd(), None, attributes).map(|()| copy));
+    copied.context(|| format!("cannot protect the emulator '{}'", program.display()))
+}
 
 impl Launch<'_> {
     pub(super) fn clone_leader(&mut self) -> Result<()> {
@@ -57,11 +69,8 @@ impl Launch<'_> {
     /// Opens the emulator of a build session, before the mounts of the host are left.
     fn open_emulator(&self) -> Result<Option<OwnedFd>> {
         let build = self.request.facts.build.as_ref();
-        let open = |program: &Path| {
-            let opened = rustix::fs::open(program, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-            opened.context(|| format!("cannot open the emulator '{}'", program.display()))
-        };
-        build.and_then(|build| build.emulator.as_ref()).map(|emulator| open(&emulator.program)).transpose()
+        let emulator = build.and_then(|build| build.emulator.as_ref());
+        emulator.map(|emulator| protected(&emulator.program)).transpose()
     }
 
     /// Clones PID 1. It returns in this process only.
@@ -111,7 +120,7 @@ impl Launch<'_> {
         if self.empty_mounts.is_some() {
             return Ok(());
         }
-        crate::sys::mount::propagate("/", libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")
+        mount::propagate("/", libc::MS_PRIVATE).context(|| "cannot keep mounts from the host")
     }
 
     /// Returns what the tree is built with, in the process that builds it: a clone of this one.
