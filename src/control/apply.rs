@@ -5,7 +5,7 @@ use super::bind;
 use super::loopback_ports;
 use super::network_update;
 use super::resources::{self, Act};
-use crate::config::drop_in::{self, Persistence};
+use crate::config::drop_in::{self, DropInSetting, Persistence};
 use crate::config::snapshot::{self, Values};
 use crate::config::{self, Resolved};
 use crate::error::{Error, Result};
@@ -64,6 +64,37 @@ pub(crate) enum SetResult {
 /// # Errors
 /// An invalid change, a definition that is invalid with it, or a failure to apply it.
 pub(crate) fn set(paths: &Paths, name: &Name, changes: &[String], keep: Persistence) -> Result<SetResult> {
+    let changes = parsed(paths, name, changes, keep)?;
+    for change in changes.iter().filter(|change| !change.replaced.is_empty()) {
+        let word = change.key.rsplit('.').next().unwrap_or(change.key);
+        log::info!("{} replaces {}; '{word}+=' adds values", change.key, change.replaced.join(", "));
+    }
+    // Another machine than the one that the change was allowed for is refused before the drop-in is written.
+    Record::read(paths, name)?;
+    let previous = drop_in::write_changes(paths, name, &changes, keep)?;
+    match apply_stored(paths, name) {
+        Ok(None) => Ok(SetResult::Stored(drop_in::file(paths, name, keep))),
+        Ok(Some(applied)) => {
+            let is_set = |one: &SettingChange| changes.iter().any(|change| change.key == one.key);
+            Ok(SetResult::Applied(applied.into_iter().filter(is_set).collect()))
+        }
+        Err(error) => {
+            previous.restore()?;
+            restore_limits(paths, name);
+            Err(error)
+        }
+    }
+}
+
+/// Checks changes (`KEY=VALUE`) before other settings are stored.
+///
+/// # Errors
+/// An invalid change, or a machine that does not exist.
+pub(crate) fn check(paths: &Paths, name: &Name, changes: &[String], keep: Persistence) -> Result<()> {
+    parsed(paths, name, changes, keep).map(drop)
+}
+
+fn parsed(paths: &Paths, name: &Name, changes: &[String], keep: Persistence) -> Result<Vec<DropInSetting>> {
     let current = drop_in::current(paths, name, keep);
     let changes = changes.iter().map(|text| drop_in::change(text, &current)).collect::<Result<Vec<_>>>()?;
     let changes = drop_in::merge(changes)?;
@@ -71,24 +102,26 @@ pub(crate) fn set(paths: &Paths, name: &Name, changes: &[String], keep: Persiste
         return Err(config::missing(paths, name));
     }
     changes.iter().try_for_each(|change| drop_in::refuse_foreign(paths, name, change))?;
-    for change in changes.iter().filter(|change| !change.replaced.is_empty()) {
-        let word = change.key.rsplit('.').next().unwrap_or(change.key);
-        log::info!("{} replaces {}; '{word}+=' adds values", change.key, change.replaced.join(", "));
-    }
-    let previous = drop_in::write_changes(paths, name, &changes, keep)?;
+    Ok(changes)
+}
+
+/// Applies a changed definition to its machine. `None` if the machine is not running.
+fn apply_stored(paths: &Paths, name: &Name) -> Result<Option<Vec<SettingChange>>> {
     if !Record::read(paths, name)?.is_some_and(|record| record.is_alive()) {
-        return Ok(SetResult::Stored(drop_in::file(paths, name, keep)));
+        return Ok(None);
     }
-    let resolved = config::machine(paths, name)?;
-    match reconcile(paths, &resolved, Act::Apply) {
-        Ok(applied) => {
-            let is_set = |one: &SettingChange| changes.iter().any(|change| change.key == one.key);
-            Ok(SetResult::Applied(applied.into_iter().filter(is_set).collect()))
-        }
-        Err(error) => {
-            previous.restore()?;
-            Err(error)
-        }
+    reconcile(paths, &config::machine(paths, name)?, Act::Apply).map(Some)
+}
+
+/// Sets the limits of the restored definition: those of the refused one may be set already.
+fn restore_limits(paths: &Paths, name: &Name) {
+    if !Record::is_written(paths, name) {
+        return;
+    }
+    let restored = config::machine(paths, name)
+        .and_then(|resolved| resources::apply(paths, &resolved.machine, Act::Apply));
+    if let Err(error) = restored {
+        log::debug!("cannot restore the limits of machine '{name}': {error}, ignoring");
     }
 }
 

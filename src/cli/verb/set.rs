@@ -56,13 +56,14 @@ impl SetArgs {
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let settings = self.first.settings();
+        let keep = if self.runtime { Persistence::UntilReboot } else { Persistence::Always };
         if !settings.is_empty() {
+            apply::check(paths, &self.name, &self.changes, keep)?;
             provision::provision(paths, &self.name, &settings)?;
         }
         if self.changes.is_empty() {
             return Ok(0);
         }
-        let keep = if self.runtime { Persistence::UntilReboot } else { Persistence::Always };
         self.print(apply::set(paths, &self.name, &self.changes, keep)?)
     }
 
