@@ -48,9 +48,25 @@ pub(super) fn refuse_changed(name: &Name, supervisor: u32, start: u64) -> Result
         return Ok(());
     }
     all.push(one);
-    Err(Error::new(format!("machine '{name}' was replaced after the request was allowed"))
+    Err(changed(name))
+}
+
+/// Refuses to go on without the record of an expected machine, which has ended since the request was allowed.
+///
+/// # Errors
+/// Such a machine.
+pub(crate) fn refuse_ended(name: &Name) -> Result<()> {
+    let all = EXPECTED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if all.iter().any(|one| one.name == name.as_str() && one.supervisor != 0) {
+        return Err(changed(name));
+    }
+    Ok(())
+}
+
+fn changed(name: &Name) -> Error {
+    Error::new(format!("machine '{name}' was replaced after the request was allowed"))
         .named(ErrorName::Changed)
-        .with_hint("try again"))
+        .with_hint("try again")
 }
 
 #[cfg(test)]
@@ -65,7 +81,9 @@ mod tests {
         let error = refuse_changed(&name, 8, 99).unwrap_err();
         assert_eq!(error.name(), ErrorName::Changed);
         assert!(refuse_changed(&name, 7, 100).is_err());
+        assert_eq!(refuse_ended(&name).unwrap_err().name(), ErrorName::Changed);
         refuse_changed(&name, 7, 99).unwrap();
+        refuse_ended(&name).unwrap();
         // Its next supervisor, after a restart.
         refuse_changed(&name, 8, 1).unwrap();
     }

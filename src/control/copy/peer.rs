@@ -5,10 +5,11 @@ use super::copy_state::CopyState;
 use super::transfer::Transfer;
 use crate::control::progress::Progress;
 use crate::control::{defined, guest_child, running, signal};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorName, Result};
 use crate::image::locks::{self, HeldLocks};
 use crate::machine::name::Name;
 use crate::paths::Paths;
+use crate::state::expected;
 use crate::state::record::Record;
 use crate::sys::guest_files::GuestRoot;
 use crate::sys::process;
@@ -40,7 +41,12 @@ impl CopyPeer {
     pub(super) fn find(paths: &Paths, name: &Name) -> Result<Self> {
         match running(paths, name) {
             Ok(record) => Self::running(record),
-            Err(error) => Self::stopped(paths, name, error),
+            Err(error) if error.name() == ErrorName::NotRunning => {
+                // The answer for a running machine is none for its tree.
+                expected::refuse_ended(name)?;
+                Self::stopped(paths, name, error)
+            }
+            Err(error) => Err(error),
         }
     }
 
