@@ -23,6 +23,9 @@ pub(super) type RawOptions = HashMap<String, OwnedVariant>;
 
 /// The greatest size of a call, bytes: more than all bounds of a request together.
 const BODY: u32 = 512 << 10;
+/// The greatest number of descriptors of a call: only `Bind` takes one. The bus lets 16 through, and the
+/// descriptors of a refused call are closed at once.
+const DESCRIPTORS: u32 = 1;
 
 /// A call before it is checked.
 #[derive(Debug)]
@@ -104,10 +107,14 @@ impl Service {
     /// Returns the caller of a method, with one of its calls.
     ///
     /// # Errors
-    /// The call is too large, the connection or its user have too many, or it has left the bus.
+    /// The call is too large or has too many descriptors, the connection or its user have too many, or it has left the bus.
     pub(super) async fn admit(&self, header: &Header<'_>) -> Result<(Caller, Permit)> {
         if header.primary().body_len() > BODY {
             let error = Error::new(format!("the call has more than {} KiB", BODY >> 10));
+            return Err(error.named(ErrorName::BadArgument).into());
+        }
+        if header.unix_fds().is_some_and(|count| count > DESCRIPTORS) {
+            let error = Error::new(format!("the call has more than {DESCRIPTORS} descriptor"));
             return Err(error.named(ErrorName::BadArgument).into());
         }
         let sender = header.sender().map(ToString::to_string).unwrap_or_default();

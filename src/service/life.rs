@@ -59,15 +59,19 @@ pub(super) fn notify(state: NotifyState<'_>) -> Result<()> {
 }
 
 /// Waits until the service was not needed for [`IDLE`]: no message, no call without an answer, no
-/// subscription, no job, also none that has ended and can still be waited for; or until systemd stops it.
+/// subscription, no job, also none that has ended and can still be waited for; or until systemd stops it, or the
+/// bus has closed the connection.
 pub(super) async fn until_idle(service: &Service, connection: &Connection, termination: &Termination) {
     loop {
         let activity = pin!(tokio::time::timeout(IDLE, connection.monitor_activity()));
-        let Either::Left((activity, _)) = select(activity, pin!(termination.requested())).await else {
+        // The end of the connection is no activity.
+        let (requested, closed) = (pin!(termination.requested()), pin!(connection.closed()));
+        let ended = select(requested, closed);
+        let Either::Left((activity, _)) = select(activity, ended).await else {
             return;
         };
         let is_unused = !service.has_calls() && service.quota.is_unused() && lock(&service.jobs).is_empty();
-        if activity.is_err() && is_unused || connection.is_closed() {
+        if activity.is_err() && is_unused {
             return;
         }
     }

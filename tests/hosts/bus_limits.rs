@@ -49,7 +49,7 @@ async def main():
 asyncio.run(main())
 "#;
 
-/// Sends calls as fast as the bus takes them, and reads nothing. Arguments: member, calls, bytes of each.
+/// Sends calls as fast as the bus takes them, and reads nothing. Arguments: member, calls, bytes and descriptors of each.
 const UNREAD: &str = r#"
 import os, socket, sys
 from dbus_fast import Message, MessageFlag
@@ -59,22 +59,27 @@ def connect():
     link.connect("/run/dbus/system_bus_socket")
     link.sendall(b"\0AUTH EXTERNAL " + str(os.getuid()).encode().hex().encode() + b"\r\n")
     link.recv(4096)
+    link.sendall(b"NEGOTIATE_UNIX_FD\r\n")
+    link.recv(4096)
     link.sendall(b"BEGIN\r\n")
     link.sendall(Message(destination="org.freedesktop.DBus", path="/org/freedesktop/DBus",
         interface="org.freedesktop.DBus", member="Hello", serial=1)._marshall(False))
     return link
 
-member, calls, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+member, (calls, size, count) = sys.argv[1], map(int, sys.argv[2:5])
+descriptors = [os.open("/dev/null", os.O_RDONLY)] * count
 objects = member == "GetManagedObjects"
 interface = "org.freedesktop.DBus.ObjectManager" if objects else "io.coracle1.Manager"
 arguments = {} if objects else {"signature": "as", "body": [["x" * 8] * (size // 16)]}
 flags = MessageFlag.NONE if objects else MessageFlag.NO_REPLY_EXPECTED
 call = Message(destination="io.coracle1", path="/io/coracle1", interface=interface, member=member,
-    serial=2, flags=flags, **arguments)._marshall(False)
+    serial=2, flags=flags, unix_fds=descriptors, **arguments)._marshall(False)
 links = [connect() for _ in range(20)]
 for number in range(calls):
     try:
-        links[number % len(links)].sendall(call)
+        link = links[number % len(links)]
+        sent = socket.send_fds(link, [call], descriptors) if count else 0
+        link.sendall(call[sent:])
     except OSError:
         links[number % len(links)] = connect()
 "#;
@@ -104,11 +109,17 @@ fn calls_at_once_are_answered_and_leave_nothing() {
     // Calls without an answer, large ones, and large answers that nobody reads.
     host.sh_ok("cd /etc/coracle/machines.d && for i in $(seq 300); do echo '[root]' >more$i.toml; done");
     host.wait_until(LONG, "busctl tree --list io.coracle1 | grep -x /io/coracle1/machine/more300");
-    for (member, calls, size) in [("Stats", 5000, 0), ("Stats", 200, 8 << 20), ("GetManagedObjects", 5000, 0)]
-    {
-        let line = format!("python3 /usr/local/bin/unread.py {member} {calls} {size}");
+    let floods = [
+        ("Stats", 5000, 0, 0),
+        ("Stats", 200, 8 << 20, 0),
+        ("GetManagedObjects", 5000, 0, 0),
+        ("Stats", 20000, 0, 16),
+        ("GetManagedObjects", 5000, 0, 16),
+    ];
+    for (member, calls, size, count) in floods {
+        let line = format!("python3 /usr/local/bin/unread.py {member} {calls} {size} {count}");
         let flood = spawn(&host, &["sh", "-c", &line]);
-        if size == 0 {
+        if size == 0 && count == 0 {
             by(&host, "bob", CALL).success("during the flood");
         }
         flood.wait(LONG).success("the flood");
@@ -243,11 +254,12 @@ fn a_machine_replaced_after_the_question_is_not_entered() {
         &host,
         &format!(
             "polkit.addRule(function (action, subject) {{\n\
-             if (action.id == 'io.coracle1.enter' || action.id == 'io.coracle1.control') {{\n\
+             if (/^io.coracle1.(enter|control|configure)$/.test(action.id)) {{\n\
              polkit.spawn(['/bin/sh', '-c', '{wait}']); return polkit.Result.YES; }} }});\n"
         ),
     );
-    for line in ["exec web -- touch /tmp/entered", "kill --signal=SIGTERM web"] {
+    let lines = ["exec web -- touch /tmp/entered", "kill --signal=SIGTERM web", "set web memory-max=512M"];
+    for line in lines {
         let words: Vec<&str> = std::iter::once("coracle").chain(line.split(' ')).collect();
         let call = spawn(&host, &words);
         host.wait_until(LONG, &format!("pgrep -fx \"/bin/sh -c {wait}\""));
@@ -258,8 +270,17 @@ fn a_machine_replaced_after_the_question_is_not_entered() {
         assert!(out.status != 0 && out.stderr.contains("was replaced"), "{out}");
         assert_eq!(host.machine_leader("web"), leader);
         host.sh_ok("! coracle exec web -- test -e /tmp/entered");
+        host.sh_ok("! grep -r memory-max /etc/coracle/machines.d");
         host.sh_ok("rm /run/replaced");
     }
+    // The answer for a running machine is none for the tree of a stopped one.
+    let call = spawn(&host, &["coracle", "copy-to", "web", "/etc/passwd", "/copied"]);
+    host.wait_until(LONG, &format!("pgrep -fx \"/bin/sh -c {wait}\""));
+    host.coracle(&["stop", "web"]);
+    host.sh_ok("touch /run/replaced");
+    let out = call.wait(LONG);
+    assert!(out.status != 0 && out.stderr.contains("was replaced"), "{out}");
+    host.sh_ok("test ! -e /var/lib/machines/web/copied");
     host.stop();
 }
 
