@@ -91,13 +91,17 @@ fn session(
 
 /// Checks all files of one machine.
 fn machine(checked: &mut Checked, paths: &Paths, name: &Name) -> Result<()> {
-    let files = Files::of(paths, name)?;
+    machine_of(checked, paths, name, &Files::of(paths, name)?)
+}
+
+/// Checks these files of one machine.
+fn machine_of(checked: &mut Checked, paths: &Paths, name: &Name, files: &Files) -> Result<()> {
     if files.mask().is_some() {
         checked.files += files.all().count();
         return Ok(());
     }
     let (options, settings, profile) = (Layer::default(), SettingsMode::Override, Profile::Unit);
-    let sources = Sources { paths, name, options, files: &files, settings, profile };
+    let sources = Sources { paths, name, options, files, settings, profile };
     let merged = sources.merge()?;
     let readable = merged.errors.is_empty();
     checked.files += merged.files;
@@ -158,6 +162,16 @@ pub(crate) fn text(paths: &Paths, name: &Name, text: &str) -> Checked {
     let read = toml::read(&file, text);
     separate(&mut checked, paths, &file, read);
     checked
+}
+
+/// Checks all files of a machine as they are once its definition has this text.
+///
+/// # Errors
+/// Its files cannot be found.
+pub(crate) fn replaced(paths: &Paths, name: &Name, text: &str) -> Result<Checked> {
+    let mut checked = Checked::default();
+    machine_of(&mut checked, paths, name, &Files::with_text(paths, name, text)?)?;
+    Ok(checked)
 }
 
 /// Checks a file that was read, separately.

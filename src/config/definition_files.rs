@@ -24,6 +24,8 @@ pub(crate) struct Files {
     pub(crate) main: Option<PathBuf>,
     /// The drop-ins in effect, in the order in which they are merged.
     pub(crate) drop_ins: Vec<PathBuf>,
+    /// A text in place of that of `main`, before it is stored.
+    text: Option<String>,
 }
 
 impl Files {
@@ -33,6 +35,16 @@ impl Files {
     /// A directory cannot be read.
     pub(crate) fn of(paths: &Paths, name: &Name) -> Result<Self> {
         Self::among(&paths.definitions(), name)
+    }
+
+    /// Finds the files of the machine `name` as they are once its definition has this text.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub(crate) fn with_text(paths: &Paths, name: &Name, text: &str) -> Result<Self> {
+        let directories = paths.definitions();
+        let main = directories.first().map(|directory| directory.join(format!("{name}.toml")));
+        Ok(Self { main, text: Some(text.to_owned()), ..Self::among(&directories, name)? })
     }
 
     /// Finds the files of a name in these directories, the first of which has precedence.
@@ -52,7 +64,7 @@ impl Files {
                 drop_ins.entry(file_name).or_insert(file);
             }
         }
-        Ok(Self { main, drop_ins: drop_ins.into_values().collect() })
+        Ok(Self { main, drop_ins: drop_ins.into_values().collect(), text: None })
     }
 
     /// Returns whether no file defines the machine.
@@ -70,7 +82,8 @@ impl Files {
         let mut layer = Layer::default();
         let mut problems = Vec::new();
         for file in self.all() {
-            let (above, found) = read(file);
+            let text = self.text.as_ref().filter(|_| self.main.as_deref() == Some(file));
+            let (above, found) = text.map_or_else(|| read(file), |text| toml::read(file, text));
             layer = above.over(layer);
             problems.extend(found);
         }

@@ -43,8 +43,12 @@ pub(crate) fn edit(paths: &Paths, name: &Name) -> Result<EditResult> {
     let definition = Definition::find(paths, name)?;
     let draft = Draft::beside(&definition.file, name)?;
     let stored = edit_text(&draft, definition.begun(name), &mut |text| {
-        let stored = definition.store(paths, name, &draft, text)?;
-        Ok(stored.map_err(|problems| problems.iter().map(ToString::to_string).collect()))
+        match definition.store(paths, name, &draft, text) {
+            Ok(stored) => Ok(stored.map_err(|problems| problems.iter().map(ToString::to_string).collect())),
+            // The text is not lost.
+            Err(error) if error.name() == ErrorName::Changed => Ok(Err(vec![error.to_string()])),
+            Err(error) => Err(error),
+        }
     })?;
     Ok(stored.unwrap_or(EditResult::Unchanged))
 }
@@ -146,8 +150,11 @@ impl Definition {
         self.old.clone().or_else(|| self.other.clone()).unwrap_or_else(|| head(name))
     }
 
-    /// Replaces the definition by a text, and checks it. With errors the old one is restored, and they are
-    /// returned.
+    /// Checks a text with the other files of the machine, and replaces the definition by it. With errors it is not
+    /// replaced, and they are returned.
+    ///
+    /// # Errors
+    /// Another definition than at the begin of the edit, or any error of rename(2).
     fn store(
         &self,
         paths: &Paths,
@@ -155,19 +162,22 @@ impl Definition {
         draft: &Draft,
         text: &str,
     ) -> Result<std::result::Result<EditResult, Vec<Problem>>> {
-        draft.write(text)?;
-        draft.install(&self.file)?;
-        let checked = preflight::check_named(paths, &[PathBuf::from(name.as_str())])
+        let checked = preflight::check_replaced(paths, name, text)
             .map(|checked| checked.problems)
             .unwrap_or_else(|error| vec![Problem::new(Some(&self.file), &error)]);
         let (errors, warnings): (Vec<_>, Vec<_>) =
             checked.into_iter().partition(|problem| problem.severity == ProblemSeverity::Error);
-        if errors.is_empty() {
-            let is_running = running(paths, name).is_ok();
-            return Ok(Ok(EditResult::Stored { file: self.file.clone(), warnings, is_running }));
+        if !errors.is_empty() {
+            return Ok(Err(errors));
         }
-        restore(draft, &self.file, self.old.as_deref())?;
-        Ok(Err(errors))
+        draft.write(text)?;
+        if read(&self.file)? != self.old {
+            let message = format!("'{}' was changed by another program meanwhile", self.file.display());
+            return Err(Error::new(message).named(ErrorName::Changed).with_hint("edit it again"));
+        }
+        draft.install(&self.file)?;
+        let is_running = running(paths, name).is_ok();
+        Ok(Ok(EditResult::Stored { file: self.file.clone(), warnings, is_running }))
     }
 }
 
@@ -192,14 +202,6 @@ fn head(name: &Name) -> String {
         "# The definition of machine '{name}', see coracle.toml(5). For example:\n#\n# [network]\n# ports = \
          [\"8080:80\"]\n#\n# [resources]\n# memory-max = \"1G\"\n"
     )
-}
-
-/// Restores the previous definition.
-fn restore(draft: &Draft, file: &Path, old: Option<&str>) -> Result<()> {
-    match old {
-        Some(text) => draft.write(text).and_then(|()| draft.install(file)),
-        None => std::fs::remove_file(file).context(|| format!("cannot delete '{}'", file.display())),
-    }
 }
 
 /// Reads a file. `None` if it does not exist.

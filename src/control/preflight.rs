@@ -43,6 +43,15 @@ pub(crate) fn check_text(paths: &Paths, name: &Path, text: &str) -> Result<Check
     Ok(with_requirements(paths, check::text(paths, &name, text)))
 }
 
+/// Checks all files of a machine as they are once its definition has this text, and warns of requirements that are
+/// missing now.
+///
+/// # Errors
+/// Its files cannot be found.
+pub(super) fn check_replaced(paths: &Paths, name: &Name, text: &str) -> Result<Checked> {
+    Ok(with_requirements(paths, check::replaced(paths, name, text)?))
+}
+
 fn with_requirements(paths: &Paths, mut checked: Checked) -> Checked {
     for (file, Resolved { machine, .. }) in &checked.machines {
         let missing = missing(paths, machine);

@@ -187,6 +187,18 @@ fn definitions_are_edited_checked_and_replaced() {
     assert!(out.status == 1 && out.stderr.contains("has errors, and was not replaced"), "{out}");
     assert!(out.stderr.contains("unknown"), "{out}");
     assert!(!host.sh_ok(&format!("cat {file}")).contains("nosuch"));
+    // The definition is not replaced by an invalid text for a moment, and a change of another program stays.
+    host.write(
+        "/usr/local/bin/race",
+        "#!/bin/sh\necho '# of another' >>/etc/coracle/machines.d/web.toml\nsed -i 's/513/514/' \"$1\"\n",
+    );
+    host.sh_ok("chmod 755 /usr/local/bin/race");
+    let out = host.sh("EDITOR=race coracle edit web");
+    assert!(out.status == 1 && out.stderr.contains("was changed by another program"), "{out}");
+    assert!(host.sh_ok(&format!("cat {file}")).ends_with("# of another\n"));
+    let inode = host.sh_ok(&format!("stat -c %i {file}"));
+    assert_eq!(host.sh("printf 'nosuch = 1\\n' | coracle edit web --from=-").status, 1);
+    assert_eq!(host.sh_ok(&format!("stat -c %i {file}")), inode);
     // A text in place of an editor, with the same output as root's.
     for line in [
         "printf '[resources]\\ntasks-max = 600\\n' | coracle edit web --from=-",
