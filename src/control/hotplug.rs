@@ -4,35 +4,35 @@
 
 use super::defined;
 use super::device::{self, DeviceRequest};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::{lock, usb};
 use crate::machine::name::Name;
-use crate::machine::usb_device::UsbDevice;
+use crate::machine::security::Security;
 use crate::paths::Paths;
 use crate::state::record::Record;
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 /// The file in `/run/coracle` that exists while a running machine wants devices: without it, udev starts nothing.
 const MARK: &str = ".hotplug";
 
-/// Adds and removes devices of all running machines. An error of one machine does not affect the others.
+/// Adds and removes devices of all running machines. An error of one device or machine does not affect the others.
 ///
 /// # Errors
-/// One per machine whose devices are not those that are plugged in.
+/// One for each device that cannot be added or removed.
 pub(crate) fn sync(paths: &Paths) -> super::BatchResult {
     let _lock = lock::wait(paths, "hotplug").map_err(|error| vec![error])?;
     let records = Record::all(paths).into_iter().filter(Record::is_alive);
-    let machines: Vec<(Name, Vec<UsbDevice>)> = records
+    let machines: Vec<(Name, Security)> = records
         .filter_map(|record| {
             let machine = defined(paths, &record.name).ok()?;
-            Some((record.name, machine.security.hotplug.clone()))
+            Some((record.name, machine.security.clone()))
         })
         .collect();
-    let errors = machines.iter().filter_map(|(name, wanted)| sync_one(paths, name, wanted).err());
-    let mut errors: Vec<_> = errors.collect();
-    let is_wanted = machines.iter().any(|(_, wanted)| !wanted.is_empty());
+    let mut errors: Vec<_> =
+        machines.iter().flat_map(|(name, security)| sync_one(paths, name, security)).collect();
+    let is_wanted = machines.iter().any(|(_, security)| !security.hotplug.is_empty());
     errors.extend(mark(paths, is_wanted).err());
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
@@ -49,24 +49,41 @@ fn mark(paths: &Paths, is_wanted: bool) -> Result<()> {
     }
 }
 
-/// Adds and removes devices of a machine.
-fn sync_one(paths: &Paths, name: &Name, wanted: &[UsbDevice]) -> Result<()> {
-    let plugged: BTreeSet<PathBuf> = wanted.iter().flat_map(usb::nodes).collect();
-    // Another device may have the node by now.
-    let number = |node: &PathBuf| node.metadata().ok().map(|found| found.rdev());
-    let mut added = BTreeSet::new();
-    for known in device::list(paths, name)?.into_iter().filter(|known| known.hotplug) {
-        if plugged.contains(&known.device) && number(&known.device) == Some(known.number) {
-            added.insert(known.device);
-        } else {
-            device::remove(paths, name, &known.path)?;
-            log::info!("removed '{}' from machine '{name}'", known.path.display());
+/// A device by its number (makedev(3)), and whether it is a block device.
+type Number = (bool, u64);
+
+fn number(node: &Path) -> Option<Number> {
+    node.metadata().ok().map(|found| (found.file_type().is_block_device(), found.rdev()))
+}
+
+/// Adds and removes devices of a machine. Returns an error for each that cannot be, which does not affect the others.
+fn sync_one(paths: &Paths, name: &Name, security: &Security) -> Vec<Error> {
+    let plugged: BTreeSet<PathBuf> = security.hotplug.iter().flat_map(usb::nodes).collect();
+    let known = match device::list(paths, name) {
+        Ok(known) => known,
+        Err(error) => return vec![error],
+    };
+    let mut errors = Vec::new();
+    // Those of the definition and of 'device add' are left alone.
+    let mut present: BTreeSet<Number> = security.devices.iter().filter_map(|path| number(path)).collect();
+    for known in known {
+        let is_same = number(&known.device) == Some((known.block, known.number));
+        // Another device may have the node by now.
+        if !known.hotplug || plugged.contains(&known.device) && is_same {
+            present.insert((known.block, known.number));
+            continue;
+        }
+        match device::remove(paths, name, &known.path) {
+            Ok(()) => log::info!("removed '{}' from machine '{name}'", known.path.display()),
+            Err(error) => errors.push(error),
         }
     }
-    for node in plugged.difference(&added) {
+    for node in plugged.iter().filter(|node| number(node).is_none_or(|found| !present.contains(&found))) {
         let request = DeviceRequest { name, device: node, path: None, read_only: false, hotplug: true };
-        device::add(paths, &request)?;
-        log::info!("added '{}' to machine '{name}'", node.display());
+        match device::add(paths, &request) {
+            Ok(()) => log::info!("added '{}' to machine '{name}'", node.display()),
+            Err(error) => errors.push(error),
+        }
     }
-    Ok(())
+    errors
 }

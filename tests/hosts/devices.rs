@@ -176,8 +176,21 @@ fn usb_devices_are_added_when_they_are_plugged_in_and_removed_when_they_are_unpl
     host.sh_ok("cp -r /sys/bus/usb/devices/3-1 /sys/bus/usb/devices/3-2; echo 0000 >/sys/bus/usb/devices/3-2/idProduct");
     event(&host, 4712);
     assert_eq!(listed("m"), devices);
-    // Devices of the user stay.
+    // Devices of the user stay, also those that are plugged in. One that cannot be added does not affect the others.
     host.coracle(&["device", "add", "m", "/dev/loop6"]);
+    host.sh_ok(
+        "cd /sys/bus/usb/devices/3-1; mkdir a b c; echo 7:6 >a/dev; echo DEVNAME=loop6 >a/uevent
+         echo 7:4 >b/dev; echo DEVNAME=loop4 >b/uevent; echo 7:5 >c/dev; echo DEVNAME=loop5 >c/uevent
+         coracle exec m -- touch /dev/loop4",
+    );
+    let failed = host.exec(&["systemctl", "start", "coracle-hotplug@4715"]);
+    assert_ne!(failed.status, 0, "{failed}");
+    let more = listed("m");
+    assert!(more.contains("loop5") && !more.contains("loop4"), "{more}");
+    assert_eq!(host.ok(&["systemctl", "list-units", "--failed", "--no-legend", "coracle-hotplug@*"]), "");
+    host.sh_ok("coracle exec m -- rm /dev/loop4");
+    event(&host, 4716);
+    assert!(listed("m").contains("loop4"));
     host.sh_ok("rm -r /sys/bus/usb/devices/3-1");
     event(&host, 4713);
     let devices = listed("m");
