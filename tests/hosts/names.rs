@@ -44,6 +44,8 @@ fn the_host_resolves_names_of_zones_by_a_hook_of_resolved() {
     let service = host.ok(&["systemctl", "show", "-P", "ActiveState", "coracle-zone-names.service"]);
     assert_eq!(service, "active\n");
     host.sh_ok("! resolvectl query other.lan && ! resolvectl query web.lab");
+    // Only the user of resolved can connect, and hold connections.
+    assert_eq!(host.sh_ok(&format!("stat -c '%U %a' {socket}")), "systemd-resolve 600\n");
     // Another zone, while resolved is connected.
     host.define("db-1", "[network]\nzone = \"lab\"\n");
     host.coracle(&["restart", "db-1"]);
