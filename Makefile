@@ -117,9 +117,9 @@ install: $(INSTALL_NEEDS)
 	# Root of a machine can leave setuid programs in its tree, so users of the host must not reach it.
 	install -Dm644 tmpfiles.d/coracle.conf "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/coracle.conf"
 	# systemd-sysctl.service sets it at the next boot; without DESTDIR it is set now.
-	install -Dm644 sysctl.d/60-coracle.conf "$(DESTDIR)$(PREFIX)/lib/sysctl.d/60-coracle.conf"
-	if [ -z "$(DESTDIR)" ] && command -v sysctl >/dev/null; then
-		sysctl --quiet --load "$(PREFIX)/lib/sysctl.d/60-coracle.conf" || true
+	install -Dm644 sysctl.d/10-coracle.conf "$(DESTDIR)$(PREFIX)/lib/sysctl.d/10-coracle.conf"
+	if [ -z "$(DESTDIR)" ] && [ "$$(cat /proc/sys/fs/inotify/max_user_instances)" -lt 8192 ]; then
+		sysctl --quiet --load "$(PREFIX)/lib/sysctl.d/10-coracle.conf" || true
 	fi
 	install -Dm644 udev/90-coracle.rules "$(DESTDIR)$(PREFIX)/lib/udev/rules.d/90-coracle.rules"
 	install -d "$(DESTDIR)/var/lib/machines"

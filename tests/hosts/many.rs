@@ -16,7 +16,7 @@ fn debian_machines_run_side_by_side_with_default_sysctls() {
         "mkdir -m 700 /var/lib/machines/.storage; mkdir -p /var/lib/coracle
          ln -s /var/lib/machines/.storage /var/lib/coracle/storage",
     );
-    let shipped = host.read("/usr/lib/sysctl.d/60-coracle.conf");
+    let shipped = host.read("/usr/lib/sysctl.d/10-coracle.conf");
     assert!(shipped.contains("\n-fs.inotify.max_user_instances = 8192\n"), "{shipped}");
     let names: Vec<String> = (1..=count).map(|number| format!("m{number}")).collect();
     for name in &names {
