@@ -32,6 +32,7 @@ pub(crate) mod idle;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod inspect;
+mod interruptible;
 mod interrupts;
 pub(crate) mod list;
 pub(crate) mod login;

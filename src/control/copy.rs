@@ -31,7 +31,8 @@ use crate::tree::walk::Walk;
 use copy_state::CopyState;
 use interrupted::RecordFile;
 use peer::CopyPeer;
-use rustix::fd::OwnedFd;
+use rustix::event::PollFlags;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
@@ -123,7 +124,8 @@ pub(crate) fn copy_to(paths: &Paths, request: &CopyRequest<'_>, progress: Progre
     let sent = match &source {
         Some((from, _)) => Walk::run(from, TreeSide::Host, request.owners.ids(), &mut &ours, &mut state),
         None if request.archived.is_some() => {
-            archive::extract_one(std::io::stdin().lock(), &mut &ours, ALL_BITS, &mut state)
+            let input = state.stream(rustix::stdio::stdin());
+            input.and_then(|input| archive::extract_one(input, &mut &ours, ALL_BITS, &mut state))
         }
         None => send_archive(&ours, &mut state),
     };
@@ -145,7 +147,9 @@ fn send_archive(mut transfer: &Transfer, state: &mut CopyState<'_>) -> Result<()
     let limits = Limits::of_bytes(u64::MAX);
     let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
         .context(|| "cannot duplicate standard input")?;
-    let mut stream = DecodedStream::of(input.into())?;
+    let signals = state.signals()?;
+    let wait = |stream: BorrowedFd<'_>| signals.wait(stream, PollFlags::IN);
+    let mut stream = DecodedStream::of(input.into(), &wait)?;
     let sent = extract(std::io::BufReader::new(&mut stream), limits, &mut transfer, state);
     let left_out = stream.finish(sent)?;
     if let Some(summary) = left_out.summary() {
@@ -209,10 +213,7 @@ pub(crate) fn copy_from(paths: &Paths, request: &CopyRequest<'_>, progress: Prog
     drop(theirs);
     if is_archive {
         let top = request.source.file_name().map_or(Path::new("."), Path::new);
-        let out = std::io::BufWriter::new(std::fs::File::from(
-            rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
-                .context(|| "cannot duplicate standard output")?,
-        ));
+        let out = std::io::BufWriter::new(state.stream(rustix::stdio::stdout())?);
         let mut writer = Writer::new(out, top, None);
         ours.receive_all(&mut writer, HARMLESS_BITS, &mut state)?;
         return writer.finish().map(drop);

@@ -5,7 +5,9 @@ use crate::error::{Context, Result};
 use crate::sys::process;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd};
+use rustix::io::Errno;
 
 /// The blocked signals SIGINT, SIGTERM and SIGHUP of this thread. They have their former effect again when
 /// it is dropped.
@@ -31,6 +33,30 @@ impl Interrupts {
     pub(super) fn have_arrived(&self) -> bool {
         let signal = self.signals.read_signal().ok().flatten();
         signal.is_some_and(|signal| !process::is_ignored_hangup(signal.ssi_signo))
+    }
+
+    /// Waits until a stream is ready.
+    ///
+    /// # Errors
+    /// One of the signals, or any error of poll(2).
+    pub(super) fn wait(&self, stream: BorrowedFd<'_>, events: PollFlags) -> std::io::Result<()> {
+        loop {
+            let mut watched = [
+                PollFd::from_borrowed_fd(stream, events),
+                PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut watched, None) {
+                Err(Errno::INTR) => continue,
+                ready => drop(ready?),
+            }
+            let [stream, signals] = watched.map(|one| !one.revents().is_empty());
+            if signals && self.have_arrived() {
+                return Err(std::io::Error::other("interrupted"));
+            }
+            if stream {
+                return Ok(());
+            }
+        }
     }
 }
 

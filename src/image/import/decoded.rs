@@ -6,33 +6,43 @@ use super::pipeline::{self, Killed};
 use crate::error::{Context, Result};
 use crate::sys::descriptor;
 use crate::sys::process::{self, Side};
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::fs::File;
-use std::io::{Chain, Cursor, ErrorKind, Read};
+use std::io::{Cursor, ErrorKind, Read};
+
+/// Waits until a stream can be read. An error ends the reader.
+pub(crate) type WaitForInput<'a> = dyn Fn(BorrowedFd<'_>) -> std::io::Result<()> + 'a;
 
 /// A decoded stream.
-pub(crate) struct DecodedStream {
-    stream: Chain<Cursor<Vec<u8>>, File>,
+pub(crate) struct DecodedStream<'a> {
+    /// The first bytes of a plain stream.
+    head: Cursor<Vec<u8>>,
+    stream: File,
+    wait: &'a WaitForInput<'a>,
     compression: Compression,
     /// The processes that feed the decoder, and that decode. `None` for a plain stream.
     children: Option<(Killed, Killed)>,
 }
 
-impl DecodedStream {
-    /// Starts to read a stream. Its content decides about the compression.
+impl<'a> DecodedStream<'a> {
+    /// Starts to read a stream, which may be a pipe that has nothing for long. Its content decides about the
+    /// compression.
     ///
     /// # Errors
     /// A stream that cannot be read, or any error of clone3(2).
-    pub(crate) fn of(mut input: File) -> Result<Self> {
+    pub(crate) fn of(input: File, wait: &'a WaitForInput<'a>) -> Result<Self> {
+        let compression = Compression::Plain;
+        let mut plain = Self { head: Cursor::default(), stream: input, wait, compression, children: None };
         let mut head = Vec::new();
-        (&mut input)
+        (&mut plain)
             .take(compression::LONGEST as u64)
             .read_to_end(&mut head)
             .context(|| "cannot read the archive")?;
         let compression = Compression::of(&head);
         if compression == Compression::Plain {
-            return Ok(Self { stream: Cursor::new(head).chain(input), compression, children: None });
+            return Ok(Self { head: Cursor::new(head), ..plain });
         }
+        let input = plain.stream;
         let ((from, to), (stream, decoded)) = (pipeline::pipe()?, pipeline::pipe()?);
         let feeder = match process::clone(0, None)? {
             Side::Parent(child) => Killed::of(child),
@@ -47,8 +57,8 @@ impl DecodedStream {
         drop((input, to));
         // The guest limits the size of what it gets.
         let decoder = pipeline::start_decoder(compression, from, decoded, false)?;
-        let stream = Cursor::new(Vec::new()).chain(File::from(stream));
-        Ok(Self { stream, compression, children: Some((feeder, decoder)) })
+        let children = Some((feeder, decoder));
+        Ok(Self { head: Cursor::default(), stream: stream.into(), wait, compression, children })
     }
 
     /// Ends the stream after its reader. A damaged stream is the cause of the reader's error.
@@ -59,7 +69,7 @@ impl DecodedStream {
         let Some((feeder, decoder)) = self.children.take() else { return read };
         if read.is_ok() {
             // Its checksums are at its end.
-            std::io::copy(&mut self.stream, &mut std::io::sink()).context(|| "cannot read the archive")?;
+            std::io::copy(&mut self, &mut std::io::sink()).context(|| "cannot read the archive")?;
         }
         drop((self.stream, feeder));
         match pipeline::decoder_error(decoder.wait()?, self.compression, read.is_ok()) {
@@ -69,8 +79,13 @@ impl DecodedStream {
     }
 }
 
-impl Read for DecodedStream {
+impl Read for DecodedStream<'_> {
     fn read(&mut self, part: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.head.read(part)?;
+        if read > 0 || part.is_empty() {
+            return Ok(read);
+        }
+        (self.wait)(self.stream.as_fd())?;
         self.stream.read(part)
     }
 }
@@ -88,10 +103,10 @@ mod tests {
     use super::*;
     use crate::error::Error;
 
-    fn stream_of(text: &[u8]) -> DecodedStream {
+    fn stream_of(text: &[u8]) -> DecodedStream<'static> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        DecodedStream::of(File::open(file.path()).unwrap()).unwrap()
+        DecodedStream::of(File::open(file.path()).unwrap(), &|_| Ok(())).unwrap()
     }
 
     #[test]

@@ -14,6 +14,9 @@ use zbus::{Connection, Fd, MatchRule, MessageStream, OwnedVariant, Variant};
 /// The time without a signal after which systemd is queried: signals get lost when it executes itself again.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// The time for a stopped service to remove its files.
+const STOP: Duration = Duration::from_secs(10);
+
 /// A service to be started.
 #[derive(Debug)]
 pub(crate) struct TransientService {
@@ -124,6 +127,8 @@ fn properties(service: TransientService) -> Vec<(&'static str, Variant<'static>)
         ("AddRef", Variant::from(true)),
         ("CollectMode", Variant::from("inactive-or-failed")),
         ("KillMode", Variant::from("mixed")),
+        // A job that waits for its caller does not notice the signal.
+        ("TimeoutStopUSec", Variant::from(u64::try_from(STOP.as_micros()).unwrap_or(u64::MAX))),
         ("Slice", Variant::from(service.slice)),
         ("Environment", Variant::from(service.environment)),
         ("LogExtraFields", Variant::from(fields)),
