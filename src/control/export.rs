@@ -81,8 +81,10 @@ pub(crate) fn export(
         None => find::existing(paths, source.name())?,
     };
     let format = format_of(&to, &image, options)?;
-    let saved = source.tag().and_then(|tag| snapshot::config_of(paths, source.name(), tag));
-    let config = saved.or_else(|| oci_config::of_name(paths, source.name()));
+    let config = match source.tag() {
+        Some(tag) => snapshot::config_of(paths, source.name(), tag),
+        None => oci_config::of_name(paths, source.name()),
+    };
     let since = Instant::now();
     let total = || usage::of(image.path()).ok();
     let mut bar = progress.bar(source.name().as_str(), &total)?;

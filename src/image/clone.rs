@@ -425,14 +425,16 @@ impl Cloner<'_> {
         Ok(Cloned { path, method, kept_identity, marked: None })
     }
 
-    /// Publishes the clone, a stack with the configuration of the source if that has one. That of a former image of
-    /// the name is not its own.
+    /// Publishes the clone, a stack with the configuration of the source, an image or a snapshot, if that has one. That
+    /// of a former image of the name is not its own.
     fn publish_as(&self, draft: Draft, path: &Path, content: DraftContent) -> Result<()> {
         let is_stack = path.extension().is_some_and(|suffix| suffix == "mstack");
         let CloneRequest { paths, source, tag, .. } = self.request;
-        let saved = tag.and_then(|tag| snapshot::config_of(paths, source, tag));
-        let config = saved.or_else(|| oci_config::of_name(paths, source)).filter(|_| is_stack);
-        let Some(config) = config else {
+        let config = match tag {
+            Some(tag) => snapshot::config_of(paths, source, tag),
+            None => oci_config::of_name(paths, source),
+        };
+        let Some(config) = config.filter(|_| is_stack) else {
             if is_stack {
                 oci_config::complete(path)?;
             }

@@ -42,42 +42,55 @@ pub(super) fn publish(
     published
 }
 
-/// Replaces a stack and its configuration. The draft is the former stack then. Interrupted in between, the next verb
-/// writes the configuration.
+/// Replaces a stack and its configuration, which is deleted without a new one. The draft is the former stack then.
+/// Interrupted in between, the next verb writes the configuration.
 ///
 /// # Errors
-/// A missing stack, or a file that cannot be written. A replaced stack has its configuration, at the latest by the next
-/// verb.
+/// A missing stack, or a file that cannot be written, also after the stack is replaced: [`is_replaced`] tells. A replaced
+/// stack has its configuration, at the latest by the next verb.
 pub(super) fn replace(
     store: &Store,
     draft: &Draft,
     stack: &Path,
-    config: &[u8],
+    config: Option<&[u8]>,
     content: DraftContent,
 ) -> Result<()> {
-    let looking = || format!("cannot look at '{}'", draft.path().display());
-    let inode = draft.path().symlink_metadata().context(looking)?.ino();
-    let config = String::from_utf8_lossy(config).into_owned();
-    let redo = RedoFile::write(store, Operation::ReplaceStack { stack: stack.to_owned(), inode, config })?;
-    if let Err(error) = draft.exchange(stack, content) {
-        redo.finish()?;
-        return Err(error);
-    }
-    if let Operation::ReplaceStack { config, .. } = &redo.operation {
-        write(&beside(stack), config.as_bytes())?;
-    }
-    redo.finish()
+    let inode = inode(draft)?;
+    let text = config.map(|config| String::from_utf8_lossy(config).into_owned());
+    let operation = Operation::ReplaceStack { stack: stack.to_owned(), inode, config: text.clone() };
+    let redo = RedoFile::write(store, operation)?;
+    let exchanged = draft.exchange(stack, content);
+    // Also if the exchange cannot be written to the disk.
+    complete_replaced(stack, inode, text.as_deref())?;
+    let finished = redo.finish();
+    exchanged.and(finished)
 }
 
-/// Writes the configuration of a stack that was replaced without it. One with another inode was not replaced.
+/// Returns the inode of the draft of a stack.
 ///
 /// # Errors
-/// A file that cannot be written.
-pub(super) fn complete_replaced(stack: &Path, inode: u64, config: &str) -> Result<()> {
-    if stack.symlink_metadata().is_ok_and(|found| found.ino() == inode) {
-        return write(&beside(stack), config.as_bytes());
+/// Any error of stat(2).
+pub(super) fn inode(draft: &Draft) -> Result<u64> {
+    let found = draft.path().symlink_metadata();
+    Ok(found.context(|| format!("cannot look at '{}'", draft.path().display()))?.ino())
+}
+
+/// Returns whether a stack is replaced by the draft that had this inode.
+pub(super) fn is_replaced(stack: &Path, inode: u64) -> bool {
+    stack.symlink_metadata().is_ok_and(|found| found.ino() == inode)
+}
+
+/// Writes, or deletes, the configuration of a stack that was replaced without it. One with another inode was not
+/// replaced.
+///
+/// # Errors
+/// A file that cannot be written or deleted.
+pub(super) fn complete_replaced(stack: &Path, inode: u64, config: Option<&str>) -> Result<()> {
+    match config {
+        _ if !is_replaced(stack, inode) => Ok(()),
+        Some(config) => write(&beside(stack), config.as_bytes()),
+        None => delete(&beside(stack)),
     }
-    Ok(())
 }
 
 /// Returns the path of the configuration of a stack.
@@ -107,10 +120,14 @@ pub(super) fn complete(stack: &Path) -> Result<()> {
     if stack.symlink_metadata().is_ok() {
         return Ok(());
     }
-    let beside = beside(stack);
-    match std::fs::remove_file(&beside) {
+    delete(&beside(stack))
+}
+
+/// Deletes a configuration. A missing one is not an error.
+fn delete(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.context(|| format!("cannot delete '{}'", beside.display())),
+        removed => removed.context(|| format!("cannot delete '{}'", path.display())),
     }
 }
 
@@ -153,7 +170,7 @@ mod tests {
         };
         publish(&store, draft(), &stack, b"old", DraftContent::Entries).unwrap();
         let new = draft();
-        replace(&store, &new, &stack, b"new", DraftContent::Entries).unwrap();
+        replace(&store, &new, &stack, Some(b"new"), DraftContent::Entries).unwrap();
         drop(new);
         let config = || std::fs::read_to_string(of_name(&paths, &name).unwrap()).unwrap();
         assert_eq!((config().as_str(), paths.images().read_dir().unwrap().count()), ("new", 2));
@@ -161,11 +178,47 @@ mod tests {
         for (offset, expected) in [(0, "redone"), (1, "redone")] {
             let inode = stack.symlink_metadata().unwrap().ino() + offset;
             let text = if offset == 0 { "redone" } else { "undone" };
-            let operation = Operation::ReplaceStack { stack: stack.clone(), inode, config: text.into() };
+            let operation =
+                Operation::ReplaceStack { stack: stack.clone(), inode, config: Some(text.into()) };
             RedoFile::write(&store, operation).unwrap();
             crate::image::recovery::recover(&paths);
             assert_eq!(config(), expected);
             assert!(RedoFile::all(&store).unwrap().is_empty());
         }
+        // One that has none does not get that of the former stack, also interrupted.
+        let without = draft();
+        replace(&store, &without, &stack, None, DraftContent::Entries).unwrap();
+        drop(without);
+        assert_eq!(of_name(&paths, &name), None);
+        std::fs::write(beside(&stack), "former").unwrap();
+        let inode = stack.symlink_metadata().unwrap().ino();
+        RedoFile::write(&store, Operation::ReplaceStack { stack: stack.clone(), inode, config: None })
+            .unwrap();
+        crate::image::recovery::recover(&paths);
+        assert!(of_name(&paths, &name).is_none() && RedoFile::all(&store).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_replaced_stack_is_known_after_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        std::fs::create_dir_all(paths.images()).unwrap();
+        let (store, stack) = (Store::of(&paths), paths.images().join("web.mstack"));
+        let draft = || {
+            let draft = Draft::of_image(&stack).unwrap();
+            draft.create_directory(0o755).unwrap();
+            draft
+        };
+        let new = draft();
+        let number = inode(&new).unwrap();
+        replace(&store, &new, &stack, Some(b"new"), DraftContent::Entries).unwrap_err();
+        assert!(!is_replaced(&stack, number) && RedoFile::all(&store).unwrap().is_empty());
+        std::fs::create_dir(&stack).unwrap();
+        // The configuration cannot be replaced.
+        std::fs::create_dir(beside(&stack)).unwrap();
+        std::fs::write(beside(&stack).join("file"), "").unwrap();
+        let is_exchanged = replace(&store, &new, &stack, None, DraftContent::Entries).is_err();
+        assert!(is_exchanged && is_replaced(&stack, number));
+        assert_eq!(RedoFile::all(&store).unwrap().len(), 1);
     }
 }

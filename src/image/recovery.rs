@@ -59,7 +59,7 @@ fn complete(store: &Store, operation: &Operation) -> Result<()> {
         }
         Operation::CreateStack { stack } => oci_config::complete(stack),
         Operation::ReplaceStack { stack, inode, config } => {
-            oci_config::complete_replaced(stack, *inode, config)
+            oci_config::complete_replaced(stack, *inode, config.as_deref())
         }
     }
 }

@@ -63,9 +63,12 @@ pub(crate) fn restore(
         _ => DraftContent::Data,
     };
     // The draft is the former image then, which is removed.
-    match saved_config(snapshots, &snapshot.tag)? {
-        Some(config) => oci_config::replace(&snapshots.store, &draft, &path, &config, content)?,
-        None => draft.exchange(&path, content)?,
+    match snapshot.info.kind {
+        ImageKind::Stack => {
+            let config = saved_config(snapshots, &snapshot.tag)?;
+            oci_config::replace(&snapshots.store, &draft, &path, config.as_deref(), content)?;
+        }
+        ImageKind::Directory => draft.exchange(&path, content)?,
     }
     Ok(restored)
 }

@@ -37,14 +37,14 @@ pub(crate) enum Operation {
         /// The stack.
         stack: PathBuf,
     },
-    /// A stack is replaced, whose configuration is written afterwards.
+    /// A stack is replaced, whose configuration is written or deleted afterwards.
     ReplaceStack {
         /// The stack.
         stack: PathBuf,
         /// The inode of the new one.
         inode: u64,
-        /// Its configuration.
-        config: String,
+        /// Its configuration. `None` if it has none.
+        config: Option<String>,
     },
 }
 

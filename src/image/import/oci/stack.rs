@@ -35,7 +35,7 @@ const MOST_VOLUMES: usize = 100;
 /// becomes a snapshot if the options name one. Returns its path, and warnings.
 ///
 /// # Errors
-/// An existing file, or one that cannot be created. Nothing is left then.
+/// An existing file, or one that cannot be created. Nothing is left then, but the snapshot of a replaced stack.
 pub(super) fn create(
     paths: &Paths,
     name: &Name,
@@ -72,6 +72,10 @@ pub(super) fn create(
 }
 
 /// Replaces the stack of a name, which becomes a snapshot. Its locks are held.
+///
+/// # Errors
+/// A file that cannot be written. The snapshot stays if the stack is replaced then: the draft, which is the former stack,
+/// is removed.
 fn replace(
     (paths, name, tag): (&Paths, &Name, &Tag),
     draft: Draft,
@@ -80,9 +84,16 @@ fn replace(
     progress: &mut CopyProgress<'_>,
 ) -> Result<()> {
     let snapshots = Snapshots::lock(paths, name)?;
-    let image = RootSource::Stack(path.to_owned());
+    let (image, inode) = (RootSource::Stack(path.to_owned()), oci_config::inode(&draft)?);
     snapshot::take(&snapshots, (name, &image), tag, Quiet::Locked, &mut |bytes| progress(bytes))?;
-    let replaced = oci_config::replace(&Store::of(paths), &draft, path, config, DraftContent::Data);
+    let replaced = oci_config::replace(&Store::of(paths), &draft, path, Some(config), DraftContent::Data);
+    if replaced.is_err() && oci_config::is_replaced(path, inode) {
+        return replaced.map_err(|error| {
+            error.context(format!("'{name}' is replaced, but not all of its files are written")).with_hint(
+                format!("restore its former state, the snapshot '{tag}': coracle rollback {name} {tag}"),
+            )
+        });
+    }
     if replaced.is_err() {
         snapshots.remove(tag).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     }
