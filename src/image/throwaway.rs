@@ -147,8 +147,8 @@ pub(super) fn part_of_root(layer: &Path) -> PathBuf {
     layer.join("0")
 }
 
-/// Removes the layers beside one that no state record names, for example of a host that has lost power, and what
-/// killed processes have left in the trash.
+/// Removes the layers beside one that no state record and no kept session names, for example of a host that has lost
+/// power, and what killed processes have left in the trash.
 pub(super) fn sweep(paths: &Paths, beside: &Path) {
     draft::sweep_trash(&Store::of(paths));
     // The directories first: each was named by a record before it was created.
@@ -158,16 +158,21 @@ pub(super) fn sweep(paths: &Paths, beside: &Path) {
     if layers.is_empty() {
         return;
     }
+    let mut named = Vec::new();
     if directory.ends_with(SYNCED) {
-        kept_sessions::restore(paths);
+        // Before the records: a session without its record is named by its file only.
+        match kept_sessions::changes(paths) {
+            Ok(changes) => named = changes,
+            Err(error) => return log::warn!("{error}, keeping the changes of all sessions"),
+        }
     }
-    let records = match Record::all_readable(paths) {
-        Ok(records) => records,
+    match Record::all_readable(paths) {
+        Ok(records) => named.extend(records.into_iter().filter_map(|record| record.throwaway)),
         Err(error) => return log::debug!("{error}, keeping all throw-away layers"),
-    };
+    }
     // Parts that a removal has moved have the name of the layer with a suffix.
     let stem = |layer: &Path| layer.file_stem().map(ToOwned::to_owned);
-    let used: Vec<_> = records.iter().filter_map(|record| stem(record.throwaway.as_deref()?)).collect();
+    let used: Vec<_> = named.iter().filter_map(|layer| stem(layer)).collect();
     let is_used = |layer: &PathBuf| stem(layer).is_some_and(|stem| used.contains(&stem));
     for layer in layers.iter().filter(|layer| !is_used(layer)) {
         remove(layer).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
@@ -202,6 +207,29 @@ mod tests {
         remove(&used).unwrap();
         remove(&used).unwrap();
         assert!(!used.exists());
+    }
+
+    #[test]
+    fn changes_of_kept_sessions_are_not_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let [kept, left] = [choose(&paths, true), choose(&paths, true)];
+        for layer in [&kept, &left] {
+            create(layer).unwrap();
+        }
+        let name = Name::new("web").unwrap();
+        let record = Record { throwaway: Some(kept.clone()), ..Record::new(name.clone()) };
+        kept_sessions::keep(&paths, &record, serde_json::json!({})).unwrap();
+        let other = paths.kept_sessions().join("other.json");
+        std::fs::write(&other, "{").unwrap();
+        sweep(&paths, &left);
+        assert!(kept.exists() && left.exists(), "a file cannot be read");
+        std::fs::remove_file(other).unwrap();
+        // A machine has the name of the session.
+        std::fs::create_dir_all(paths.machine(&name)).unwrap();
+        Record::new(name).write(&paths).unwrap();
+        sweep(&paths, &left);
+        assert!(kept.exists() && !left.exists());
     }
 
     #[test]

@@ -19,6 +19,19 @@ pub(crate) fn replace(file: &Path, text: &[u8], mode: u32) -> std::io::Result<()
     std::fs::rename(&temporary, file)
 }
 
+/// Replaces a file like [`replace`], also on the disk: after a crash it has the old or the new text.
+///
+/// # Errors
+/// Any error of open(2), write(2), fsync(2) and rename(2).
+pub(crate) fn replace_on_disk(file: &Path, text: &[u8], mode: u32) -> std::io::Result<()> {
+    let (directory, temporary) = beside(file);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let mut draft: std::fs::File = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))?.into();
+    draft.write_all(text).and_then(|()| draft.sync_all())?;
+    std::fs::rename(&temporary, file)?;
+    sync(directory)
+}
+
 /// Creates a file that must not exist, complete and on the disk: after a crash it is there with the whole
 /// text, or not at all. The temporary file is that of [`replace`].
 ///
@@ -73,6 +86,8 @@ mod tests {
         assert_eq!(create(&file, b"other", 0o600).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&file).unwrap(), b"one");
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        replace_on_disk(&file, b"two", 0o600).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"two");
         delete(&file).unwrap();
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }

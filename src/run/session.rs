@@ -83,6 +83,7 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
         Some(name) => name,
         None => random_name(paths, &config::stem(definition.as_deref(), &source))?,
     };
+    kept_sessions::refuse(paths, &name)?;
     let request = SessionRequest { name: Some(name.clone()), options, build, ..request };
     launch_detached(paths, &name, &source, &request, Beginning::New)?;
     Ok(name)
@@ -210,8 +211,16 @@ fn complete(paths: &Paths, machine: &Machine, running: &Running) {
     }
     let record = &running.state.record;
     if machine.root.is_synced && record.throwaway.is_some() {
-        kept_sessions::keep(paths, record).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
+        keep_over_reboots(paths, record).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
     }
+}
+
+/// Keeps a session for its recovery after a reboot of the host. Process ids are those of other processes then.
+fn keep_over_reboots(paths: &Paths, record: &Record) -> Result<()> {
+    let request = SessionRequest { with_processes: Vec::new(), ..kept_request(paths, &record.name)? };
+    let keeping = || format!("cannot keep the options of session '{}'", record.name);
+    let request = serde_json::to_value(request).map_err(std::io::Error::other).context(keeping)?;
+    kept_sessions::keep(paths, record, request)
 }
 
 /// Returns descriptors that are readable when the session has to end.
