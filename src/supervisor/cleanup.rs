@@ -61,7 +61,9 @@ pub(crate) fn after(paths: &Paths, name: &Name) -> Result<()> {
             if let Err(error) = unreadable {
                 log::warn!("{error}, removing the state directory");
             }
-            let _ = std::fs::remove_dir_all(paths.machine(name));
+            // It may be a session: its changes are not removed through the mount of its root.
+            note(exposed_root::conceal(&paths.session_root(name)));
+            remove_state(&paths.machine(name));
         }
     }
     lock::delete_stale(paths);
