@@ -4,7 +4,7 @@ use super::import::ImportReport;
 use super::progress::Progress;
 use crate::config::registries::Registries;
 use crate::error::{Error, Result};
-use crate::image::pull::{self, PullRequest};
+use crate::image::pull::{self, PullFailure, PullRequest};
 use crate::image::recovery;
 use crate::image::snapshot::{BEFORE_PULL, Tag};
 use crate::machine::name::Name;
@@ -89,7 +89,8 @@ pub(crate) fn pull(
                     import,
                 });
             }
-            Err(error) => last = Some(error),
+            Err(PullFailure::Registry(error)) => last = Some(error),
+            Err(PullFailure::Local(error)) => return Err(error),
         }
     }
     Err(last.unwrap_or_else(|| Error::new("no registry is searched")))

@@ -166,6 +166,14 @@ pub(crate) fn import_version(
         .map_err(|error| error.context(format!("cannot import {shown}")))
 }
 
+/// Refuses an image of a name that cannot be replaced, before anything is fetched for that. A missing one is no error.
+///
+/// # Errors
+/// Such an image.
+pub(super) fn refuse_unreplaceable(paths: &Paths, name: &Name) -> Result<()> {
+    replaced::lock(paths, name, &mut HeldLocks::default()).map(drop)
+}
+
 fn import_source(
     paths: &Paths,
     name: &Name,
@@ -327,7 +335,7 @@ fn create(draft: &Draft) -> Result<(OwnedFd, ImportedKind)> {
 }
 
 /// Returns the bytes that an import may need: the free space less 5 %.
-fn free(directory: BorrowedFd<'_>) -> Result<u64> {
+pub(super) fn free(directory: BorrowedFd<'_>) -> Result<u64> {
     let found = rustix::fs::fstatvfs(directory).context(|| "cannot find out the free space")?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize) / 100 * 95)
 }

@@ -15,7 +15,7 @@ use super::oci::platform::Platform;
 use super::snapshot::Tag;
 use super::store::Store;
 use super::store::draft;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error};
 use crate::host::lock::LockMode;
 use crate::machine::name::Name;
 use crate::machine::registry::{Endpoint, Reference};
@@ -57,22 +57,44 @@ pub(crate) struct Pulled {
     pub(crate) fetched: u64,
 }
 
+/// A failed pull.
+pub(crate) enum PullFailure {
+    /// No server of the registry has sent the image. Another registry may have it.
+    Registry(Error),
+    /// An interruption, or a failure of this host.
+    Local(Error),
+}
+
+impl From<Error> for PullFailure {
+    fn from(error: Error) -> Self {
+        Self::Local(error)
+    }
+}
+
 /// Pulls an image. `progress` is called with the bytes fetched, then with those extracted.
 ///
 /// # Errors
 /// An existing image of this name, an image that no server has, or one that is refused. Nothing is left then.
-pub(crate) fn pull(request: &PullRequest<'_>, progress: &mut CopyProgress<'_>) -> Result<Pulled> {
+pub(crate) fn pull(
+    request: &PullRequest<'_>,
+    progress: &mut CopyProgress<'_>,
+) -> std::result::Result<Pulled, PullFailure> {
     let PullRequest { paths, reference, name, .. } = request;
     let pulling = || format!("cannot pull '{reference}' as '{name}'");
     if request.former.is_none() || super::find::by_name(paths, name).is_none() {
         super::clone::refuse_existing(paths, name).context(pulling)?;
+    } else {
+        import::refuse_unreplaceable(paths, name).context(pulling)?;
     }
-    policy::check(paths, reference).context(pulling)?;
+    policy::check(paths, reference).context(pulling).map_err(PullFailure::Registry)?;
     let store = Store::of(paths);
     draft::sweep_store(&store);
     // Layers that are not fetched stay until the stack has links to them.
     let users = store.lock(LockMode::Shared)?;
-    let (layout, host, digest) = fetch(request, &store, progress).context(pulling)?;
+    let (layout, host, digest) = fetch(request, &store, progress).map_err(|failure| match failure {
+        PullFailure::Registry(error) => PullFailure::Registry(error.context(pulling())),
+        PullFailure::Local(error) => PullFailure::Local(error.context(pulling())),
+    })?;
     let origin = Some(layout.origin());
     let selection =
         ImageSelection { platform: request.platform.clone(), origin, ..ImageSelection::default() };
@@ -90,7 +112,7 @@ fn fetch(
     request: &PullRequest<'_>,
     store: &Store,
     progress: &mut CopyProgress<'_>,
-) -> Result<(PulledLayout, String, Digest)> {
+) -> std::result::Result<(PulledLayout, String, Digest), PullFailure> {
     let mut last = None::<Error>;
     for endpoint in &request.endpoints {
         if let Some(error) = last.take() {
@@ -99,9 +121,9 @@ fn fetch(
         let mut layout = PulledLayout::create(store, request, endpoint, progress)?;
         match layout.fetch_image(request, progress) {
             Ok(digest) => return Ok((layout, endpoint.host.clone(), digest)),
-            Err(error) if layout.is_interrupted() => return Err(error),
+            Err(error) if layout.has_failed_locally() => return Err(error.into()),
             Err(error) => last = Some(error.context(endpoint.host.clone())),
         }
     }
-    Err(last.unwrap_or_else(|| Error::new("no server has it")))
+    Err(PullFailure::Registry(last.unwrap_or_else(|| Error::new("no server has it"))))
 }

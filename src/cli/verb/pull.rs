@@ -18,8 +18,9 @@ use clap::Args;
 /// containers-registries.conf(5), the credentials those of containers-auth.json(5) and of the programs
 /// docker-credential-NAME that it names, and further authorities those of containers-certs.d(5). A registry that is
 /// 'insecure' there may have any certificate, or no TLS. A program without any rights on the host talks to the
-/// registry, with three layers at once. An interrupted transfer goes on where it has ended. Layers that the store has
-/// from the same registry are not fetched again. The result is that of 'coracle import' of the same image.
+/// registry, with three layers at once. An interrupted or stalled transfer goes on where it has ended. Layers that are
+/// larger than the free space are refused, and those that the store has from the same registry are not fetched again.
+/// The result is that of 'coracle import' of the same image.
 #[derive(Debug, Args)]
 pub struct PullArgs {
     /// The image in a registry

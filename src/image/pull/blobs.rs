@@ -60,7 +60,9 @@ pub(super) fn fetch(
     for layer in layers {
         let digest = layer.checked_digest()?;
         if !waiting.iter().any(|other| other.digest == digest) {
-            waiting.push_back(Transfer::create(directory, digest, layer.size)?);
+            let created = Transfer::create(directory, digest, layer.size);
+            server.has_local_failure |= created.is_err();
+            waiting.push_back(created?);
         }
     }
     let mut active: Vec<Transfer> = Vec::new();
@@ -84,6 +86,7 @@ pub(super) fn fetch(
             }
         }
         server.advance(progress, 0)?;
+        active.iter_mut().try_for_each(Transfer::check_stalled)?;
         active.retain(|transfer| !matches!(transfer.state, TransferState::Complete));
     }
 }
@@ -117,7 +120,7 @@ impl Transfer {
     }
 
     /// Begins an attempt, if its time has come.
-    fn begin(&mut self, server: &Server) -> Result<()> {
+    fn begin(&mut self, server: &mut Server) -> Result<()> {
         if matches!(self.state, TransferState::Paused(from) if from <= Instant::now()) {
             self.attempts += 1;
             let reply = server.request(&self.path, self.end)?;
@@ -130,12 +133,20 @@ impl Transfer {
     fn receive(&mut self, server: &mut Server, part: &mut [u8]) -> Result<u64> {
         match self.receive_part(server, part) {
             Ok(bytes) => Ok(bytes),
-            Err(failure) => {
-                let pause = failure.pause(self.attempts, &self.path)?;
-                self.state = TransferState::Paused(Instant::now() + pause);
-                Ok(0)
-            }
+            Err(failure) => self.pause(failure).map(|()| 0),
         }
+    }
+
+    /// Ends an attempt whose reply is not continued.
+    fn check_stalled(&mut self) -> Result<()> {
+        let TransferState::Receiving(reply, _) = &self.state else { return Ok(()) };
+        reply.check_stalled().or_else(|error| self.pause(Failure::Transient(error, None)))
+    }
+
+    fn pause(&mut self, failure: Failure) -> Result<()> {
+        let pause = failure.pause(self.attempts, &self.path)?;
+        self.state = TransferState::Paused(Instant::now() + pause);
+        Ok(())
     }
 
     fn receive_part(&mut self, server: &mut Server, part: &mut [u8]) -> std::result::Result<u64, Failure> {
@@ -167,7 +178,9 @@ impl Transfer {
             let text = format!("'{}' is larger than {} bytes", self.path, self.size);
             return Err(Failure::Final(Error::new(text)));
         }
-        self.file.write_all_at(&body, at).context(|| "cannot write a layer").map_err(Failure::Final)?;
+        let written = self.file.write_all_at(&body, at).context(|| "cannot write a layer");
+        server.has_local_failure |= written.is_err();
+        written.map_err(Failure::Final)?;
         *position = Some(end);
         self.end = end;
         Ok(body.len() as u64)

@@ -6,7 +6,7 @@ use super::helper::{FetchHead, Reply};
 use super::server::{Failure, Server};
 use super::{PullRequest, blobs};
 use crate::error::{Context, Error, Result};
-use crate::image::import::{Origin, choose_platform};
+use crate::image::import::{self, Origin, choose_platform};
 use crate::image::oci::digest::Digest;
 use crate::image::oci::document::{
     Descriptor, INDEX, Index, LARGEST_CONFIG, LARGEST_MANIFEST, LayoutFile, Manifest, ManifestKind,
@@ -19,13 +19,17 @@ use crate::machine::image_config::ImageConfig;
 use crate::machine::registry::Endpoint;
 use crate::tree::copy::CopyProgress;
 use crate::tree::entry::quoted;
+use crate::tree::tar::policy;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+/// The bytes that the archives of an image may have besides its files: names and attributes.
+const HEADERS: u64 = 64 << 20;
 /// The greatest depth of indexes.
 const DEEPEST: usize = 4;
 
@@ -73,9 +77,9 @@ impl PulledLayout {
         self.server.fetched
     }
 
-    /// Returns whether a signal has interrupted the transfer.
-    pub(super) fn is_interrupted(&self) -> bool {
-        self.server.is_interrupted
+    /// Returns whether a signal has interrupted the transfer, or this host has failed: another server does not help.
+    pub(super) fn has_failed_locally(&self) -> bool {
+        self.server.is_interrupted || self.server.has_local_failure
     }
 
     /// Returns the registry, and its layers that are not in the layout.
@@ -107,7 +111,9 @@ impl PulledLayout {
         let mut text = text;
         for _ in 0..DEEPEST {
             match descriptor.manifest_kind() {
-                Some(ManifestKind::Image) => return self.layers(&text, progress).map(|()| top),
+                Some(ManifestKind::Image) => {
+                    return self.layers(&text, request.largest, progress).map(|()| top);
+                }
                 Some(ManifestKind::Index) => {
                     descriptor = choose_platform(&Index::parse(&text)?.manifests, &platform)?;
                     text = self.document(&descriptor, "manifests", LARGEST_MANIFEST, progress)?;
@@ -122,7 +128,12 @@ impl PulledLayout {
     }
 
     /// Fetches the configuration, and all layers that the store does not have from this server.
-    fn layers(&mut self, manifest: &[u8], progress: &mut CopyProgress<'_>) -> Result<()> {
+    fn layers(
+        &mut self,
+        manifest: &[u8],
+        largest: Option<u64>,
+        progress: &mut CopyProgress<'_>,
+    ) -> Result<()> {
         let manifest = Manifest::parse(manifest)?;
         let config = self.document(&manifest.config, "blobs", LARGEST_CONFIG, progress)?;
         let config = ImageConfig::parse(&config).context(|| "cannot read the configuration")?;
@@ -146,7 +157,16 @@ impl PulledLayout {
             }
         }
         missing.retain(|layer| !self.held.iter().any(|held| held.to_string() == layer.digest));
+        self.check_space(&missing, largest)?;
         blobs::fetch(&mut self.server, self.directory.as_fd(), &missing, progress)
+    }
+
+    /// Refuses layers that are larger than the image may be, or than the free space of the store.
+    fn check_space(&mut self, layers: &[&Descriptor], largest: Option<u64>) -> Result<()> {
+        let free = import::free(self.directory.as_fd())?;
+        let checked = check_size(layers, largest, free);
+        self.server.has_local_failure |= checked.is_err();
+        checked
     }
 
     /// Requests the end of a layer, which the repository has to have.
@@ -274,12 +294,12 @@ impl PulledLayout {
     }
 
     /// Saves a checked document.
-    fn save(&self, digest: &Digest, text: &[u8]) -> Result<()> {
+    fn save(&mut self, digest: &Digest, text: &[u8]) -> Result<()> {
         self.write(&digest.blob(), text)
     }
 
     /// Writes the files at the top of the layout.
-    fn top(&self, descriptor: &Descriptor) -> Result<()> {
+    fn top(&mut self, descriptor: &Descriptor) -> Result<()> {
         let index = Index {
             schema_version: 2,
             media_type: Some(INDEX.to_owned()),
@@ -289,15 +309,53 @@ impl PulledLayout {
         self.write("oci-layout", &json(&LayoutFile { image_layout_version: "1.0.0".to_owned() })?)
     }
 
-    fn write(&self, path: &str, text: &[u8]) -> Result<()> {
+    fn write(&mut self, path: &str, text: &[u8]) -> Result<()> {
         let writing = || format!("cannot write '{path}'");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file =
-            rustix::fs::openat(&self.directory, path, flags, Mode::RUSR | Mode::WUSR).context(writing)?;
-        File::from(file).write_all(text).context(writing)
+        let file = rustix::fs::openat(&self.directory, path, flags, Mode::RUSR | Mode::WUSR).context(writing);
+        let written = file.and_then(|file| File::from(file).write_all(text).context(writing));
+        self.server.has_local_failure |= written.is_err();
+        written
     }
+}
+
+/// Checks the size of layers, before they are fetched: `largest` is the limit of their files, and `free` the free bytes.
+fn check_size(layers: &[&Descriptor], largest: Option<u64>, free: u64) -> Result<()> {
+    // A layer that the image has twice is fetched once.
+    let sizes: BTreeMap<&str, u64> = layers.iter().map(|layer| (layer.digest.as_str(), layer.size)).collect();
+    let size = sizes.values().fold(0u64, |sum, size| sum.saturating_add(*size));
+    if let Some(largest) = largest.filter(|largest| size > largest.saturating_add(HEADERS)) {
+        return Err(policy::larger_than(largest));
+    }
+    if size > free {
+        return Err(Error::new(format!(
+            "its layers have {size} bytes, and {free} bytes are free in the storage of Coracle"
+        )));
+    }
+    Ok(())
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| Error::new(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_as_large_as_the_free_space() {
+        let layer = |digest: &str, size| Descriptor {
+            digest: digest.into(),
+            ..Descriptor::of("", &Digest::of(b""), size)
+        };
+        let (one, other) = (layer("one", 600), layer("other", 500));
+        check_size(&[&one, &one], None, 1000).unwrap();
+        let error = check_size(&[&one, &other], None, 1000).unwrap_err().to_string();
+        assert!(error.contains("have 1100 bytes, and 1000 bytes are free"), "{error}");
+        check_size(&[&one, &other], Some(1), 2000).unwrap();
+        let huge = layer("huge", u64::MAX - 1);
+        let error = check_size(&[&one, &huge], Some(1000), u64::MAX).unwrap_err().to_string();
+        assert!(error.contains("larger than 1000 bytes"), "{error}");
+    }
 }

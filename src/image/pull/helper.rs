@@ -13,6 +13,7 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 /// The program.
 const PROGRAM: &std::ffi::CStr = c"/usr/lib/coracle/coracle-pull";
@@ -20,8 +21,10 @@ const PROGRAM: &std::ffi::CStr = c"/usr/lib/coracle/coracle-pull";
 const NOBODY: u32 = 65534;
 /// The memory of the program, bytes.
 const MEMORY: u64 = 1 << 30;
-/// The time limit of a wait for the server, seconds.
-pub(super) const TIMEOUT: u64 = 30;
+/// The time limit of a wait for the server.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+/// The time limit of a reply to begin: the program may wait for several servers, each with its own limit.
+const BEGINNING: Duration = Duration::from_secs(300);
 /// The longest head of a reply, bytes.
 const LONGEST_HEAD: usize = 1 << 20;
 /// The time between two checks for an interruption.
@@ -89,6 +92,8 @@ pub(super) struct Reply {
     head: Vec<u8>,
     /// Bytes of the body that were read with the head.
     rest: Vec<u8>,
+    /// The time until which more has to be received.
+    limit: Instant,
 }
 
 impl Drop for Reply {
@@ -133,7 +138,9 @@ pub(super) fn start(fetch: &Fetch) -> Result<Reply> {
     };
     drop((input, replies));
     let Child { pidfd, .. } = child;
-    let reply = Reply { output: output.into(), child: Some(pidfd), head: Vec::new(), rest: Vec::new() };
+    let limit = Instant::now() + BEGINNING;
+    let reply =
+        Reply { output: output.into(), child: Some(pidfd), head: Vec::new(), rest: Vec::new(), limit };
     // Fails if the program has ended: its reply says why.
     let _ = File::from(requests).write_all(&request);
     Ok(reply)
@@ -167,9 +174,23 @@ impl Reply {
         loop {
             match self.output.read(part) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                read => return read.context(|| "cannot read from the registry"),
+                read => {
+                    self.limit = Instant::now() + TIMEOUT;
+                    return read.context(|| "cannot read from the registry");
+                }
             }
         }
+    }
+
+    /// Checks the time limit of a reply that is not ready.
+    ///
+    /// # Errors
+    /// It has passed.
+    pub(super) fn check_stalled(&self) -> Result<()> {
+        if Instant::now() < self.limit {
+            return Ok(());
+        }
+        Err(Error::new("the registry has stopped sending"))
     }
 
     /// Takes a part of the head. Returns the head with the begin of the body if it is complete.
@@ -220,7 +241,10 @@ impl Reply {
         }
         loop {
             match poll(&mut [PollFd::new(&self.output, PollFlags::IN)], Some(&INTERVAL)) {
-                Ok(0) | Err(Errno::INTR) => advance()?,
+                Ok(0) | Err(Errno::INTR) => {
+                    advance()?;
+                    self.check_stalled()?;
+                }
                 Err(errno) => return Err(errno).context(|| "cannot wait for the registry"),
                 Ok(_) => return self.receive(part),
             }
@@ -234,7 +258,31 @@ mod tests {
 
     fn reply() -> Reply {
         let output = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
-        Reply { output: output.unwrap().into(), child: None, head: Vec::new(), rest: Vec::new() }
+        reply_from(output.unwrap())
+    }
+
+    fn reply_from(output: OwnedFd) -> Reply {
+        let limit = Instant::now() + BEGINNING;
+        Reply { output: output.into(), child: None, head: Vec::new(), rest: Vec::new(), limit }
+    }
+
+    #[test]
+    fn a_stalled_reply_is_an_error() {
+        let (output, replies) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let mut reply = reply_from(output);
+        let mut part = [0; 4];
+        rustix::io::write(&replies, b"body").unwrap();
+        assert_eq!(reply.read(&mut part, &mut || Ok(())).unwrap(), 4);
+        let begins = Instant::now();
+        assert!(reply.limit <= begins + TIMEOUT);
+        reply.check_stalled().unwrap();
+        reply.limit = begins;
+        let error = reply.read(&mut part, &mut || Ok(())).unwrap_err().to_string();
+        assert!(error.contains("has stopped sending"), "{error}");
+        // Received in the meantime.
+        rustix::io::write(&replies, b"body").unwrap();
+        assert_eq!(reply.read(&mut part, &mut || Ok(())).unwrap(), 4);
+        reply.check_stalled().unwrap();
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(super) struct Server {
     pub(super) fetched: u64,
     /// Whether a signal has interrupted the transfer.
     pub(super) is_interrupted: bool,
+    /// Whether this host has failed, for example because its disk is full.
+    pub(super) has_local_failure: bool,
 }
 
 /// An attempt that has failed.
@@ -76,6 +78,7 @@ impl Server {
             has_tls: true,
             fetched: 0,
             is_interrupted: false,
+            has_local_failure: false,
         })
     }
 
@@ -88,10 +91,10 @@ impl Server {
     ///
     /// # Errors
     /// A program that cannot be executed.
-    pub(super) fn request(&self, path: &str, from: u64) -> Result<Reply> {
+    pub(super) fn request(&mut self, path: &str, from: u64) -> Result<Reply> {
         let Endpoint { host, repository, insecure } = &self.endpoint;
         let scheme = if self.has_tls { "https" } else { "http" };
-        helper::start(&Fetch {
+        let started = helper::start(&Fetch {
             url: format!("{scheme}://{host}/v2/{repository}/{path}"),
             accept: if path.starts_with("manifests/") { [INDEXES, MANIFESTS].concat() } else { Vec::new() },
             from,
@@ -100,8 +103,10 @@ impl Server {
             authorities: self.authorities.clone(),
             insecure: *insecure,
             proxy: helper::proxy(scheme, host),
-            timeout: helper::TIMEOUT,
-        })
+            timeout: helper::TIMEOUT.as_secs(),
+        });
+        self.has_local_failure |= started.is_err();
+        started
     }
 
     /// Checks the head of a reply, and keeps its token. A server that is insecure may have no TLS.
