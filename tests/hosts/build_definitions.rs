@@ -145,3 +145,43 @@ fn a_synced_session_outlasts_the_files_in_run() {
     is_clean(&host, &before);
     host.stop();
 }
+
+/// Without a reboot, like the one before.
+#[test]
+fn changes_of_sessions_that_cannot_be_restored_stay() {
+    let (host, before) = host();
+    let process = host.spawn(&["sleep", "900"]);
+    host.wait_until(LONG, "pgrep -fx 'sleep 900'");
+    host.sh_ok(
+        "coracle build begin base --name=kept --sync --while=$(pgrep -fx 'sleep 900')
+         coracle build run kept -- sh -c 'echo here >/kept'; systemctl stop coracle-kept.scope",
+    );
+    host.wait_until(LONG, "coracle build list --no-legend | grep -E '^kept .* dead '");
+    host.sh_ok("rm -r /run/coracle/kept");
+    let once = "coracle build once base --sync -w / -- true";
+    // The disk with them is not mounted.
+    host.sh_ok(&format!(
+        "mv {STORAGE}/synced {STORAGE}/disk; coracle build list --no-legend
+         if coracle build begin base --name=kept 2>/run/error; then exit 1; fi
+         grep 'cannot be restored' /run/error; mv {STORAGE}/disk {STORAGE}/synced; {once}"
+    ));
+    // The file of another session cannot be read.
+    host.sh_ok(&format!(
+        "cd /var/lib/coracle/sessions; cp kept.json /run/kept.json; echo {{ >kept.json; {once}; cat /run/kept.json >kept.json"
+    ));
+    // A machine has the name.
+    host.sh_ok(&format!(
+        "rm -r /run/coracle/kept; cp -a /var/lib/machines/base /var/lib/machines/kept; coracle start kept; {once}
+         coracle stop kept; coracle remove kept"
+    ));
+    // After a reboot another process has the number.
+    host.sh_ok(
+        "coracle build list --no-legend | grep -E '^kept .* dead '
+         grep '\"with-processes\":\\[\\]' /run/coracle/kept/session.json
+         coracle build recover kept; coracle build run kept -- cat /kept | grep -x here; coracle build end kept",
+    );
+    host.sh_ok("kill $(pgrep -fx 'sleep 900')");
+    process.wait(LONG);
+    is_clean(&host, &before);
+    host.stop();
+}

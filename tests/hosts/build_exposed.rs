@@ -76,7 +76,22 @@ fn an_exposed_root_does_not_outlive_a_killed_supervisor() {
     }
     host.sh_ok(&format!("kill -9 {}", host.supervisor("s")));
     host.wait_until(LONG, "coracle build list --no-legend | grep -E '^s .* dead '");
+    // The changes are not removed through it if the record cannot be read.
+    let layer = host.sh_ok(&format!("ls -d {STORAGE}/throwaway/*"));
+    host.sh_ok(
+        "mv /run/coracle/s/state.json /run/record; echo { >/run/coracle/s/state.json; coracle cleanup s
+         if test -e /run/coracle/s; then exit 1; fi",
+    );
+    host.sh_ok(&format!(
+        "grep -rx kept {}; mkdir /run/coracle/s; mv /run/record /run/coracle/s/state.json",
+        layer.trim()
+    ));
+    host.coracle(&["build", "end", "s"]);
+    is_clean(&host, &before);
     // Also if a program of the host uses it.
+    host.coracle(&["build", "begin", "exposed", "--name=s"]);
+    host.sh_ok(&format!("kill -9 {}", host.supervisor("s")));
+    host.wait_until(LONG, "coracle build list --no-legend | grep -E '^s .* dead '");
     let job = host.spawn(&["sh", "-c", &format!("cd {ROOT} && exec sleep 500")]);
     host.wait_until(LONG, "pgrep -fx 'sleep 500'");
     host.coracle(&["build", "end", "s"]);
