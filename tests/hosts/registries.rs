@@ -247,6 +247,41 @@ fn a_replaced_image_becomes_a_snapshot() {
 }
 
 #[test]
+fn a_replaced_image_is_not_lost() {
+    let (host, images) = with_images();
+    let servers = Servers::start(&host, &images);
+    log_in(&host);
+    host.coracle(&["pull", "localhost:5000/team/run:1", "web"]);
+    host.sh_ok("cd /var/lib/machines; mkdir -p web.mstack/rw/data; echo mine >web.mstack/rw/data/mine");
+    // The last step fails: the configuration cannot be replaced.
+    host.sh_ok("cd /var/lib/machines; mount --bind web.oci-config web.oci-config");
+    refused(&host, "coracle pull --force localhost:5000/team/one web", "not all of its files are written");
+    host.sh_ok("umount /var/lib/machines/web.oci-config");
+    has_no_drafts(&host);
+    assert_same(&tree(&host, "web"), &by_umoci(&images, "L:one"));
+    host.sh_ok(
+        "! grep sleep /var/lib/machines/web.oci-config; coracle rollback web
+         grep sleep /var/lib/machines/web.oci-config; coracle run -q -M web -- /bin/busybox grep -x mine /mine
+         coracle remove web",
+    );
+    // A snapshot of an image without a configuration does not get that of the following image.
+    host.coracle(&["pull", "localhost:5000/team/one", "web"]);
+    host.sh_ok(
+        "rm /var/lib/machines/web.oci-config; coracle pull --force localhost:5000/team/run:1 web
+         grep sleep /var/lib/machines/web.oci-config
+         tag=$(coracle snapshot --list web --no-legend | awk '{ print $1 }')
+         coracle clone web@$tag former; test -d /var/lib/machines/former.mstack
+         if test -e /var/lib/machines/former.oci-config; then exit 1; fi
+         coracle export web@$tag oci:/run/in/without; if grep -r sleep /run/in/without/blobs; then exit 1; fi
+         coracle rollback web $tag; if test -e /var/lib/machines/web.oci-config; then exit 1; fi
+         coracle remove web; coracle remove former",
+    );
+    has_no_drafts(&host);
+    drop(servers);
+    host.stop();
+}
+
+#[test]
 fn a_layer_is_shared_with_those_who_have_its_file() {
     let (host, images) = with_images();
     let servers = Servers::start(&host, &images);
