@@ -282,6 +282,43 @@ fn a_replaced_image_is_not_lost() {
 }
 
 #[test]
+fn another_registry_is_not_asked_after_a_local_failure() {
+    let (host, images) = with_images();
+    let servers = Servers::start(&host, &images);
+    log_in(&host);
+    host.write(
+        "/etc/containers/registries.conf",
+        "unqualified-search-registries = ['localhost:5001', 'localhost:5000']\n",
+    );
+    // An interruption.
+    servers.set_mode("hang");
+    let job = host.spawn(&["coracle", "pull", "team/one", "web"]);
+    host.wait_until(LONG, "pgrep -x coracle-pull");
+    host.sh_ok("kill -INT $(pgrep -x coracle)");
+    assert_ne!(job.wait(LONG).status, 0);
+    host.sh_ok("if ls /var/lib/machines/web*; then exit 1; fi");
+    // A layer that is larger than the disk.
+    servers.set_mode("huge");
+    refused(
+        &host,
+        "coracle pull team/one web 2>/run/error || { cat /run/error >&2; false; }",
+        "bytes are free",
+    );
+    host.sh_ok("if grep trying /run/error; then exit 1; fi; if ls /var/lib/machines/web*; then exit 1; fi");
+    // An image that cannot be replaced: nothing is fetched.
+    servers.set_mode("plain");
+    host.coracle(&["pull", "localhost:5000/team/run:1", "web"]);
+    host.coracle(&["start", "web"]);
+    refused(&host, "coracle pull --force team/one web", "is in use by machine 'web'");
+    refused(&host, "coracle pull team/one web", "exists already");
+    assert_eq!(servers.log(), "");
+    host.coracle(&["stop", "web"]);
+    has_no_drafts(&host);
+    drop(servers);
+    host.stop();
+}
+
+#[test]
 fn a_layer_is_shared_with_those_who_have_its_file() {
     let (host, images) = with_images();
     let servers = Servers::start(&host, &images);

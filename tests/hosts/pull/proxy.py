@@ -1,6 +1,7 @@
 """A server in front of a registry: proxy.py CERT KEY STATE. At port 5001 it requires a token, and does as the file
-STATE/mode says: plain, cut, lie, redirect, busy, hang; together (replies to no layer before three are requested), without
-(has no layers), close-N (closes the connection of request N and of all after it). At port 5002 it has the blobs that it
+STATE/mode says: plain, cut, stall (a blob ends in the middle, the connection does not), lie, redirect, busy, hang;
+together (replies to no layer before three are requested), without (has no layers), huge (a manifest claims a layer of 1
+PiB), close-N (closes the connection of request N and of all after it). At port 5002 it has the blobs that it
 redirects to. /jwt is a token server for a registry that checks signed tokens. STATE/log gets a line per request."""
 import base64
 import collections
@@ -74,11 +75,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if port == 5001 and authorization != 'Bearer good':
             challenge = 'Bearer realm="https://localhost:5001/token",service="test",scope="repository:x:pull"'
             return self.reply(401, headers=[('WWW-Authenticate', challenge)])
-        is_blob, first = '/blobs/' in self.path, self.path not in seen
+        is_blob, first = '/blobs/' in self.path, (mode(), self.path) not in seen
         if mode() == 'hang':
             threading.Event().wait()
         if mode() == 'busy' and first:
-            seen.add(self.path)
+            seen.add((mode(), self.path))
             return self.reply(503, headers=[('Retry-After', '1')])
         if mode() == 'redirect' and port == 5001 and is_blob:
             return self.reply(307, headers=[('Location', f'https://localhost:5002{self.path}')])
@@ -100,13 +101,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if mode() == 'lie' and is_blob:
             body = body[:-1] + bytes([body[-1] ^ 1])
         kept = [(name, value) for name, value in answer.getheaders() if name in ('Content-Type', 'Content-Range')]
-        if mode() == 'cut' and is_blob and len(body) > 1000 and first:
-            seen.add(self.path)
+        if mode() == 'huge' and '/manifests/' in self.path:
+            manifest = json.loads(body)
+            manifest['layers'][-1]['size'] = 1 << 50
+            body = json.dumps(manifest).encode()
+        if mode() in ('cut', 'stall') and is_blob and len(body) > 1000 and first:
+            is_stalled = mode() == 'stall'
+            seen.add((mode(), self.path))
             self.send_response(answer.status)
             for name, value in kept + [('Content-Length', str(len(body)))]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body[:len(body) // 2])
+            if is_stalled:
+                threading.Event().wait()
             self.close_connection = True
             return None
         return self.reply(answer.status, body, kept)
