@@ -22,9 +22,11 @@ left() {
 	} 2>/dev/null | grep -v -e '^$' -e ':$' -e '^\.' | tr '\n\t' '; '
 }
 
-# Waits until no process begins a session.
+# Waits until no process begins a session. The command line of this shell contains the script, and that of the tracer
+# the command: a begin is what the line starts with.
 settle() {
-	timeout 20 sh -c 'while pgrep -f "[c]oracle build begin" >/dev/null; do sleep 0.02; done' || echo "begins forever"
+	timeout 20 sh -c 'while pgrep -f "^/usr/bin/coracle build begin" >/dev/null; do sleep 0.02; done' ||
+		echo "begins forever"
 }
 
 state() { coracle build list --no-legend | sed -n 's/^k  *base  *\([a-z]*\) .*/\1/p'; }
