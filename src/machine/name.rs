@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The directory of definitions beside the state directories of machines.
-const RESERVED: &str = "machines.d";
+/// The directories of definitions beside the state directories of machines.
+const RESERVED: [&str; 2] = ["machines.d", "build.d"];
 
 /// A machine name: labels of letters, digits, `-` and `_` joined by dots, at most 64 characters.
 ///
@@ -37,8 +37,8 @@ impl Name {
         if name.split('.').any(|label| label.is_empty() || label.starts_with('-') || label.ends_with('-')) {
             return invalid("a label is empty, or begins or ends with '-'");
         }
-        if name == RESERVED {
-            return invalid("definitions are in '/run/coracle/machines.d'");
+        if RESERVED.contains(&name) {
+            return invalid(&format!("definitions are in '/run/coracle/{name}'"));
         }
         Ok(Self(name.to_owned()))
     }
@@ -90,10 +90,11 @@ mod tests {
         for good in ["web", "web-1", "a.b", "x_y", "0"] {
             assert_eq!(Name::new(good).unwrap().is_registrable(), good != "x_y", "{good}");
         }
-        for bad in
-            ["", ".", "..", "a/b", "a b", "-a", "a-", "a..b", "ü", "a\0", "machines.d", &"x".repeat(65)]
-        {
+        for bad in ["", ".", "..", "a/b", "a b", "-a", "a-", "a..b", "ü", "a\0", &"x".repeat(65)] {
             assert!(Name::new(bad).is_err(), "{bad:?}");
+        }
+        for reserved in super::RESERVED {
+            assert!(Name::new(reserved).is_err(), "{reserved}");
         }
     }
 }
