@@ -36,6 +36,15 @@ pub(crate) struct Ask {
     pub(crate) command: Vec<String>,
 }
 
+/// A build session, for the details of a question about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SessionDetails {
+    /// The image below it.
+    pub(crate) image: String,
+    /// The user of its commands.
+    pub(crate) user: String,
+}
+
 impl Ask {
     /// Creates a request and checks its bounds.
     ///
@@ -87,14 +96,29 @@ impl Ask {
     }
 
     /// Returns the details for polkit's rules and dialog about one of the machines, or about the host.
-    /// `unconfined` has the words of the machine, or `nothing`.
-    pub(crate) fn details(&self, machine: Option<&Name>, unconfined: &str) -> Vec<(&'static str, String)> {
+    /// `unconfined` has the words of the machine, or `nothing`; `session` is what the machine is, if it is one.
+    pub(crate) fn details(
+        &self,
+        machine: Option<&Name>,
+        unconfined: &str,
+        session: Option<&SessionDetails>,
+    ) -> Vec<(&'static str, String)> {
         let mut details = vec![("verb", self.verb.as_str().to_owned())];
+        let is_commit = self.verb == AskVerb::SessionCommit;
+        // A session has a name of its user's choice.
+        let about = match is_commit {
+            true => session.map_or("unknown".to_owned(), |session| shown(&session.image)),
+            false => machine.map_or("this host".to_owned(), ToString::to_string),
+        };
         // The dialog shows it: a missing detail would be a hole in its text.
-        details.push(("machine", machine.map_or("this host".to_owned(), ToString::to_string)));
+        details.push(("machine", about));
+        details.extend(machine.filter(|_| is_commit).map(|session| ("session", session.to_string())));
+        let unconfined = if self.verb == AskVerb::SessionBegin { "nothing" } else { unconfined };
         details.extend(machine.map(|_| ("unconfined", unconfined.to_owned())));
         if self.verb.action() == Action::Enter || self.verb.enters() {
-            details.push(("user", shown(self.options.text("user").unwrap_or("root"))));
+            let own = session.filter(|_| self.verb.own_interface().is_some());
+            let user = own.map_or("root", |session| &session.user);
+            details.push(("user", shown(self.options.text("user").unwrap_or(user))));
             let program = match self.verb {
                 AskVerb::Exec => self.command.first(),
                 AskVerb::SessionRun => self.command.get(1),
@@ -102,7 +126,13 @@ impl Ask {
             };
             details.extend(program.map(|program| ("program", shown(program))));
         }
-        let target = self.command.get(1).filter(|_| matches!(self.verb, AskVerb::Clone | AskVerb::Rename));
+        let target = match self.verb {
+            AskVerb::Clone | AskVerb::Rename | AskVerb::SessionCommit => {
+                self.command.get(1).map(String::as_str)
+            }
+            AskVerb::SessionBegin => self.options.text("name"),
+            _ => None,
+        };
         details.extend(target.map(|target| ("target", shown(target))));
         if self.verb == AskVerb::Set {
             // All of them: a rule that reads a part would allow the rest unread.
@@ -160,19 +190,19 @@ mod tests {
     fn details_are_printable_and_short() {
         let options = Options::default().with("user", OptionValue::Text("a\u{1b}[2J".to_owned()));
         let ask = ask(AskVerb::Exec, options, &[&"é".repeat(500)]).unwrap();
-        let details = ask.details(ask.machines.first(), "nothing");
+        let details = ask.details(ask.machines.first(), "nothing", None);
         let value = |key: &str| details.iter().find(|(is, _)| *is == key).map(|(_, value)| value.as_str());
         assert_eq!(value("user"), Some("a?[2J"));
         assert_eq!(value("program").map(str::len), Some(SHOWN));
         assert_eq!((value("machine"), value("unconfined")), (Some("web"), Some("nothing")));
-        assert_eq!(ask.details(None, "nothing")[1], ("machine", "this host".to_owned()));
+        assert_eq!(ask.details(None, "nothing", None)[1], ("machine", "this host".to_owned()));
     }
 
     #[test]
     fn details_name_all_settings() {
         let changes = ["memory-max=1G", "env.A=x y", "port+=80", "mount-=/a:/b", "a b=c"];
         let ask = ask(AskVerb::Set, Options::default(), &changes).unwrap();
-        let details = ask.details(ask.machines.first(), "nothing");
+        let details = ask.details(ask.machines.first(), "nothing", None);
         assert_eq!(details.last(), Some(&("settings", "memory-max env.A port mount a?b".to_owned())));
     }
 
@@ -181,11 +211,33 @@ mod tests {
         let options = Options::default().with_flag("exact", true);
         let ask = ask(AskVerb::Clone, options, &["web@a", "new"]).unwrap();
         assert_eq!(ask.words(), ["clone", "--exact", "--", "web@a", "new"]);
-        let details = ask.details(ask.machines.first(), "nothing");
+        let details = ask.details(ask.machines.first(), "nothing", None);
         assert!(
             details.contains(&("machine", "web".to_owned()))
                 && details.contains(&("target", "new".to_owned()))
         );
+    }
+
+    #[test]
+    fn verbs_on_sessions_name_image_and_user() {
+        let session = SessionDetails { image: "trixie".into(), user: "builder".into() };
+        let of = |verb, options, command: &[&str]| {
+            let ask = ask(verb, options, command).unwrap();
+            ask.details(ask.machines.first(), "unknown", Some(&session))
+        };
+        let has = |details: &[(&str, String)], key: &str, value: &str| {
+            details.iter().any(|(is, found)| *is == key && found == value)
+        };
+        let commit = of(AskVerb::SessionCommit, Options::default(), &["web", "new"]);
+        for (key, value) in [("machine", "trixie"), ("session", "web"), ("target", "new")] {
+            assert!(has(&commit, key, value), "{commit:?}");
+        }
+        assert!(has(&of(AskVerb::SessionRun, Options::default(), &["web", "sh"]), "user", "builder"));
+        let options = Options::default().with_text("name", Some("own"));
+        let begin = of(AskVerb::SessionBegin, options, &["web"]);
+        for (key, value) in [("machine", "web"), ("target", "own"), ("unconfined", "nothing")] {
+            assert!(has(&begin, key, value), "{begin:?}");
+        }
     }
 
     #[test]

@@ -85,6 +85,11 @@ pub fn machine(paths: &Paths, name: &Name) -> Result<Resolved> {
     resolve(Sources { paths, name, options, files: &files, settings, profile }, name, &context)
 }
 
+/// Returns the name of the image in a file. `None` if it is no image.
+pub(crate) fn image_name(file: &Path) -> Option<Name> {
+    find::name_of(file)
+}
+
 /// Returns whether a machine has a definition or an image, or that cannot be determined.
 pub(crate) fn exists(paths: &Paths, name: &Name) -> bool {
     Files::of(paths, name).is_ok_and(|files| !files.is_empty()) || has_image(paths, name).unwrap_or(true)

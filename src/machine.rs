@@ -34,6 +34,7 @@ pub(crate) mod size;
 pub mod static_address;
 pub mod switches;
 pub(crate) mod syscall_profile;
+pub(crate) mod unconfined;
 pub(crate) mod unit_name;
 pub mod usb_device;
 pub mod users;
@@ -159,16 +160,21 @@ impl Parts {
     pub(crate) fn writes_to_host(&self) -> bool {
         use mounts::{BindPath, LayerPath, MountIds, MountKind, OverlayChanges};
         let has_host_ids = !self.users.are_separate();
+        let is_caller = |ids: &MountIds| *ids == MountIds::BuildUser && !self.is_of_host_root();
         self.mounts.iter().any(|mount| match &mount.kind {
             MountKind::Bind { source: BindPath::Host(_), read_only, ids, .. } => {
-                // The results of a build session belong to its caller.
-                (has_host_ids && !read_only) || !matches!(ids, MountIds::Host | MountIds::BuildUser)
+                (has_host_ids && !read_only) || *ids != MountIds::Host && !is_caller(ids)
             }
             MountKind::Overlay { upper: OverlayChanges::Directory(LayerPath::Host(_)), map_ids, .. } => {
                 has_host_ids || *map_ids
             }
             _ => false,
         })
+    }
+
+    /// Returns whether the build user of a session is root of the host in its bind mounts: root has begun it.
+    fn is_of_host_root(&self) -> bool {
+        self.build.as_ref().is_some_and(|build| build.user.caller.0 == 0 || build.user.caller.1 == 0)
     }
 }
 

@@ -197,7 +197,7 @@ impl AskVerb {
             Self::Verify => Row(&["verify"], "verifying", Images, Report, &[]),
             Self::SessionBegin => Row(&["build", "begin"], "beginning a session on", Build, Report, BEGIN),
             Self::SessionRun => Row(&["build", "run"], "running commands in", Build, Streams, RUN),
-            Self::SessionShell => Row(&["build", "shell"], "opening a shell in", Build, Streams, RUN),
+            Self::SessionShell => Row(&["build", "shell"], "opening a shell in", Build, Streams, EXEC),
             Self::SessionEnd => Row(&["build", "end"], "ending", Build, Report, END),
             // It changes the base, or creates an image.
             Self::SessionCommit => Row(&["build", "commit"], "keeping the changes of", Images, Report, &[]),
@@ -223,6 +223,7 @@ impl AskVerb {
     /// Returns the noun for what it is about.
     pub(crate) fn noun(self) -> &'static str {
         match (self, self.action()) {
+            (Self::SessionCommit, _) => "session",
             (Self::SessionBegin, _) | (_, Action::Images) => "image",
             (_, Action::Build) => "session",
             _ => "machine",
@@ -266,6 +267,11 @@ impl AskVerb {
     /// Returns whether its words, a command, its environment or settings, are nobody else's business.
     pub(crate) fn has_private_words(self) -> bool {
         matches!(self, Self::Exec | Self::Shell | Self::Set | Self::SessionRun | Self::SessionShell)
+    }
+
+    /// Returns the option of the job for a caller without the rights of root.
+    pub(crate) fn option_for_users(self) -> Option<&'static str> {
+        matches!(self, Self::SessionBegin | Self::SessionRecover).then_some("--for-user")
     }
 
     /// Returns whether every user may call it.

@@ -14,7 +14,6 @@ use crate::machine::mounts::{
     LayerPath, Mount, MountKind, OverlayChanges, temporary_directory, work_directory,
 };
 use crate::machine::network::ResolvConf;
-use crate::machine::security::DeviceNode;
 use crate::network::firewall::{Forwarding, Member, TrafficPolicy};
 use crate::network::interfaces::ExtraInterface;
 use crate::network::{networkd, resolv_conf, sysctl};
@@ -73,7 +72,7 @@ pub(super) fn of(
     record.no_new_privileges = machine.security.no_new_privileges;
     record.cpu_affinity.clone_from(&machine.resources.cpu_affinity);
     record.personality = machine.boot.personality.map(Personality::domain);
-    record.unconfined = unconfined(machine);
+    record.unconfined = machine.openings().map(|opening| opening.word.to_owned()).collect();
     let recovered = record.build.take();
     record.build = machine.build.as_ref().map(|build| BuildRecord {
         base: build.base.clone(),
@@ -119,26 +118,6 @@ fn work_directories(machine: &Machine) -> Vec<PathBuf> {
         _ => None,
     });
     upper.filter_map(|upper| Some(upper.with_file_name(work_directory(upper.file_name()?)))).collect()
-}
-
-/// Returns the words for what the definition opens to root inside: namespaces shared with the host, writable
-/// settings of its kernel, and what is added to the defaults of a machine.
-fn unconfined(machine: &Machine) -> Vec<String> {
-    let security = &machine.security;
-    let left = |added: &[String], removed: &[String]| added.iter().any(|one| !removed.contains(one));
-    let words = [
-        ("users", !machine.users.are_separate()),
-        ("network", !machine.network.mode.is_private()),
-        ("kernel", machine.switches.writable_api),
-        ("binds", machine.writes_to_host()),
-        ("devices", !security.devices.is_empty() || security.nodes.iter().any(DeviceNode::is_device)),
-        ("capabilities", left(&security.capabilities_add, &security.capabilities_drop)),
-        (
-            "syscalls",
-            left(&security.syscalls_allow, &security.syscalls_deny) || security.syscalls_profile.is_some(),
-        ),
-    ];
-    words.into_iter().filter(|(_, is_open)| *is_open).map(|(word, _)| word.to_owned()).collect()
 }
 
 fn network(paths: &Paths, machine: &Machine, choice: &Choice, before: Option<&Record>, record: &mut Record) {

@@ -50,6 +50,9 @@ pub(crate) struct SessionRequest {
     pub(crate) lifetime: Option<Duration>,
     /// The processes with whose first it ends.
     pub(crate) with_processes: Vec<u32>,
+    /// Whether a user without the rights of root has begun it, through the service.
+    #[serde(default)]
+    pub(crate) is_of_user: bool,
 }
 
 /// Returns the memory of the host, bytes.
@@ -80,6 +83,7 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
         }
     }
     let name = match request.name {
+        Some(name) if request.is_of_user => unused_name(paths, name)?,
         Some(name) => name,
         None => random_name(paths, &config::stem(definition.as_deref(), &source))?,
     };
@@ -89,12 +93,21 @@ pub(crate) fn begin(paths: &Paths, request: SessionRequest) -> Result<Name> {
     Ok(name)
 }
 
+/// Refuses the name of a machine or an image, which a session of a user would stand for.
+fn unused_name(paths: &Paths, name: Name) -> Result<Name> {
+    if !crate::config::exists(paths, &name) {
+        return Ok(name);
+    }
+    Err(Error::new(format!("'{name}' is the name of a machine or an image"))
+        .with_hint("choose another name for the session"))
+}
+
 /// Recovers a session whose supervisor was killed: its commands have ended, its changes are there. It has the
-/// options of its beginning, and its time begins again.
+/// options of its beginning, and its time begins again. `is_of_user` for a user without the rights of root.
 ///
 /// # Errors
 /// A running session, one whose changes were in memory, or the reason why it does not run. Its changes stay.
-pub(crate) fn recover(paths: &Paths, record: &Record) -> Result<()> {
+pub(crate) fn recover(paths: &Paths, record: &Record, is_of_user: bool) -> Result<()> {
     crate::host::require_root()?;
     let name = &record.name;
     if record.is_alive() {
@@ -108,6 +121,7 @@ pub(crate) fn recover(paths: &Paths, record: &Record) -> Result<()> {
     let mut request = kept_request(paths, name)?;
     // Its process has ended: that was a reason to end the session, and is none to lose its changes.
     request.with_processes.retain(|pid| Path::new(&format!("/proc/{pid}")).exists());
+    request.is_of_user |= is_of_user;
     let source = RootSource::of_path(record.root.clone());
     refuse_changed_base(record, &source)?;
     launch_detached(paths, name, &source, &request, Beginning::Recovered)
@@ -189,9 +203,31 @@ fn machine(paths: &Paths, name: &Name, source: &RootSource, request: &SessionReq
     let resolved = config::session(paths, name, source, options, definition.as_ref())?;
     warn(&resolved);
     let personality = personality(&resolved.machine)?;
-    resolved.machine.into_session(request.build.clone(), personality).map_err(|errors| {
+    let machine = resolved.machine.into_session(request.build.clone(), personality).map_err(|errors| {
         errors.into_iter().next().unwrap_or_else(|| Error::new("the session is not possible"))
-    })
+    })?;
+    if request.is_of_user {
+        refuse_openings(&machine, request)?;
+    }
+    Ok(machine)
+}
+
+/// Refuses a session of a user that has something of the host, by its definition or by the options of root.
+fn refuse_openings(machine: &Machine, request: &SessionRequest) -> Result<()> {
+    let build = &request.build;
+    let keys = [
+        ("build.results", !build.results.is_empty()),
+        ("build.caches", !build.caches.is_empty()),
+        ("build.expose", build.is_exposed),
+        ("mount", !request.options.binds.is_empty()),
+    ];
+    let key = keys.into_iter().find_map(|(key, is_set)| is_set.then_some(key));
+    let Some(key) = key.or_else(|| machine.openings().next().map(|opening| opening.key)) else {
+        return Ok(());
+    };
+    let base = &request.options.base;
+    Err(Error::new(format!("a session on '{base}' must be run as root: it has '{key}'"))
+        .with_hint("run it with sudo(8), or name a base without this setting"))
 }
 
 /// Keeps the options of a session for its recovery, which is not possible without them.

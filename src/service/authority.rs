@@ -4,7 +4,8 @@
 use super::Service;
 use super::quota::Resource;
 use super::refusal::Refusal;
-use crate::ask::{Ask, AskVerb};
+use crate::ask::{Action, Ask, AskVerb, SessionDetails};
+use crate::config;
 use crate::error::{Error, ErrorName, Result};
 use crate::host::polkit::{self, Answer, Question};
 use crate::host::systemd::bus;
@@ -79,6 +80,8 @@ struct Target<'a> {
     record: Option<Record>,
     /// The process id and start time of the supervisor in its record, also of one that has ended.
     supervisor: Option<(u32, u64)>,
+    /// The details of a session, also of a dead one.
+    session: Option<SessionDetails>,
 }
 
 /// Asks polkit about each machine of a request, or about the host. Returns the words for the job that name the
@@ -95,6 +98,7 @@ pub(super) async fn allow(
     for name in &ask.machines {
         let record = Record::read(&service.paths, name)?;
         let supervisor = record.as_ref().map(|record| (record.supervisor, record.supervisor_start));
+        let session = record.as_ref().and_then(session);
         let record = record.filter(Record::is_alive);
         // A job about a session names the missing one itself.
         if record.is_none() && ask.verb.enters() && ask.verb.own_interface().is_none() {
@@ -102,10 +106,10 @@ pub(super) async fn allow(
             let error = Error::new(format!("machine '{name}' is not running"));
             return Err(error.named(ErrorName::NotRunning).into());
         }
-        targets.push(Target { name: Some(name), record, supervisor });
+        targets.push(Target { name: Some(name), record, supervisor, session });
     }
     if targets.is_empty() {
-        targets.push(Target { name: None, record: None, supervisor: None });
+        targets.push(Target { name: None, record: None, supervisor: None, session: None });
     }
     let is_free = caller.uid == 0 || ask.verb.is_public();
     for target in targets.iter().filter(|_| !is_free) {
@@ -135,16 +139,18 @@ async fn question(
 ) -> std::result::Result<(), Refusal> {
     let connection = service.connection()?;
     let unconfined = target.record.as_ref().map(|record| unconfined(service, record));
-    let details = ask.details(target.name, unconfined.as_deref().unwrap_or("unknown"));
-    let asked = Question { sender: &caller.sender, action: ask.verb.action().id(), details: &details };
+    let unconfined = unconfined.as_deref().unwrap_or(UNKNOWN);
+    let details = ask.details(target.name, unconfined, target.session.as_ref());
+    let action = action(ask.verb, unconfined);
+    let asked = Question { sender: &caller.sender, action: action.id(), details: &details };
     let what = describe(ask, target.name);
-    let denied = |error: Error| Refusal::denied(&with_cure(error, ask));
+    let denied = |error: Error| Refusal::denied(&with_cure(error, ask, action));
     match polkit::check(connection, &asked, None).await {
         Ok(Answer::Yes) => return Ok(()),
         Ok(Answer::No) => return Err(denied(Error::new(format!("{what} is not allowed to you")))),
         Ok(Answer::Challenge) if caller.is_interactive => {}
         Ok(Answer::Challenge) => {
-            let error = with_cure(Error::new(format!("{what} requires authentication")), ask);
+            let error = with_cure(Error::new(format!("{what} requires authentication")), ask, action);
             return Err(Refusal::authentication_required(&error));
         }
         Err(error) => {
@@ -170,15 +176,44 @@ async fn question(
     }
 }
 
+/// The word for the openings of a machine that does not run.
+const UNKNOWN: &str = "unknown";
+/// The word for no opening.
+const NOTHING: &str = "nothing";
+
+/// Returns the action of a verb on a machine with these openings. A session that reaches the host is worth more than
+/// sessions of users are.
+fn action(verb: AskVerb, unconfined: &str) -> Action {
+    match verb {
+        // The job of a dead session runs nothing.
+        AskVerb::SessionRun | AskVerb::SessionShell if ![NOTHING, UNKNOWN].contains(&unconfined) => {
+            Action::Enter
+        }
+        _ => verb.action(),
+    }
+}
+
+/// Returns the details of a session. `None` for all other machines.
+fn session(record: &Record) -> Option<SessionDetails> {
+    let build = record.build.as_ref()?;
+    let image = config::image_name(&record.root).map(|name| name.to_string());
+    let image = image.unwrap_or_else(|| record.root.display().to_string());
+    Some(SessionDetails { image, user: build.user.clone() })
+}
+
 /// Returns the words of a machine for polkit's rules, or `nothing`. Trees that the service cannot see count as
-/// reachable: it has a `/tmp` of its own.
+/// reachable: it has a `/tmp` of its own. So do the files of a user who has begun a session with sudo(8).
 fn unconfined(service: &Service, record: &Record) -> String {
     let mut words = record.unconfined_now(&service.paths);
+    let is_of_sudo = record.build.as_ref().is_some_and(|build| build.caller.0 != 0);
+    if is_of_sudo && !words.iter().any(|word| word == "binds") {
+        words.push("binds".to_owned());
+    }
     let is_hidden = record.owned_trees.iter().any(|tree| std::fs::symlink_metadata(tree).is_err());
     if is_hidden && !words.iter().any(|word| word == "tree") {
         words.push("tree".to_owned());
     }
-    if words.is_empty() { "nothing".to_owned() } else { words.join(" ") }
+    if words.is_empty() { NOTHING.to_owned() } else { words.join(" ") }
 }
 
 fn describe(ask: &Ask, machine: Option<&Name>) -> String {
@@ -188,7 +223,7 @@ fn describe(ask: &Ask, machine: Option<&Name>) -> String {
     }
 }
 
-fn with_cure(error: Error, ask: &Ask) -> Error {
+fn with_cure(error: Error, ask: &Ask, action: Action) -> Error {
     let machines: String = match ask.verb.own_interface() {
         Some(_) if !ask.verb.enters() => {
             ask.command.iter().map(|word| format!(" {}", printable_line(word.as_bytes()))).collect()
@@ -198,7 +233,7 @@ fn with_cure(error: Error, ask: &Ask) -> Error {
     error.with_hint(format!(
         "as an administrator: 'sudo coracle {}{machines}'; or a polkit rule for {}, see io.coracle1(5)",
         ask.verb.as_str().replace("build-", "build "),
-        ask.verb.action().id()
+        action.id()
     ))
 }
 
@@ -207,9 +242,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn commands_in_open_sessions_are_entries() {
+        for verb in [AskVerb::SessionRun, AskVerb::SessionShell] {
+            for (words, expected) in
+                [(NOTHING, Action::Build), (UNKNOWN, Action::Build), ("binds tree", Action::Enter)]
+            {
+                assert_eq!(action(verb, words), expected, "{words}");
+            }
+        }
+        assert_eq!(action(AskVerb::SessionEnd, "users"), Action::Build);
+    }
+
+    #[test]
     fn a_machine_that_does_not_run_must_not_run_later() {
         let name = Name::new("web").unwrap();
-        let target = |supervisor| Target { name: Some(&name), record: None, supervisor };
+        let target = |supervisor| Target { name: Some(&name), record: None, supervisor, session: None };
         let expected = |verb, supervisor| target(supervisor).expected(verb);
         assert_eq!(expected(AskVerb::Logs, None).as_deref(), Some("--expect=web:0:0"));
         assert_eq!(expected(AskVerb::Stop, Some((7, 99))).as_deref(), Some("--expect=web:7:99"));

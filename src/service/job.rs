@@ -83,9 +83,7 @@ pub(super) async fn start(
     let id = service.next();
     let machines: Vec<String> = ask.machines.iter().map(ToString::to_string).collect();
     let unit = format!("{PREFIX}{}-{id}.service", caller.uid);
-    // After the verb, which this program then parses without the definition of its command line.
-    let mut command = ask.words();
-    command.splice(1..1, expected.into_iter().chain(streams.report.as_ref().map(|_| "--report".to_owned())));
+    let mut command = command(caller, ask, expected.into_iter(), streams.report.is_some());
     // A job with a report has no status for its caller.
     let result =
         streams.reporter.take().map_or_else(|| duplicate(streams.done.as_ref()), |own| Ok(Some(own)))?;
@@ -130,6 +128,22 @@ pub(super) async fn start(
     let descriptors = std::mem::take(&mut streams.caller);
     tokio::spawn(follow(Arc::clone(service), Arc::clone(&state), watch, streams, sender, permit));
     Ok((state, descriptors))
+}
+
+/// Returns the words of a job after the name of the program.
+fn command(
+    caller: &Caller,
+    ask: &Ask,
+    expected: impl Iterator<Item = String>,
+    has_report: bool,
+) -> Vec<String> {
+    let mut command = ask.words();
+    let option = ask.verb.option_for_users().filter(|_| caller.uid != 0);
+    let behind_verb = ask.verb.words().len();
+    command.splice(behind_verb..behind_verb, option.map(str::to_owned));
+    // After the verb, which this program then parses without the definition of its command line.
+    command.splice(1..1, expected.chain(has_report.then(|| "--report".to_owned())));
+    command
 }
 
 /// Returns another descriptor of a pipe.

@@ -1,5 +1,5 @@
-//! The interface of build sessions at the manager's object. Files of the host are not bound, and a base is an image:
-//! who may use sessions has no right over other files.
+//! The interface of build sessions at the manager's object. Files of the host are not bound, and the job of a user
+//! refuses a definition that opens a session to the host: who may use sessions has no right over other files.
 
 use super::Service;
 use super::calls::{Call, RawOptions, Result, names};

@@ -17,6 +17,10 @@ use clap::Args;
 pub(super) struct BeginArgs {
     #[command(flatten)]
     options: SessionOptions,
+
+    /// Refuse what users without the rights of root may not have: a job of the service
+    #[arg(long, hide = true)]
+    for_user: bool,
 }
 
 impl BeginArgs {
@@ -30,7 +34,8 @@ impl BeginArgs {
     }
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
-        let name = begin(paths, self.options.request(paths)?)?;
+        let request = SessionRequest { is_of_user: self.for_user, ..self.options.request(paths)? };
+        let name = begin(paths, request)?;
         output::line(name.as_str())?;
         Ok(0)
     }

@@ -15,6 +15,10 @@ pub(super) struct RecoverArgs {
     /// The session
     #[arg(value_name = "SESSION", value_parser = Name::new)]
     session: Name,
+
+    /// Refuse what users without the rights of root may not have: a job of the service
+    #[arg(long, hide = true)]
+    for_user: bool,
 }
 
 impl RecoverArgs {
@@ -29,7 +33,7 @@ impl RecoverArgs {
 
     pub(super) fn run(self, paths: &Paths) -> VerbResult {
         let (record, _) = build::session(paths, &self.session)?;
-        session::recover(paths, &record)?;
+        session::recover(paths, &record, self.for_user)?;
         Ok(0)
     }
 }

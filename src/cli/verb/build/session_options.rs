@@ -254,6 +254,7 @@ impl SessionOptions {
             build,
             lifetime: self.lifetime.or(settings.lifetime.value().copied()),
             with_processes: self.with_process.into_iter().collect(),
+            is_of_user: false,
         })
     }
 
