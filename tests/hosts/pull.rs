@@ -151,6 +151,13 @@ fn servers_that_cut_lie_and_redirect_do_no_harm() {
     let log = servers.log();
     assert!(log.contains("range=bytes=") && log.contains("/token?service=test&scope="), "{log}");
     host.coracle(&["remove", "web"]);
+    // It stops sending, and keeps the connection.
+    servers.set_mode("stall");
+    host.sh_ok(pull);
+    assert_same(&tree(&host, "web"), &by_umoci(&images, "L:three"));
+    let log = servers.log();
+    assert!(log.contains("range=bytes="), "{log}");
+    host.coracle(&["remove", "web"]);
     servers.set_mode("busy");
     host.sh_ok(pull);
     host.coracle(&["remove", "web"]);
