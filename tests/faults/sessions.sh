@@ -2,7 +2,7 @@
 # sessions.sh: kills a process at one of its calls while a build session begins or ends, per line "PART MODE ROLE NUMBER"
 # of standard input. The part is `begin`, with all processes of a begin; `end`, with the supervisor that ends its
 # session; or `client`, with the process that asks for the end. Prints a line for each: the fault, the call, what became
-# of the session, what is left after it was recovered or ended, and whether the next session works. Run by
+# of the session, what is left after it was recovered or ended and after the next session, and whether that works. Run by
 # tests/hosts/session_faults.rs in a nested host.
 set -u
 # Commands must not read the faults.
@@ -66,6 +66,8 @@ while read -r -u 3 part mode role number; do
 	call=$(cut -d' ' -f4 /run/faulty.out 2>/dev/null | head -n 1)
 	rest=$(finish 2>/run/why | tr '\n\t' '; ')
 	timeout 20 sh -c 'while pgrep -x coracle >/dev/null; do sleep 0.02; done'
+	# The next session removes what a killed removal has left in the trash.
+	next=$(again)
 	printf '%s %s %s %s\t%s\t%s\t%s\t%s\n' "$part" "$mode" "$role" "$number" "${call:-none}" \
-		"$(tr '\n' ' ' <<<"$became")" "$rest$(left)" "$(again)"
+		"$(tr '\n' ' ' <<<"$became")" "$rest$(left)" "$next"
 done
