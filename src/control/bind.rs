@@ -79,28 +79,22 @@ pub(crate) fn bind(paths: &Paths, request: &BindRequest<'_>) -> Result<()> {
     let tree = tree(request, &record, &leader, (&source, &place))?;
     let staging_dir = record.id_base.map(|_| paths.machine(request.name));
     attach(Attach {
-        leader: leader.try_clone().context(|| "cannot duplicate a descriptor")?,
+        leader,
         tree,
         target: request.target.to_owned(),
         staging_dir,
         make_target: request.make_target,
         owner: record.id_base.unwrap_or_default(),
     })?;
-    let listed = mount_at(&leader, request.target).and_then(|mount| {
-        list.push(Binding {
-            target: request.target.to_owned(),
-            source,
-            read_only: request.read_only,
-            map: request.map.as_text(),
-            mount,
-            leader: pid,
-        });
-        binds::write(paths, request.name, &list)
+    list.push(Binding {
+        target: request.target.to_owned(),
+        source,
+        read_only: request.read_only,
+        map: request.map.as_text(),
+        mount: mount_at(pid, request.target)?,
+        leader: pid,
     });
-    // 'unbind' removes only mounts of the list.
-    listed.inspect_err(|_| {
-        detach(&leader, request.target).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
-    })
+    binds::write(paths, request.name, &list)
 }
 
 /// Warns about a directory that users of the host can reach, if root of the machine can create files of the
@@ -206,28 +200,20 @@ pub(crate) fn unbind(paths: &Paths, name: &Name, target: &Path) -> Result<()> {
             .with_hint(format!("list the bind mounts: coracle bind {name}"))
     })?;
     let known = list.remove(at);
-    if mount_at(&leader, target).ok() != Some(known.mount) {
+    if mount_at(pid, target).ok() != Some(known.mount) {
         return Err(Error::new(format!("the guest has mounted over '{}'", target.display()))
             .with_hint("unmount it inside first"));
     }
-    detach(&leader, target)?;
-    binds::write(paths, name, &list)
-}
-
-/// Calls `act` with the root of a machine, in its mount namespace. PID 1 of a session may have another root.
-fn inside<T>(
-    leader: &OwnedFd,
-    act: impl FnOnce(&GuestRoot) -> std::io::Result<T>,
-) -> Result<std::io::Result<T>> {
     let enter = |namespace: &OwnedFd| {
         setns(namespace, CloneFlags::CLONE_NEWNS).context(|| "cannot enter a mount namespace")
     };
     let own = rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .context(|| "cannot open the mount namespace of this process")?;
-    enter(leader)?;
-    let done = GuestRoot::of_caller().map(|root| act(&root));
+    enter(&leader)?;
+    let detached = detach(target);
     enter(&own)?;
-    done
+    detached.context(|| format!("cannot unmount '{}'", target.display()))?;
+    binds::write(paths, name, &list)
 }
 
 /// Locks the list of bind mounts.
@@ -236,14 +222,12 @@ fn lock(paths: &Paths, name: &Name) -> Result<Held> {
 }
 
 /// Unmounts a target by its name in its directory, without following links.
-fn detach(leader: &OwnedFd, target: &Path) -> Result<()> {
-    let detached = inside(leader, |root| {
-        let parent = root.find(target.parent().unwrap_or(Path::new("/")))?;
-        rustix::process::fchdir(&parent)?;
-        let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
-        Ok(rustix::mount::unmount(target.file_name().unwrap_or_default(), flags)?)
-    })?;
-    detached.context(|| format!("cannot unmount '{}'", target.display()))
+fn detach(target: &Path) -> std::io::Result<()> {
+    let root = GuestRoot::of_caller().map_err(std::io::Error::other)?;
+    let parent = root.find(target.parent().unwrap_or(Path::new("/")))?;
+    rustix::process::fchdir(&parent)?;
+    let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
+    Ok(rustix::mount::unmount(target.file_name().unwrap_or_default(), flags)?)
 }
 
 /// Opens a source for reference. Returns its path, too.
@@ -340,8 +324,9 @@ fn id_map(
 }
 
 /// Returns the kernel's id of the topmost mount at a path of the guest.
-fn mount_at(leader: &OwnedFd, target: &Path) -> Result<u64> {
-    let place = inside(leader, |root| root.find_link(target))?
+fn mount_at(leader: u32, target: &Path) -> Result<u64> {
+    let place = GuestRoot::of_process(leader)?
+        .find_link(target)
         .context(|| format!("cannot inspect '{}'", target.display()))?;
     let stat = rustix::fs::statx(&place, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
         .context(|| "cannot read the mount id")?;

@@ -44,12 +44,6 @@ fn an_exposed_root_is_a_mount_of_the_host_until_the_end() {
              run mkdir /m; run mount -t tmpfs none /m || true; if mountpoint {ROOT}/m; then exit 1; fi
              echo 'A=of-session' >{ROOT}/etc/environment; run sh -c 'echo $A' | grep -x of-session"
         ));
-        host.sh_ok(
-            "run() { coracle build run s -u root -- \"$@\"; }
-             mkdir /srv/bound; echo bound >/srv/bound/file; coracle bind s /srv/bound /bound
-             run cat /bound/file | grep -x bound; coracle bind s | grep /bound; coracle unbind s /bound
-             if run test -e /bound/file; then exit 1; fi; rm -r /srv/bound",
-        );
         // A program that looks for processes in the root, to kill them, finds none.
         let leader = host.machine_leader("s");
         host.sh_ok(&format!(
