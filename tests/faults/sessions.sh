@@ -65,9 +65,13 @@ while read -r -u 3 part mode role number; do
 	became=$(settle; [ $status != 124 ] || echo hangs; state)
 	call=$(cut -d' ' -f4 /run/faulty.out 2>/dev/null | head -n 1)
 	rest=$(finish 2>/run/why | tr '\n\t' '; ')
-	timeout 20 sh -c 'while pgrep -x coracle >/dev/null; do sleep 0.02; done'
-	# The next session removes what a killed removal has left in the trash.
+	# The next session removes what a killed removal has left in the trash. Its supervisor ends after its client.
 	next=$(again)
+	for _ in {1..200}; do
+		remains=$(left)
+		[ -n "$remains" ] || break
+		sleep 0.05
+	done
 	printf '%s %s %s %s\t%s\t%s\t%s\t%s\n' "$part" "$mode" "$role" "$number" "${call:-none}" \
-		"$(tr '\n' ' ' <<<"$became")" "$rest$(left)" "$next"
+		"$(tr '\n' ' ' <<<"$became")" "$rest$remains" "$next"
 done

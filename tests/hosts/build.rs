@@ -18,7 +18,7 @@ fn host() -> Host {
     host.activate_machined();
     // The first session creates the directories that stay.
     host.coracle(&["build", "begin", "base", "--name=first"]);
-    host.coracle(&["build", "end", "first"]);
+    host.end_first_session();
     host
 }
 
@@ -63,7 +63,7 @@ fn a_session_runs_commands_and_leaves_nothing() {
     ));
     // The supervisor keeps no lock of its caller, and no pipe open.
     host.sh_ok(
-        "exec 9>/tmp/lock; flock 9; coracle build begin base --name=free; exec 9>&-; flock -n /tmp/lock true
+        "exec 9>/tmp/lock; flock 9; coracle build begin base --name=free; exec 9>&-; flock -w 9 /tmp/lock true
          rm /tmp/lock; coracle build end free",
     );
     // What a command leaves is killed, and named in the history.

@@ -18,7 +18,7 @@ fn host(users: &str) -> (Host, Snapshot) {
     host.activate_machined();
     // The first session creates the directories that stay.
     host.coracle(&["build", "begin", "base", "--name=first"]);
-    host.coracle(&["build", "end", "first"]);
+    host.end_first_session();
     let before = Snapshot::take(&host);
     (host, before)
 }

@@ -19,7 +19,7 @@ fn host(base: &str) -> (Host, Snapshot) {
     host.activate_machined();
     // The first session creates the directories and the slices that stay.
     host.coracle(&["build", "begin", "base", "--name=first", "--network=nat"]);
-    host.coracle(&["build", "end", "first"]);
+    host.end_first_session();
     let before = Snapshot::take(&host);
     (host, before)
 }

@@ -173,6 +173,13 @@ impl Host {
         self.ok(&["machinectl", "-q", "list"]);
     }
 
+    /// Ends the build session `first` and waits until nothing of it is left: the first session creates what stays.
+    #[track_caller]
+    pub fn end_first_session(&self) {
+        self.ok(&["coracle", "build", "end", "first"]);
+        self.wait_until(LONG, "! find /sys/fs/cgroup -name coracle-first.scope | grep .");
+    }
+
     /// Enables forwarding; otherwise the first machine enables it permanently.
     #[track_caller]
     pub fn enable_forwarding(&self) {
