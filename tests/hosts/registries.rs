@@ -260,7 +260,7 @@ fn a_replaced_image_is_not_lost() {
     has_no_drafts(&host);
     assert_same(&tree(&host, "web"), &by_umoci(&images, "L:one"));
     host.sh_ok(
-        "! grep sleep /var/lib/machines/web.oci-config; coracle rollback web
+        "coracle rollback web
          grep sleep /var/lib/machines/web.oci-config; coracle run -q -M web -- /bin/busybox grep -x mine /mine
          coracle remove web",
     );
