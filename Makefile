@@ -250,7 +250,8 @@ test-vm: deps-vm binary
 # Every system call of a start fails once, and every process is killed at every call. Takes an hour.
 faults: deps binary
 	CORACLE_FAULTS=all CORACLE_BINARY="$(RELEASE)" $(CARGO) test --locked --test hosts -- --nocapture \
-		matrix:: interruption:: session_faults:: image_faults:: clone_faults:: snapshots::a_snapshot snapshots::a_rollback
+		matrix:: interruption:: session_faults:: image_faults:: image_sources_faults:: clone_faults:: \
+		oci::a_killed snapshots::a_snapshot snapshots::a_rollback
 
 # Ten minutes of random starts and kills, then starts from trees that change. Takes half an hour.
 storm: deps binary

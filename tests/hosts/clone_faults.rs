@@ -63,7 +63,7 @@ fn inject_beside(host: &Host, running: &str, before: &str, names: &str, verb: &s
     let counted = run("count");
     let count: usize = counted.trim().parse().expect(&counted);
     assert!(count > 100, "{count}");
-    let step = if std::env::var_os("CORACLE_FAULTS").is_some() { 1 } else { count / 60 };
+    let step = if std::env::var_os("CORACLE_FAULTS").is_some() { 1 } else { count / 30 };
     let kills = (1..=count).step_by(step).map(|number| format!("kill {number}\n"));
     let errors = (1..=count).skip(step / 2).step_by(step).map(|number| format!("error {number}\n"));
     eprintln!("{verb}: {count} calls");

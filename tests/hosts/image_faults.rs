@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{Host, LONG, program};
 
 /// The number of faults in a sample, per mode.
-const SAMPLE: usize = 25;
+const SAMPLE: usize = 15;
 
 /// Starts a host with the fault injector, and with an image `web`.
 fn bench() -> Host {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::{Host, LONG, Snapshot, program};
 
 /// The number of moments in a sample, per signal.
-const SAMPLE: usize = 24;
+const SAMPLE: usize = 16;
 const SCRIPT: &str = include_str!("../faults/signals.sh");
 
 fn bench() -> Host {

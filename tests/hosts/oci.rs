@@ -416,7 +416,7 @@ fn a_killed_import_leaves_nothing() {
     host.sh_ok("test -d /var/lib/machines/web.mstack; coracle remove web");
     let empty = "cd /var/lib/coracle/storage
          ! ls -d /var/lib/machines/web* /var/lib/machines/.#web* layers/* redo/* tmp/* trash/* 2>/dev/null | grep .";
-    let stride = if std::env::var_os("CORACLE_FAULTS").is_some() { 1 } else { calls / 25 };
+    let stride = if std::env::var_os("CORACLE_FAULTS").is_some() { 1 } else { calls / 15 };
     for (mode, offset) in [("kill", 0), ("error", 7)] {
         for call in (50 + offset..calls).step_by(stride) {
             host.sh_ok("rm -f /run/faulty.out");

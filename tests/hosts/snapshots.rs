@@ -215,7 +215,7 @@ fn survives_faults(verb: &str) {
     let calls = count("web").max(count("base"));
     assert!(count("web") > 100 && count("base") > 100, "{calls} calls");
     let asked = std::env::var("CORACLE_FAULTS").unwrap_or_default();
-    let (step, bound) = if asked.is_empty() { (calls / 12, 240) } else { (1, 7200) };
+    let (step, bound) = if asked.is_empty() { (calls / 8, 240) } else { (1, 7200) };
     // The dynamic loader makes the first calls.
     let faults =
         (40..=calls).step_by(step).flat_map(|call| [format!("kill {call}\n"), format!("error {call}\n")]);
