@@ -91,10 +91,11 @@ fn a_registry_checks_the_token_and_a_mirror_has_its_images() {
         sed -e 's/5000/5005/' -e '/^auth/d' -e 's,/registry},/mirror},' config.yml >mirror.yml
         echo "proxy: {remoteurl: 'http://localhost:5003'}" >>mirror.yml"#,
     );
-    for file in ["token.yml", "plain.yml", "mirror.yml"] {
+    // The mirror asks its source when it starts.
+    for (file, port) in [("token.yml", 5004), ("plain.yml", 5003), ("mirror.yml", 5005)] {
         servers.spawn(&["docker-registry", "serve", file]);
+        host.wait_until(LONG, &format!("ss -tln | grep -q :{port}"));
     }
-    host.wait_until(LONG, "for port in 5003 5004 5005; do ss -tln | grep -q :$port || exit 1; done");
     host.sh_ok("for port in 5004 5005; do install -D /run/in/ca.crt /etc/containers/certs.d/localhost:$port/ca.crt; done");
     // The token is that of the repository, and the token server requires the password.
     refused(
@@ -309,8 +310,10 @@ fn another_registry_is_not_asked_after_a_local_failure() {
     servers.set_mode("plain");
     host.coracle(&["pull", "localhost:5000/team/run:1", "web"]);
     host.coracle(&["start", "web"]);
-    refused(&host, "coracle pull --force team/one web", "is in use by machine 'web'");
-    refused(&host, "coracle pull team/one web", "exists already");
+    for (options, reason) in [("--force", "is in use by machine 'web'"), ("", "exists already")] {
+        let out = host.sh(&format!("coracle pull {options} team/one web"));
+        assert!(out.status == 1 && out.stderr.contains(reason), "{out}");
+    }
     assert_eq!(servers.log(), "");
     host.coracle(&["stop", "web"]);
     has_no_drafts(&host);
