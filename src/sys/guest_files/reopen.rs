@@ -51,9 +51,7 @@ pub(crate) fn reopen_file_by(
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let Some(process) = process else { return reopen_file(place, flags) };
-    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::RegularFile {
-        return Err(Errno::INVAL);
-    }
+    refuse_irregular(&rustix::fs::fstat(place)?)?;
     open_by(process, format!("fd/{}", place.as_raw_fd()), flags)
 }
 
@@ -62,10 +60,13 @@ pub(crate) fn reopen_file_by(
 /// # Errors
 /// The same.
 pub(super) fn reopen_regular(place: &OwnedFd, stat: &Stat, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Errno::INVAL);
-    }
+    refuse_irregular(stat)?;
     reopen(place, flags)
+}
+
+fn refuse_irregular(stat: &Stat) -> rustix::io::Result<()> {
+    let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if is_regular { Ok(()) } else { Err(Errno::INVAL) }
 }
 
 /// Opens the named pipe behind a descriptor (`O_PATH`) for writing.
