@@ -16,9 +16,7 @@ fn host() -> Host {
          chmod 755 /usr/local/bin/tree-of; tree-of /var/lib/machines/base >/tmp/before",
     );
     host.activate_machined();
-    // The first session creates the directories that stay.
-    host.coracle(&["build", "begin", "base", "--name=first"]);
-    host.end_first_session();
+    host.first_session(&[]);
     host
 }
 

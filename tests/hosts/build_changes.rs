@@ -13,9 +13,7 @@ fn host() -> (Host, Snapshot) {
          coracle convert base stack"
     ));
     host.activate_machined();
-    // The first session creates the directories that stay.
-    host.coracle(&["build", "begin", "base", "--name=first"]);
-    host.end_first_session();
+    host.first_session(&[]);
     let before = Snapshot::take(&host);
     (host, before)
 }

@@ -12,9 +12,7 @@ fn host() -> (Host, Snapshot) {
          install -d /usr/lib/coracle; ln -sf $(command -v coracle) /usr/lib/coracle/schroot"
     ));
     host.activate_machined();
-    // The first session creates the directories that stay.
-    host.coracle(&["build", "begin", "base", "--name=first", "--sync"]);
-    host.end_first_session();
+    host.first_session(&["--sync"]);
     let before = Snapshot::take(&host);
     (host, before)
 }

@@ -16,9 +16,7 @@ fn host(users: &str) -> (Host, Snapshot) {
     );
     host.write("/etc/coracle/build.d/exposed.toml", &definition);
     host.activate_machined();
-    // The first session creates the directories that stay.
-    host.coracle(&["build", "begin", "base", "--name=first"]);
-    host.end_first_session();
+    host.first_session(&[]);
     let before = Snapshot::take(&host);
     (host, before)
 }

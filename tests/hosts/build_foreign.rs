@@ -14,9 +14,7 @@ fn host() -> (Host, Snapshot) {
         "mkdir -m 700 {STORAGE}; mkdir -p /var/lib/coracle; ln -s {STORAGE} /var/lib/coracle/storage"
     ));
     host.activate_machined();
-    // The first session creates the directories that stay.
-    host.coracle(&["build", "begin", "base", "--name=first"]);
-    host.end_first_session();
+    host.first_session(&[]);
     let before = Snapshot::take(&host);
     (host, before)
 }

@@ -17,9 +17,7 @@ fn host(base: &str) -> (Host, Snapshot) {
         "mkdir -p -m 1777 /var/lib/machines/base/var/tmp; mkdir -m 700 {STORAGE}; mkdir -p /var/lib/coracle; ln -s {STORAGE} /var/lib/coracle/storage"
     ));
     host.activate_machined();
-    // The first session creates the directories and the slices that stay.
-    host.coracle(&["build", "begin", "base", "--name=first", "--network=nat"]);
-    host.end_first_session();
+    host.first_session(&["--network=nat"]);
     let before = Snapshot::take(&host);
     (host, before)
 }

@@ -173,9 +173,11 @@ impl Host {
         self.ok(&["machinectl", "-q", "list"]);
     }
 
-    /// Ends the build session `first` and waits until nothing of it is left: the first session creates what stays.
+    /// Begins and ends a build session on the image `base`, until nothing of it is left: the first session creates the
+    /// directories and slices that stay. `options` are those of its begin.
     #[track_caller]
-    pub fn end_first_session(&self) {
+    pub fn first_session(&self, options: &[&str]) {
+        self.ok(&[&["coracle", "build", "begin", "base", "--name=first"], options].concat());
         self.ok(&["coracle", "build", "end", "first"]);
         self.wait_until(LONG, "! find /sys/fs/cgroup -name coracle-first.scope | grep .");
     }
