@@ -241,10 +241,10 @@ test-callers: deps binary
 	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=2 timeout --kill-after=30 $(TEST_BOUND) \
 		$(CARGO) test --locked --no-fail-fast --test callers -- --nocapture
 
-# One at a time: the emulator uses both processors of a small machine.
+# One virtual machine per processor: each emulates one.
 test-vm: deps-vm binary
 	tests/vm/build.sh
-	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=1 \
+	CORACLE_BINARY="$(RELEASE)" RUST_TEST_THREADS=$$(nproc) \
 		timeout --kill-after=30 $(VM_BOUND) $(CARGO) test --locked --test vm
 
 # Every system call of a start fails once, and every process is killed at every call. Takes an hour.

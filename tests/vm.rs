@@ -1,5 +1,6 @@
 //! Tests that need a host with its own kernel: limits, AppArmor, the reboot of the host. Run by
-//! `make test-vm` and not by `cargo test`; every test has its own virtual machine.
+//! `make test-vm` and not by `cargo test`; every test has its own virtual machine. Tests that leave the host as it was
+//! share one.
 
 #[path = "vm/cases/protected_images.rs"]
 mod protected_images;
@@ -35,15 +36,21 @@ fn counter(vm: &Vm, file: &str, key: &str) -> u64 {
 }
 
 #[test]
-fn life_cycle() {
+fn machines_run_to_their_end() {
     let vm = Vm::start();
+    life_cycle(&vm);
+    a_systemd_guest_runs(&vm);
+    vm.power_off();
+}
+
+fn life_cycle(vm: &Vm) {
     assert_eq!(vm.sh_ok("cat /proc/1/comm; systemctl is-system-running"), "systemd\nrunning\n");
     let controllers = vm.sh_ok("cat /sys/fs/cgroup/cgroup.controllers");
     for controller in ["cpu", "io", "memory", "pids"] {
         assert!(controllers.split_whitespace().any(|one| one == controller), "{controllers}");
     }
     vm.sh_ok("machinectl -q list");
-    let before = Snapshot::take(&vm);
+    let before = Snapshot::take(vm);
     vm.define("one", "");
     vm.coracle(&["start", "one"]);
     let list = vm.sh_ok("machinectl list --no-legend");
@@ -55,8 +62,7 @@ fn life_cycle() {
     vm.wait_until(LONG, "networkctl --version >/dev/null; ping -c1 -W5 one");
     vm.coracle(&["stop", "one"]);
     assert_eq!(vm.sh_ok("machinectl list --no-legend"), "");
-    before.assert_same(&vm);
-    vm.power_off();
+    before.assert_same(vm);
 }
 
 /// Layers must be attached to be mounted by a kernel older than Linux 6.15.
@@ -103,11 +109,9 @@ fn stacks_and_ephemeral_machines_run_on_an_older_kernel() {
     vm.power_off();
 }
 
-#[test]
-fn a_systemd_guest_runs() {
-    let vm = Vm::start();
+fn a_systemd_guest_runs(vm: &Vm) {
     vm.sh_ok("machinectl -q list");
-    let before = Snapshot::take(&vm);
+    let before = Snapshot::take(vm);
     vm.define("trixie", "");
     vm.coracle(&["start", "--wait=ready", "trixie"]);
     vm.wait_until(LONG, "test \"$(systemctl -M trixie is-system-running)\" = running");
@@ -116,77 +120,81 @@ fn a_systemd_guest_runs() {
     vm.sh_ok("machinectl poweroff trixie");
     vm.wait_until(LONG, "! systemctl -q is-active coracle@trixie.service");
     assert_eq!(vm.sh_ok("systemctl show -P Result coracle@trixie.service"), "success\n");
-    before.assert_same(&vm);
+    before.assert_same(vm);
 }
 
 #[test]
-fn memory_max_kills_and_is_reported() {
+fn limits_apply() {
     let vm = Vm::start();
+    memory_max_kills_and_is_reported(&vm);
+    a_guest_out_of_memory_fails_as_such(&vm);
+    tasks_max_is_enforced(&vm);
+    cpu_quota_is_enforced(&vm);
+    io_weight_is_set(&vm);
+    freezes_and_thaws(&vm);
+}
+
+fn memory_max_kills_and_is_reported(vm: &Vm) {
     vm.define("small", "[resources]\nmemory-max = \"64M\"\nmemory-swap-max = 0\n");
     vm.coracle(&["start", "small"]);
-    let cgroup = cgroup(&vm, "small", "memory.max");
+    let cgroup = cgroup(vm, "small", "memory.max");
     assert_eq!(number(&vm.sh_ok(&format!("cat {cgroup}/memory.max"))), 64 << 20);
     let hog = ["exec", "small", "--", "/usr/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"];
     let out = vm.exec(&[&["coracle"], &hog[..]].concat());
     assert_eq!(out.status, 128 + 9, "{out}");
-    assert!(counter(&vm, &format!("{cgroup}/memory.events"), "oom_kill") >= 1);
+    assert!(counter(vm, &format!("{cgroup}/memory.events"), "oom_kill") >= 1);
     // The guest is still running.
     vm.wait_until(LONG, "coracle status small | grep 'killed: 1 process, by the out-of-memory killer'");
+    vm.coracle(&["stop", "small"]);
 }
 
-#[test]
-fn a_guest_out_of_memory_fails_as_such() {
-    let vm = Vm::start();
-    vm.define("small", "[resources]\nmemory-max = \"48M\"\nmemory-swap-max = 0\n[boot]\ninit = \"/hog\"\n");
+fn a_guest_out_of_memory_fails_as_such(vm: &Vm) {
+    vm.define("hungry", "[resources]\nmemory-max = \"48M\"\nmemory-swap-max = 0\n[boot]\ninit = \"/hog\"\n");
     vm.sh_ok(
         "printf '#!/bin/sh\\necho hog: up\\nsleep 3\\nexec dd if=/dev/zero of=/dev/null bs=200M count=1\\n' \
-         >/var/lib/machines/small/hog; chmod 755 /var/lib/machines/small/hog",
+         >/var/lib/machines/hungry/hog; chmod 755 /var/lib/machines/hungry/hog",
     );
-    vm.coracle(&["start", "--wait=running", "small"]);
-    cgroup(&vm, "small", "memory.max");
-    vm.wait_until(LONG, "test \"$(systemctl show -P ActiveState coracle@small.service)\" = failed");
-    let status = vm.sh("coracle status small");
+    vm.coracle(&["start", "--wait=running", "hungry"]);
+    cgroup(vm, "hungry", "memory.max");
+    vm.wait_until(LONG, "test \"$(systemctl show -P ActiveState coracle@hungry.service)\" = failed");
+    let status = vm.sh("coracle status hungry");
     assert!(status.stdout.contains("PID 1 was killed by the out-of-memory killer"), "{status}");
 }
 
-#[test]
-fn tasks_max_is_enforced() {
-    let vm = Vm::start();
+fn tasks_max_is_enforced(vm: &Vm) {
     vm.define("few", "[resources]\ntasks-max = 40\n");
     vm.coracle(&["start", "few"]);
-    let cgroup = cgroup(&vm, "few", "pids.max");
+    let cgroup = cgroup(vm, "few", "pids.max");
     assert_eq!(vm.sh_ok(&format!("cat {cgroup}/pids.max")), "40\n");
     let fork = "i=0; while [ $i -lt 80 ]; do sleep 5 & i=$((i+1)); done; wait";
     let out = vm.exec(&["coracle", "exec", "few", "--", "/bin/sh", "-c", fork]);
     assert!(out.stderr.contains("can't fork"), "{out}");
-    assert!(counter(&vm, &format!("{cgroup}/pids.events"), "max") >= 1);
+    assert!(counter(vm, &format!("{cgroup}/pids.events"), "max") >= 1);
     assert!(vm.coracle(&["status", "few"]).starts_with("few: running\n"));
+    vm.coracle(&["stop", "few"]);
 }
 
-#[test]
-fn cpu_quota_is_enforced() {
-    let vm = Vm::start();
+fn cpu_quota_is_enforced(vm: &Vm) {
     vm.define("slow", "[resources]\ncpu-quota = \"20%\"\n");
     vm.coracle(&["start", "slow"]);
-    let cgroup = cgroup(&vm, "slow", "cpu.max");
+    let cgroup = cgroup(vm, "slow", "cpu.max");
     assert_eq!(vm.sh_ok(&format!("cat {cgroup}/cpu.max")), "20000 100000\n");
     let stat = format!("{cgroup}/cpu.stat");
-    let (throttled, used) = (counter(&vm, &stat, "nr_throttled"), counter(&vm, &stat, "usage_usec"));
+    let (throttled, used) = (counter(vm, &stat, "nr_throttled"), counter(vm, &stat, "usage_usec"));
     let busy =
         ["coracle", "exec", "slow", "--", "/usr/bin/timeout", "10", "/bin/sh", "-c", "while :; do :; done"];
     vm.exec(&busy);
-    assert!(counter(&vm, &stat, "nr_throttled") > throttled + 10);
-    let used = counter(&vm, &stat, "usage_usec") - used;
+    assert!(counter(vm, &stat, "nr_throttled") > throttled + 10);
+    let used = counter(vm, &stat, "usage_usec") - used;
     // A fifth of ten seconds is 2 s; emulated clocks are inexact, so up to 5 s are accepted.
     assert!(used < 5_000_000, "{used} µs in 10 s");
+    vm.coracle(&["stop", "slow"]);
 }
 
-#[test]
-fn io_weight_is_set() {
-    let vm = Vm::start();
+fn io_weight_is_set(vm: &Vm) {
     vm.define("io", "[resources]\nio-weight = 50\n");
     vm.coracle(&["start", "io"]);
-    let cgroup = cgroup(&vm, "io", "io.max");
+    let cgroup = cgroup(vm, "io", "io.max");
     assert_eq!(vm.sh_ok("systemctl show -P IOWeight coracle@io.service"), "50\n");
     // The kernel has io.weight with the controller iocost, and io.bfq.weight with the BFQ scheduler; one of
     // them exists.
@@ -195,16 +203,15 @@ fn io_weight_is_set() {
     vm.sh_ok("systemctl set-property --runtime coracle@io.service 'IOReadBandwidthMax=/dev/vda 1M'");
     let limits = vm.sh_ok(&format!("cat {cgroup}/io.max"));
     assert!(limits.contains("rbps=1000000"), "{limits}");
+    vm.coracle(&["stop", "io"]);
 }
 
-#[test]
-fn freezes_and_thaws() {
-    let vm = Vm::start();
+fn freezes_and_thaws(vm: &Vm) {
     vm.define("cold", "");
     vm.coracle(&["start", "cold"]);
-    let cgroup = cgroup(&vm, "cold", "cgroup.freeze");
+    let cgroup = cgroup(vm, "cold", "cgroup.freeze");
     vm.sh_ok("systemctl freeze coracle@cold.service");
-    assert_eq!(counter(&vm, &format!("{cgroup}/cgroup.events"), "frozen"), 1);
+    assert_eq!(counter(vm, &format!("{cgroup}/cgroup.events"), "frozen"), 1);
     assert!(vm.sh_ok("machinectl list --no-legend").starts_with("cold "));
     let status = vm.exec_for(Duration::from_secs(20), &["coracle", "status", "cold"]);
     assert_eq!(status.status, 0, "{status}");
@@ -214,8 +221,13 @@ fn freezes_and_thaws() {
 }
 
 #[test]
-fn runs_with_apparmor_active() {
+fn apparmor_confines() {
     let vm = Vm::start();
+    runs_with_apparmor_active(&vm);
+    machines_have_a_profile_of_apparmor(&vm);
+}
+
+fn runs_with_apparmor_active(vm: &Vm) {
     assert_eq!(vm.sh_ok("cat /sys/module/apparmor/parameters/enabled"), "Y\n");
     // AppArmor is active: a profile confines a program of the host.
     vm.sh_ok("cp /usr/bin/cat /usr/local/bin/confined");
@@ -224,9 +236,7 @@ fn runs_with_apparmor_active() {
     vm.sh_ok("confined /etc/os-release");
 }
 
-#[test]
-fn machines_have_a_profile_of_apparmor() {
-    let vm = Vm::start();
+fn machines_have_a_profile_of_apparmor(vm: &Vm) {
     vm.define("trixie", "");
     vm.coracle(&["start", "--wait=ready", "trixie"]);
     // A complete systemd with all its units runs under the profile, which also applies to entering processes.
