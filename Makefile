@@ -64,7 +64,7 @@ help:
 	@echo "make binary    the release binary; its path is the last line"
 	@echo "make install   DESTDIR= PREFIX=/usr"
 	@echo "make divert    run coracle as systemd-nspawn on this Debian, as root; 'make undivert' ends that"
-	@echo "make bench     compare with other managers, as root; PARTS=\"start boot rest enter life network scale storage archives build service nspawn filter probe\""
+	@echo "make bench     compare with other managers, as root; PARTS=\"start boot rest enter life network scale storage archives build packages service nspawn filter probe\""
 	@echo "make probe     list the operations that root inside can do, also with other managers, as root"
 	@echo "make faults    a start with every system call failing, and killed at every one, as root"
 	@echo "make storm     random starts and kills, then trees that change during a start, as root"
@@ -191,9 +191,9 @@ lint:
 	features=$$($(CARGO) tree --locked --target $(TARGET) --edges normal,features --invert tokio)
 	if grep -E 'tokio feature "($(TOKIO_BANNED))"' <<<"$$features"; then exit 1; fi
 
-# `make test-callers` builds its own trees.
+# `make test-callers` and the other lanes of `make test-all` build their own trees.
 trees:
-	tests/trees/build.sh --list | grep -v callers | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
+	tests/trees/build.sh --list | grep -v -e callers -e host-clients- | timeout --kill-after=30 $(TREES_BOUND) xargs -n1 -P2 tests/trees/build.sh
 
 # Linking the release binary takes minutes on one processor; the lints use the other one.
 build-and-lint: deps

@@ -28,6 +28,8 @@ mod managers;
 mod network;
 #[path = "bench/nspawn.rs"]
 mod nspawn;
+#[path = "bench/packages.rs"]
+mod packages;
 #[path = "bench/probe.rs"]
 mod probe;
 #[path = "bench/rest.rs"]
@@ -61,6 +63,7 @@ const PARTS: &[(&str, &str, fn())] = &[
     ("storage", "clones, throw-away roots, layers, snapshots", storage::all),
     ("archives", "imports of archives", archives::all),
     ("build", "build sessions: begin, run, end", build::all),
+    ("packages", "sbuild and autopkgtest with build sessions", packages::all),
     ("service", "a user's commands and starts through the service on the bus", service::all),
     ("nspawn", "called as systemd-nspawn", nspawn::all),
     ("filter", "what the system-call filter costs", filter::all),

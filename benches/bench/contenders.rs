@@ -102,7 +102,7 @@ pub fn prepare() {
     shell(&format!("test -d {ROOT} || cp -a /var/lib/machines/busybox {ROOT}; mkdir -p {PLACE}/lxc"))
         .expect("copy the root");
     for file in ["/etc/subuid", "/etc/subgid"] {
-        fs::write(file, "root:1000000:65536\n").expect("allow lxc its ids");
+        fs::write(file, "root:1000000:65536\nroot:100000:65536\n").expect("allow lxc and sbuild their ids");
     }
     for users in [Users::Host, Users::Private] {
         for runtime in ["crun", "runc", "youki"] {

@@ -10,21 +10,40 @@ use std::time::{Duration, Instant};
 pub const TOOLS: &str = "/mnt/bench";
 const PART_BOUND: Duration = Duration::from_secs(1800);
 
-/// Boots a host and runs the parts in it. Exits with an error if a part fails.
+/// Boots a host for the parts of each tree and runs them in it. Exits with an error if a part fails.
 pub fn measure(parts: &[&str]) {
     let began = Instant::now();
-    let tools = tools();
-    let host = Host::builder()
-        .on("host-bench")
-        .guest("busybox")
-        .guest("trixie")
-        .guest("trixie-untrimmed")
-        .bind(&tools.display().to_string(), TOOLS)
-        // Pages of programs in a tmpfs are dirty and mapped one by one: installed programs lie on a disk.
-        .on_disk()
-        .start();
-    leave_top(host.leader());
     println!("{}", about());
+    let mut failed = Vec::new();
+    for tree in ["host-bench", "host-callers"] {
+        let own: Vec<&str> = parts.iter().copied().filter(|part| tree_of(part) == tree).collect();
+        if !own.is_empty() {
+            failed.extend(measure_on(tree, &own));
+        }
+    }
+    println!("\nAll in {} s.", began.elapsed().as_secs());
+    if !failed.is_empty() {
+        println!("Failed: {}", failed.join(", "));
+        std::process::exit(1);
+    }
+}
+
+/// Returns the tree of the host that a part needs: one has all contenders, the other an archive of packages.
+fn tree_of(part: &str) -> &'static str {
+    if part == "packages" { "host-callers" } else { "host-bench" }
+}
+
+/// Boots a host and runs the parts in it. Returns those that failed.
+fn measure_on<'a>(tree: &str, parts: &[&'a str]) -> Vec<&'a str> {
+    let tools = tools(tree);
+    let guests: &[&str] = if tree == "host-bench" { &["busybox", "trixie", "trixie-untrimmed"] } else { &[] };
+    let mut builder = Host::builder().on(tree);
+    for guest in guests {
+        builder = builder.guest(guest);
+    }
+    // Pages of programs in a tmpfs are dirty and mapped one by one: installed programs lie on a disk.
+    let host = builder.bind(&tools.display().to_string(), TOOLS).on_disk().start();
+    leave_top(host.leader());
     let mut failed = Vec::new();
     for part in parts {
         // A separate unit with a delegated cgroup contains all programs started by hand.
@@ -49,16 +68,11 @@ pub fn measure(parts: &[&str]) {
             failed.push(*part);
         }
     }
-    drop(host);
-    println!("\nAll in {} s.", began.elapsed().as_secs());
-    if !failed.is_empty() {
-        println!("Failed: {}", failed.join(", "));
-        std::process::exit(1);
-    }
+    failed
 }
 
 /// Creates a directory with this program, the floor, the meter and the probe.
-fn tools() -> PathBuf {
+fn tools(tree: &str) -> PathBuf {
     let dir = state::shared("bench");
     let own = std::env::current_exe().expect("our own path");
     std::fs::copy(own, dir.join("bench")).expect("copy ourselves");
@@ -77,7 +91,7 @@ fn tools() -> PathBuf {
         std::fs::write(dir.join("machines"), machines).expect("pass the number of machines on");
     }
     // Build it now: build time is not part of a measurement.
-    trees::tree("host-bench");
+    trees::tree(tree);
     dir
 }
 

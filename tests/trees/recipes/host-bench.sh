@@ -3,7 +3,7 @@
 # that Debian has. Only `make bench` builds it.
 . "${BASH_SOURCE[0]%/*}/host.sh"
 SUITE=sid
-INCLUDE+=,crun,runc,lxc,bubblewrap,podman,conmon,docker.io,docker-cli,sbuild,schroot,umoci,docker-registry
+INCLUDE+=,crun,runc,lxc,bubblewrap,podman,conmon,docker.io,docker-cli,sbuild,schroot,umoci,docker-registry,zstd
 # daemons that a test starts where they are needed
 OPTIONS+=('--customize-hook=systemctl --root="$1" -q disable docker.service docker.socket containerd.service docker-registry.service')
 # a mirror's copy may be some days old
