@@ -190,7 +190,7 @@ fn nesting_is_off_by_default() {
 /// A host with podman. The root of the containers is a Debian tree with Coracle.
 #[test]
 fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
-    let host = Host::builder().on("host-bench").guest("busybox").guest_as("trixie", "outer").start();
+    let host = Host::builder().on("host-containers").guest("busybox").guest_as("trixie", "outer").start();
     trees::copy(&install::staged().join("usr"), &host.machines().join("outer/usr"));
     let tree = "/var/lib/machines/busybox";
     let podman = |options: &str| {
@@ -236,7 +236,7 @@ fn coracle_runs_in_privileged_containers_and_in_no_chroot() {
 /// A Docker container also has a mount namespace with its own root, and masks other paths than podman.
 #[test]
 fn coracle_runs_in_privileged_containers_of_docker() {
-    let host = Host::builder().on("host-bench").guest("busybox").guest_as("trixie", "outer").start();
+    let host = Host::builder().on("host-containers").guest("busybox").guest_as("trixie", "outer").start();
     trees::copy(&install::staged().join("usr"), &host.machines().join("outer/usr"));
     host.write(
         "/etc/docker/daemon.json",
