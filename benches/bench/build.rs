@@ -20,6 +20,10 @@ const HELPER: &str = "/usr/libexec/sbuild-usernsexec u:0:100000:65536 g:0:100000
 const PODMAN: &str = "podman run -d --name=bench --network=none --runtime=crun --cgroups=disabled";
 /// The root that the helper of sbuild has unpacked.
 const UNPACKED: &str = "/var/tmp/bench-unpacked";
+/// Gives schroot(1) a directory of changes on a disk: the root of the host is an overlay, on which no other one can write.
+pub const UNION: &str =
+    "mkdir -p /var/lib/machines/.union/overlay /var/lib/machines/.union/underlay /var/lib/schroot/union
+    mount --bind /var/lib/machines/.union /var/lib/schroot/union";
 /// Writes 300 MB in files of 64 KiB.
 const LARGE: &str = "for i in $(seq 100); do dd if=/dev/zero of=/l$i bs=64k count=48 2>/dev/null; done";
 /// Writes files as dpkg(1) does: each is written to the disk before it is renamed.
@@ -38,7 +42,8 @@ pub fn all() {
     synced();
     side_by_side();
     idle();
-    shell(&format!("rm -rf {UNPACKED} /var/tmp/bench.tar")).expect("roots that can be removed");
+    shell(&format!("umount /var/lib/schroot/union; rm -rf {UNPACKED} /var/tmp/bench.tar {MACHINES}/.union"))
+        .expect("roots that can be removed");
 }
 
 /// Gives each contender its root.
@@ -53,7 +58,8 @@ fn prepare() {
          mkdir -p /usr/lib/coracle; ln -sf \"$(command -v coracle)\" /usr/lib/coracle/unschroot
          tar -C {MACHINES}/deb --exclude=./dev/* -cf /var/tmp/bench.tar .
          mkdir -p {UNPACKED}; chown 100000:100000 {UNPACKED}
-         {HELPER} -- tar --directory={UNPACKED} -xf /var/tmp/bench.tar"
+         {HELPER} -- tar --directory={UNPACKED} -xf /var/tmp/bench.tar
+         {UNION}"
     ))
     .expect("the roots of all contenders");
 }

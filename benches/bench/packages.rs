@@ -2,6 +2,7 @@
 //! `main`, in a host with the archive that they install from.
 
 use super::boot::{Measure, compare_to};
+use super::build::UNION;
 use super::run::{self, shell};
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
@@ -34,14 +35,15 @@ const SETUP: &str = r#"
     chown -R builder: $user
     printf '[trixie-amd64-sbuild]\ntype=directory\ndirectory=%s\nunion-type=overlay\nusers=root\nroot-users=root\nprofile=sbuild\n' \
         $base >/etc/schroot/chroot.d/trixie
-    mkdir -p /var/lib/lxc/trixie; cp -a $base /var/lib/lxc/trixie/rootfs
-    printf 'lxc.rootfs.path = dir:/var/lib/lxc/trixie/rootfs\nlxc.uts.name = trixie\nlxc.net.0.type = empty\nlxc.mount.auto = proc:mixed sys:mixed cgroup:mixed\nlxc.apparmor.profile = unconfined\n' \
-        >/var/lib/lxc/trixie/config
+    lxc=/var/lib/machines/.lxc; mkdir -p $lxc/trixie; cp -a $base $lxc/trixie/rootfs
+    printf 'lxc.rootfs.path = dir:'$lxc'/trixie/rootfs\nlxc.uts.name = trixie\nlxc.net.0.type = empty\nlxc.mount.auto = proc:mixed sys:mixed cgroup:mixed\nlxc.apparmor.profile = unconfined\n' \
+        >$lxc/trixie/config
+    @UNION@
 "#;
 
 /// Prints all tables.
 pub fn all() {
-    shell(&SETUP.replace("@MIRROR@", MIRROR)).expect("the base of all");
+    shell(&SETUP.replace("@MIRROR@", MIRROR).replace("@UNION@", UNION)).expect("the base of all");
     builds();
     reverts();
 }
@@ -82,7 +84,7 @@ fn reverts() {
         (
             "Packages: revert of a booted testbed",
             &[
-                ("virt-lxc", "autopkgtest-virt-lxc --ephemeral trixie"),
+                ("virt-lxc", "autopkgtest-virt-lxc --ephemeral --lxcpath=/var/lib/machines/.lxc trixie"),
                 ("virt-coracle --boot", "autopkgtest-virt-coracle --boot trixie"),
             ],
         ),
