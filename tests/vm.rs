@@ -2,6 +2,8 @@
 //! `make test-vm` and not by `cargo test`; every test has its own virtual machine. Tests that leave the host as it was
 //! share one.
 
+#[path = "vm/cases/power_cuts.rs"]
+mod power_cuts;
 #[path = "vm/cases/protected_images.rs"]
 mod protected_images;
 #[path = "vm/cases/quotas.rs"]

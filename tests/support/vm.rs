@@ -6,7 +6,9 @@
 //! discarded.
 
 use std::fs;
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -112,8 +114,33 @@ impl Vm {
     /// Reboots the virtual machine like a user and waits until it is `running` again.
     #[track_caller]
     pub fn reboot(&self) {
-        let before = self.sh_ok("cat /proc/sys/kernel/random/boot_id");
+        let before = self.boot_id();
         self.sh_ok("systemctl reboot --no-block");
+        self.wait_for_boot_after(&before);
+    }
+
+    /// Resets the virtual machine, as by a power cut, and waits until it is `running` again: what was not written to the
+    /// disk is lost.
+    #[track_caller]
+    pub fn cut_power(&self, before: &str) {
+        let mut monitor = UnixStream::connect(self.dir.join("qmp")).expect("QEMU's control channel");
+        // QEMU closes the channel when it has executed all commands.
+        monitor
+            .write_all(b"{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"system_reset\"}\n")
+            .and_then(|()| monitor.shutdown(Shutdown::Write))
+            .and_then(|()| io::copy(&mut monitor, &mut io::sink()))
+            .expect("reset the virtual machine");
+        self.wait_for_boot_after(before);
+    }
+
+    /// Returns the number of this boot (random(4)).
+    #[track_caller]
+    pub fn boot_id(&self) -> String {
+        self.sh_ok("cat /proc/sys/kernel/random/boot_id")
+    }
+
+    #[track_caller]
+    fn wait_for_boot_after(&self, before: &str) {
         let end = Instant::now() + READY_BOUND;
         loop {
             let out = self.exec_for(Duration::from_secs(5), &["cat", "/proc/sys/kernel/random/boot_id"]);
