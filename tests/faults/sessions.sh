@@ -29,6 +29,11 @@ settle() {
 		echo "begins forever"
 }
 
+# Waits for the end of the tracer, which ends after the supervisor: that removes changes after its answer.
+untraced() {
+	timeout 20 sh -c 'while pgrep -x faulty >/dev/null; do sleep 0.02; done' || echo "is traced forever"
+}
+
 state() { coracle build list --no-legend | sed -n 's/^k  *base  *\([a-z]*\) .*/\1/p'; }
 
 # Recovers or ends the session, if there is one.
@@ -63,8 +68,11 @@ while read -r -u 3 part mode role number; do
 	esac >/run/said 2>&1
 	status=$?
 	became=$(settle; [ $status != 124 ] || echo hangs; state)
+	rest=$({
+		finish
+		untraced
+	} 2>/run/why | tr '\n\t' '; ')
 	call=$(cut -d' ' -f4 /run/faulty.out 2>/dev/null | head -n 1)
-	rest=$(finish 2>/run/why | tr '\n\t' '; ')
 	# The next session removes what a killed removal has left in the trash. Its supervisor ends after its client.
 	next=$(again)
 	for _ in {1..200}; do
