@@ -36,10 +36,16 @@ untraced() {
 
 state() { coracle build list --no-legend | sed -n 's/^k  *base  *\([a-z]*\) .*/\1/p'; }
 
+# Says whether the session does not end although it refuses commands: its supervisor may be about to end it.
+refuses() {
+	sleep 1
+	[ "$(state)" != running ] || echo "refuses commands"
+}
+
 # Recovers or ends the session, if there is one.
 finish() {
 	case $(state) in
-	running) coracle build run k -- true || echo "refuses commands" ;;
+	running) coracle build run k -- true || refuses ;;
 	dead) coracle build recover k && { coracle build run k -- true || echo "refuses commands"; } ;;
 	esac
 	if [ -n "$(state)" ]; then
