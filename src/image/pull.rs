@@ -22,6 +22,7 @@ use crate::machine::registry::{Endpoint, Reference};
 use crate::paths::Paths;
 use crate::tree::copy::CopyProgress;
 use download::PulledLayout;
+use server::Server;
 
 /// A request for a pull.
 pub(crate) struct PullRequest<'a> {
@@ -118,7 +119,17 @@ fn fetch(
         if let Some(error) = last.take() {
             log::warn!("{error}, trying the next server");
         }
-        let mut layout = PulledLayout::create(store, request, endpoint, progress)?;
+        let mut is_interrupted = false;
+        let mut noted = |bytes| progress(bytes).inspect_err(|_| is_interrupted = true);
+        let server = match Server::new(request, endpoint, &mut noted) {
+            Ok(server) => server,
+            Err(error) if is_interrupted => return Err(error.into()),
+            Err(error) => {
+                last = Some(error.context(endpoint.host.clone()));
+                continue;
+            }
+        };
+        let mut layout = PulledLayout::create(store, server)?;
         match layout.fetch_image(request, progress) {
             Ok(digest) => return Ok((layout, endpoint.host.clone(), digest)),
             Err(error) if layout.has_failed_locally() => return Err(error.into()),

@@ -38,6 +38,18 @@ fn programs_have_the_credentials() {
     refused(&host, "coracle pull localhost:5001/team/one web", "the token server replied with status 401");
     host.write("/run/containers/0/auth.json", r#"{"credHelpers":{"localhost:5000":"none"}}"#);
     refused(&host, pull, "'docker-credential-none': it is not installed");
+    // A mirror whose program fails does not end the pull.
+    host.write(
+        "/run/containers/0/auth.json",
+        r#"{"credHelpers":{"localhost:5002":"none","localhost:5000":"own"}}"#,
+    );
+    host.write(
+        "/etc/containers/registries.conf",
+        "[[registry]]\nlocation = 'localhost:5000'\n[[registry.mirror]]\nlocation = 'localhost:5002'\n",
+    );
+    let out = host.sh(&format!("{pull} 2>&1; coracle remove web"));
+    let warning = "it is not installed, trying the next server";
+    assert!(out.status == 0 && out.stdout.contains(warning), "{out}");
     // registries.conf names programs, too.
     host.sh_ok("rm /run/containers/0/auth.json");
     host.write("/etc/containers/registries.conf", "credential-helpers = ['containers-auth.json', 'own']\n");

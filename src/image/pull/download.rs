@@ -16,7 +16,6 @@ use crate::image::store::Store;
 use crate::image::store::draft::Draft;
 use crate::image::store::layer::{LayerId, LayerInfo};
 use crate::machine::image_config::ImageConfig;
-use crate::machine::registry::Endpoint;
 use crate::tree::copy::CopyProgress;
 use crate::tree::entry::quoted;
 use crate::tree::tar::policy;
@@ -47,19 +46,13 @@ impl PulledLayout {
     /// Creates an empty layout for the image of a server.
     ///
     /// # Errors
-    /// A directory that cannot be created, or credentials that cannot be read.
-    pub(super) fn create(
-        store: &Store,
-        request: &PullRequest<'_>,
-        endpoint: &Endpoint,
-        progress: &mut CopyProgress<'_>,
-    ) -> Result<Self> {
+    /// A directory that cannot be created.
+    pub(super) fn create(store: &Store, server: Server) -> Result<Self> {
         let draft = Draft::in_store(store)?;
         let directory = draft.create_directory(0o700)?;
         for name in ["blobs", "blobs/sha256"] {
             rustix::fs::mkdirat(&directory, name, Mode::RWXU).context(|| "cannot create the layout")?;
         }
-        let server = Server::new(request, endpoint, progress)?;
         Ok(Self { draft, directory, store: store.clone(), server, held: Vec::new() })
     }
 
