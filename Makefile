@@ -271,7 +271,8 @@ bench: deps binary
 	CORACLE_BINARY="$(RELEASE)" timeout --kill-after=30 $(BENCH_BOUND) \
 		$(CARGO) bench --locked --profile dev --bench bench -- $(PARTS)
 
-# The pictures and the terminal session of README.md, from a real run in the virtual machine.
+# The pictures and the terminal session of README.md, from a real run in the virtual machine, and the panels of the
+# dashboard, from a Prometheus with the metrics of that run.
 picture: deps-vm binary
 	@docs/terminal.sh "$(RELEASE)"
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# terminal.sh BINARY: renders docs/top.svg and docs/status.svg and prints the terminal session of README.md, from a
-# real run. The host is the virtual machine of `make test-vm`, which has all cgroup controllers. Runs as root; needs
+# terminal.sh BINARY: renders docs/top.svg, docs/status.svg and docs/dashboard.svg and prints the terminal session of
+# README.md, from a real run. The host is the virtual machine of `make test-vm`, which has all cgroup controllers. Runs as root; needs
 # `make deps-vm`; leaves nothing behind but the caches and the pictures.
 set -euo pipefail
 
@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 tests=$here/../tests
 binary=$(realpath "${1:?usage: terminal.sh BINARY}")
 readonly here tests binary columns=104
-state='' qemu=''
+state='' qemu='' prometheus=''
 
 die() {
 	echo "terminal.sh: $*" >&2
@@ -16,10 +16,11 @@ die() {
 }
 
 clean_up() {
-	if [ -n "$qemu" ]; then
-		kill -KILL "$qemu" 2>/dev/null || true
-		wait "$qemu" 2>/dev/null || true
-	fi
+	local child
+	for child in $qemu $prometheus; do
+		kill -KILL "$child" 2>/dev/null || true
+		wait "$child" 2>/dev/null || true
+	done
 	[ -z "$state" ] || rm -rf --one-file-system "$state"
 }
 
@@ -112,3 +113,27 @@ sleep 60
 render top.svg "root@host: coracle top" 9
 on_terminal 40 "coracle status web" </dev/null >"$state/output"
 render status.svg "root@host" 41 --prompt "coracle status web"
+
+# The dashboard: the metrics of a minute and a half, every two seconds, in a Prometheus of the tree of `make test-callers`.
+# shellcheck disable=SC2016  # expanded by the inner shell
+inside sh -euc '
+	for _ in $(seq 45); do
+		echo "@$(date +%s)"; coracle stats --metrics=prometheus; sleep 2
+	done' >"$state/scrapes"
+tools=$("$tests/trees/build.sh" host-callers-tools | tail -n1)
+tool=("$tools/lib64/ld-linux-x86-64.so.2" --library-path "$tools/usr/lib/x86_64-linux-gnu")
+"$here/dashboard.py" openmetrics <"$state/scrapes" >"$state/metrics"
+"${tool[@]}" "$tools/usr/bin/promtool" tsdb create-blocks-from openmetrics "$state/metrics" "$state/tsdb" >"$state/log" 2>&1 || die "$(cat "$state/log")"
+readonly address=127.0.0.1:19090
+echo 'global: {}' >"$state/prometheus.yml"
+"${tool[@]}" "$tools/usr/bin/prometheus" --config.file="$state/prometheus.yml" --storage.tsdb.path="$state/tsdb" --storage.tsdb.retention.time=10y \
+	--web.listen-address="$address" >"$state/log" 2>&1 &
+prometheus=$!
+for _ in {1..100}; do
+	! (exec 3<>"/dev/tcp/${address%:*}/${address#*:}") 2>/dev/null || break
+	sleep 0.2
+done
+begin=$(sed -n 's/^@//p' "$state/scrapes" | head -n1)
+end=$(sed -n 's/^@//p' "$state/scrapes" | tail -n1)
+"$here/dashboard.py" draw "$here/../contrib/grafana/coracle.json" "http://$address" "$((begin + 10))" "$end" >"$state/dashboard.svg"
+mv "$state/dashboard.svg" "$here/dashboard.svg"
