@@ -314,6 +314,11 @@ fn hostile_archives_are_refused_and_leave_nothing() {
 fn disk_images_are_imported_and_exported_as_they_are() {
     let host = host("busybox");
     host.sh_ok("mke2fs -q -t ext4 -d /var/lib/machines/.base /run/disk.raw 256M; gzip -1k /run/disk.raw");
+    // An image of which the end is missing.
+    host.sh_ok("head -c 100M /run/disk.raw >/run/short.raw");
+    for import in ["coracle import /run/short.raw short", "coracle import - short </run/short.raw"] {
+        refused(&host, import, "its file system (ext4) has 268435456 bytes, and the disk only 104857600");
+    }
     let imported = host.coracle(&["import", "/run/disk.raw.gz"]);
     assert!(imported.starts_with("disk: disk image with "), "{imported}");
     host.sh_ok("cmp /run/disk.raw /var/lib/machines/disk.raw; test $(stat -c %b /var/lib/machines/disk.raw) -lt 100000");

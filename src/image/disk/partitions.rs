@@ -71,9 +71,25 @@ pub fn read(disk: &(impl DiskBytes + ?Sized)) -> Result<Vec<Partition>> {
     // Before the entries of a boot record: the first sector of FAT has the same mark.
     match superblock::probe(disk, 0, disk.size()).context(reading)? {
         Content::Unknown => {}
-        content => return whole(disk.size(), content),
+        content => {
+            if let Content::FileSystem(kind) = content {
+                refuse_incomplete(disk, kind)?;
+            }
+            return whole(disk.size(), content);
+        }
     }
     of_mbr(disk, &table)
+}
+
+/// Refuses a disk that ends before its file system.
+fn refuse_incomplete(disk: &(impl DiskBytes + ?Sized), kind: FileSystem) -> Result<()> {
+    let stated = superblock::stated_size(disk, kind).context(|| "cannot read the disk")?;
+    if stated <= disk.size() {
+        return Ok(());
+    }
+    let size = disk.size();
+    Err(Error::new(format!("its file system ({kind}) has {stated} bytes, and the disk only {size}"))
+        .with_hint("the image is incomplete: copy or download it again"))
 }
 
 /// Returns the partition of a disk that is a file system itself.

@@ -1,7 +1,7 @@
 //! Recognises the file system of a partition by its superblock, as libblkid does, for the file systems that
-//! Coracle mounts. Reads a few bytes and interprets none but the magic numbers: the rest is the kernel's.
+//! Coracle mounts. Reads a few bytes and interprets none but the magic numbers and the sizes: the rest is the kernel's.
 
-use super::bytes::{DiskBytes, read};
+use super::bytes::{DiskBytes, field, read, u32_at, u64_at};
 use std::fmt;
 use std::io::Result;
 
@@ -116,6 +116,46 @@ pub(super) fn probe(disk: &(impl DiskBytes + ?Sized), start: u64, size: u64) -> 
     Ok(Content::Unknown)
 }
 
+/// Returns the size that the superblock of a file system states, bytes: the kernel mounts none that is larger than its
+/// device. 0 if the superblock states none. The fields are those of `ext4/ondisk` and `erofs` in the kernel's
+/// documentation, of `xfs_dsb`, `btrfs_super_block` and `squashfs_super_block` in its source, and of the boot sector of
+/// FAT.
+///
+/// # Errors
+/// The disk cannot be read.
+pub(super) fn stated_size(disk: &(impl DiskBytes + ?Sized), kind: FileSystem) -> Result<u64> {
+    let offset = match kind {
+        FileSystem::Ext4 | FileSystem::Erofs => 0x400,
+        FileSystem::Btrfs => 0x1_0000,
+        FileSystem::Xfs | FileSystem::Squashfs | FileSystem::Vfat => 0,
+    };
+    let block = read::<0x200>(disk, offset)?.unwrap_or([0; 0x200]);
+    let u16_at = |at| field(&block, at).map_or(0, u16::from_le_bytes);
+    let shifted = |count: u64, bits: u32| count.checked_mul(1u64.checked_shl(bits).unwrap_or(u64::MAX));
+    let size = match kind {
+        FileSystem::Ext4 => {
+            let has_high = u32_at(&block, 0x60) & 0x80 != 0;
+            let high = if has_high { u32_at(&block, 0x150) } else { 0 };
+            let blocks = u64::from(high) << 32 | u64::from(u32_at(&block, 4));
+            shifted(blocks, u32_at(&block, 0x18).saturating_add(10))
+        }
+        FileSystem::Xfs => {
+            let size = field(&block, 4).map_or(0, u32::from_be_bytes);
+            field(&block, 8).map_or(0, u64::from_be_bytes).checked_mul(size.into())
+        }
+        // That of its own device.
+        FileSystem::Btrfs => Some(u64_at(&block, 0xd1)),
+        FileSystem::Squashfs => Some(u64_at(&block, 40)),
+        FileSystem::Erofs => shifted(u32_at(&block, 36).into(), block[12].into()),
+        FileSystem::Vfat => {
+            let short = u64::from(u16_at(0x13));
+            let sectors = if short == 0 { u32_at(&block, 0x20).into() } else { short };
+            Some(sectors * u64::from(u16_at(0x0b)))
+        }
+    };
+    Ok(size.unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +190,32 @@ mod tests {
                 assert_eq!(probe(&disk[..], start as u64, 2).unwrap(), Content::Unknown);
             }
         }
+    }
+
+    #[test]
+    fn superblocks_state_their_size() {
+        let cases: [(FileSystem, Parts<'_>); 7] = [
+            // 3072 blocks of 4 KiB, without and with the upper half of their number.
+            (FileSystem::Ext4, &[(0x404, &3072_u32.to_le_bytes()), (0x418, &[2]), (0x550, &[9])]),
+            (FileSystem::Ext4, &[(0x404, &3072_u32.to_le_bytes()), (0x418, &[2]), (0x460, &[0x80])]),
+            (FileSystem::Xfs, &[(4, &4096_u32.to_be_bytes()), (8, &3072_u64.to_be_bytes())]),
+            (FileSystem::Btrfs, &[(0x100d1, &(12_u64 << 20).to_le_bytes())]),
+            (FileSystem::Squashfs, &[(40, &(12_u64 << 20).to_le_bytes())]),
+            (FileSystem::Erofs, &[(0x40c, &[12]), (0x424, &3072_u32.to_le_bytes())]),
+            (FileSystem::Vfat, &[(0x0b, &512_u16.to_le_bytes()), (0x13, &24576_u16.to_le_bytes())]),
+        ];
+        for (kind, parts) in cases {
+            let mut disk = vec![0; 0x20000];
+            for (at, bytes) in parts {
+                disk[*at..][..bytes.len()].copy_from_slice(bytes);
+            }
+            assert_eq!(stated_size(&disk[..], kind).unwrap(), 12 << 20, "{kind}");
+            assert_eq!(stated_size(&disk[..8], kind).unwrap(), 0, "{kind}");
+        }
+        let mut disk = vec![0; 0x1000];
+        disk[0x404..0x408].fill(0xff);
+        disk[0x418] = 64;
+        assert_eq!(stated_size(&disk[..], FileSystem::Ext4).unwrap(), u64::MAX);
     }
 
     #[test]

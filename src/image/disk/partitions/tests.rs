@@ -191,7 +191,7 @@ fn a_disk_without_table_is_one_file_system() {
     );
     // A copy of a GPT at the end, of an earlier use, does not count.
     let mut reused = self::disk(512, &[(ROOT, 60, 99, 0, "")]);
-    reused[..1024].fill(0);
+    reused[..2048].fill(0);
     ext4(&mut reused, 0);
     assert_eq!(read(&reused[..]).unwrap()[0].number, 0);
 }
