@@ -25,14 +25,34 @@ use super::users::UsersSettings;
 use super::values::RawValue;
 use crate::error::{Error, Result};
 
+use std::ops::{Deref, DerefMut};
+
 pub use super::setting::{Origin, Setting, Shape, Sourced};
 
-/// Creates [`Layer`], its merge and the table of all settings from the list of features.
+/// The settings of one source, by feature; each is optional. They are on the heap: a layer is moved often.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Layer(Box<Features>);
+
+impl Deref for Layer {
+    type Target = Features;
+
+    fn deref(&self) -> &Features {
+        &self.0
+    }
+}
+
+impl DerefMut for Layer {
+    fn deref_mut(&mut self) -> &mut Features {
+        &mut self.0
+    }
+}
+
+/// Creates [`Features`], their merge and the table of all settings from the list of features.
 macro_rules! features {
     ($($(#[$doc:meta])* $feature:ident: $type:ident;)*) => {
-        /// The settings of one source, by feature; each is optional.
+        /// The settings of a layer, by feature.
         #[derive(Debug, Clone, PartialEq, Eq, Default)]
-        pub struct Layer {
+        pub struct Features {
             $($(#[$doc])* pub $feature: $type,)*
         }
 
@@ -41,27 +61,28 @@ macro_rules! features {
         impl Layer {
             /// Merges this layer over `below`.
             #[must_use]
-            pub(crate) fn over(self, mut below: Self) -> Self {
+            pub(crate) fn over(mut self, mut below: Self) -> Self {
                 if self.root.has_source() {
                     below.root.clear_source();
                 }
-                Self { $($feature: self.$feature.over(below.$feature),)* }
+                $(self.0.$feature.merge(&mut below.0.$feature);)*
+                self
             }
 
             /// Sets the defaults that depend on no other setting.
             pub(super) fn fill_defaults(&mut self, profile: Profile) {
-                $(self.$feature.fill_defaults(profile);)*
+                $(self.0.$feature.fill_defaults(profile);)*
             }
 
             fn cell(&self, key: &str) -> Option<&dyn SettingCell> {
-                $(if let Some(cell) = self.$feature.cell(key) {
+                $(if let Some(cell) = self.0.$feature.cell(key) {
                     return Some(cell);
                 })*
                 None
             }
 
             fn cell_mut(&mut self, key: &str) -> Option<&mut dyn SettingCell> {
-                $(if let Some(cell) = self.$feature.cell_mut(key) {
+                $(if let Some(cell) = self.0.$feature.cell_mut(key) {
                     return Some(cell);
                 })*
                 None

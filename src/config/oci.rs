@@ -225,8 +225,8 @@ mod tests {
         assert_eq!((layer.boot.stop_signal.value().unwrap().0, command.environment.values().count()), (3, 1));
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems.iter().all(|problem| problem.message.contains("ignoring")));
-        let ids = read(r#"{"Cmd":["a"],"User":"7:8"}"#, Layer::default(), Profile::Unit, true).0.command.ids;
-        assert_eq!(ids.value().map(|ids| (ids.uid, ids.gid)), Some((7, 8)));
+        let layer = read(r#"{"Cmd":["a"],"User":"7:8"}"#, Layer::default(), Profile::Unit, true).0;
+        assert_eq!(layer.command.ids.value().map(|ids| (ids.uid, ids.gid)), Some((7, 8)));
     }
 
     #[test]

@@ -111,8 +111,11 @@ impl<T> Single<T> {
         self.fill(|| default(profile));
     }
 
-    pub(super) fn over(self, below: Self) -> Self {
-        Self(self.0.or(below.0))
+    /// Takes the value of `below` if the setting is not set.
+    pub(super) fn merge(&mut self, below: &mut Self) {
+        if self.0.is_none() {
+            self.0 = below.0.take();
+        }
     }
 }
 
@@ -160,12 +163,12 @@ impl<T> List<T> {
         *self = Self { resets: true, items: Vec::new() };
     }
 
-    pub(super) fn over(self, mut below: Self) -> Self {
-        if self.resets {
-            return self;
+    /// Takes the values of `below`, before its own ones, unless it resets the list.
+    pub(super) fn merge(&mut self, below: &mut Self) {
+        if !self.resets {
+            below.items.append(&mut self.items);
+            *self = std::mem::take(below);
         }
-        below.items.extend(self.items);
-        below
     }
 }
 
@@ -310,9 +313,9 @@ macro_rules! settings {
                 &[$(Setting { key: $key, shape: Shape::$shape }),*]
             };
 
-            /// Merges these settings over `below`.
-            pub(in crate::config) fn over(self, below: Self) -> Self {
-                Self { $($field: self.$field.over(below.$field),)* }
+            /// Merges these settings over those of `below`, which it takes.
+            pub(in crate::config) fn merge(&mut self, below: &mut Self) {
+                $(self.$field.merge(&mut below.$field);)*
             }
 
             /// Sets the defaults of the rows.
