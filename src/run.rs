@@ -4,6 +4,7 @@
 mod bound_users;
 mod build;
 mod facts;
+mod foreground;
 mod journal;
 mod placement;
 mod resolv_conf;
@@ -12,15 +13,14 @@ pub mod session;
 mod timezone;
 
 use crate::claim;
-use crate::config::{self, Options, Resolved};
+use crate::config::{self, Resolved};
 use crate::error::{Error, Kind, Result};
 use crate::host::credentials;
 use crate::host::systemd::machined;
 use crate::host::systemd::session::BusSession;
 use crate::image::attach::{self as image, AttachRequest};
-use crate::image::{owners, quota, recovery, template, throwaway, trial};
+use crate::image::{owners, quota, recovery, throwaway, trial};
 use crate::machine::Machine;
-use crate::machine::contract::Contract;
 use crate::machine::name::Name;
 use crate::machine::network::{Interface, InterfaceKind};
 use crate::machine::root::{Ephemeral, Root};
@@ -34,11 +34,10 @@ use crate::supervisor::launch::{self, LaunchRequest};
 use crate::supervisor::supervise::{self, SupervisionResult};
 use crate::supervisor::{cleanup, current_step, failure, registration};
 use crate::sys::entry;
-use crate::sys::process::interrupt;
 use facts::HostFacts;
+pub(crate) use foreground::foreground;
 use placement::Place;
 use std::ffi::{CStr, OsString};
-use std::path::Path;
 
 /// The mode of `coracle run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,112 +174,6 @@ pub(crate) fn reload_firewall(paths: &Paths) -> Result<()> {
     crate::supervisor::network::firewall::recreate(paths)
 }
 
-/// Runs all acts in the foreground. Returns the payload's exit status.
-///
-/// # Errors
-/// The reason why the machine does not run, of kind [`Kind::Launch`].
-pub(crate) fn foreground(
-    paths: &Paths,
-    options: Options,
-    template: Option<&Path>,
-    provision: &dyn Fn(&Machine) -> Result<()>,
-    mode: RunMode,
-) -> Result<u8> {
-    let of_launch = |error: Error| error.with_kind(Kind::Launch);
-    if mode == RunMode::Run {
-        crate::host::require_root().map_err(of_launch)?;
-    }
-    let kept = handover::receive()?.map(Carried::from);
-    if mode == RunMode::Run {
-        recovery::recover(paths);
-    }
-    let name = kept.as_ref().map(|kept| kept.state.record.name.clone());
-    let resolved = config::run(paths, options, name.as_ref()).inspect_err(|_| {
-        if let Some(kept) = &kept {
-            // A failed reboot: without a unit, the previous boot is cleaned up here.
-            cleanup::undo(paths, &kept.state.record);
-        }
-    });
-    let mut resolved = resolved.map_err(of_launch)?;
-    // Before the first message: it may execute the program again.
-    prepare_process(mode, &resolved.machine, kept.as_ref()).map_err(of_launch)?;
-    warn(&resolved);
-    root::protect_image(&mut resolved.machine).map_err(of_launch)?;
-    root::find_pivot(&mut resolved.machine).map_err(of_launch)?;
-    if resolved.machine.contract == Contract::Nspawn {
-        for name in resolved.machine.drop_unknown_calls(plan::filter::is_known) {
-            log::warn!("unknown system call or group '{name}', ignoring");
-        }
-    }
-    let machine = &resolved.machine;
-    if machine.contract == Contract::Nspawn && kept.is_none() {
-        log::info!("running machine '{}' on '{}'", machine.name, machine.root.path().display());
-    }
-    if mode == RunMode::DryRun {
-        let plan = dry_run(paths, machine);
-        plan.and_then(|plan| crate::cli::output::text(&plan)).map_err(of_launch)?;
-        return Ok(0);
-    }
-    if kept.is_none() {
-        prepare_root(paths, machine, template, provision).map_err(of_launch)?;
-    }
-    let arguments = entry::arguments().split_off(1);
-    let request = StartRequest::new(paths, machine, RangeRetention::WhileRunning, arguments);
-    // There is no unit that cleans up after a killed start. The event loop reads the signals; after the exec
-    // of a reboot they are blocked already.
-    let signals = kept.is_none().then(interrupt::block).transpose()?;
-    let mut running = match start(request, Place::in_foreground, kept) {
-        Ok(running) => running,
-        Err(error) => {
-            // A signal ends the program in its usual way, systemd-nspawn(1) with the status of a failure.
-            if machine.contract == Contract::Nspawn {
-                signals.into_iter().for_each(interrupt::Blocked::discard);
-            }
-            return Err(of_launch(error));
-        }
-    };
-    signals.into_iter().for_each(interrupt::Blocked::keep);
-    loop {
-        let supervised = supervise::supervise(running).inspect_err(|_| {
-            // There is no unit whose `ExecStopPost=` does it.
-            cleanup::after(paths, &machine.name).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
-        });
-        match supervised.map_err(of_launch)? {
-            SupervisionResult::Ended(status) => return Ok(status),
-            SupervisionResult::Reboot(again) => return Err(again.execute(&again.state.arguments)),
-            SupervisionResult::Register(again) => running = register_again(*again),
-            SupervisionResult::Reexec(again) => running = *again,
-        }
-    }
-}
-
-/// Creates a missing root from a template, and writes its first settings.
-fn prepare_root(
-    paths: &Paths,
-    machine: &Machine,
-    template: Option<&Path>,
-    provision: &dyn Fn(&Machine) -> Result<()>,
-) -> Result<()> {
-    template.map_or(Ok(()), |template| create_root(paths, machine, template))?;
-    provision(machine)
-}
-
-/// Creates a missing root from a template.
-fn create_root(paths: &Paths, machine: &Machine, template: &Path) -> Result<()> {
-    placement::check_process()?;
-    let root = machine.root.path().display();
-    let total = || crate::tree::usage::of(template).ok();
-    let created = crate::cli::output::with_progress(|progress| {
-        let mut bar = progress.bar(machine.name.as_str(), &total)?;
-        template::create(paths, machine, template, &mut |bytes| bar.advance(bytes))
-    });
-    match created? {
-        Some(method) => log::info!("created '{root}' from '{}': {method}", template.display()),
-        None => log::debug!("'{root}' exists: the template is not used"),
-    }
-    Ok(())
-}
-
 /// The stages of one machine: meant, claimed, attached, found, planned, done.
 fn start(
     start: StartRequest<'_>,
@@ -393,21 +286,6 @@ enum Beginning {
     New,
     /// It is a build session whose supervisor was killed.
     Recovered,
-}
-
-/// Returns the plan of a machine as text. Claims nothing.
-fn dry_run(paths: &Paths, machine: &Machine) -> Result<String> {
-    claim::refuse_running(paths, &machine.name)?;
-    let keep = RangeRetention::WhileRunning;
-    let root = root::open(machine)?;
-    let tree = root.tree.as_ref();
-    let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit: None, undo: cleanup::undo };
-    let choice = claim::preview(&request)?;
-    let attached = image::preview(paths, machine, choice.ids.base, choice.ids.mapped_from)?;
-    let tree = root::attach(machine, root, attached.as_ref(), keep)?;
-    let found = facts::find(paths, machine, &tree, attached.as_ref(), &choice)?;
-    let plan = plan::make(machine, &found.facts)?;
-    Ok(format!("# claims nothing: ids and addresses are free now and may be taken at the start\n{plan}"))
 }
 
 /// Registers a machine again after machined has lost it.
