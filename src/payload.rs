@@ -73,7 +73,18 @@ fn run_all_init_steps(
     link: &ChildEnd,
     process: &mut init_process::InitProcess<'_>,
 ) -> std::result::Result<(), StepFailure> {
-    run_steps(steps, link, InitStep::describe, InitStep::is_optional, |step| process.run(step, link))
+    let of = steps.iter().map(InitStep::count).sum();
+    let mut number = 0;
+    for step in steps {
+        match step {
+            InitStep::Build(tree) => {
+                run_build_steps(tree, number, of, link, |step| process.build(step, link))?
+            }
+            _ => process.run(step, link).map_err(|error| failure(number, of, &step.describe(), &error))?,
+        }
+        number += step.count();
+    }
+    Ok(())
 }
 
 /// Runs the steps of the builder and exits.
@@ -83,26 +94,25 @@ pub fn build(steps: &[BuildStep], link: &ChildEnd, inputs: BuildInputs<'_>) -> !
     rustix::process::umask(rustix::fs::Mode::empty());
     process::make_files_in_group_0();
     let mut builder = builder::Builder::new(inputs);
-    let run = |step: &BuildStep| builder.run(step, link);
-    end(link, run_steps(steps, link, BuildStep::describe, BuildStep::is_optional, run))
+    end(link, run_build_steps(steps, 0, steps.len(), link, |step| builder.run(step, link)))
 }
 
-/// Runs steps in order. Reports the failures of optional ones to the supervisor, and returns the first other
-/// one.
-fn run_steps<S>(
-    steps: &[S],
+/// Runs steps of the tree in order; the first one is number `first` of all `of` steps of the process. Reports
+/// the failures of optional ones to the supervisor, and returns the first other one.
+fn run_build_steps(
+    steps: &[BuildStep],
+    first: usize,
+    of: usize,
     link: &ChildEnd,
-    describe: fn(&S) -> String,
-    is_optional: fn(&S) -> bool,
-    mut run: impl FnMut(&S) -> Result<()>,
+    mut run: impl FnMut(&BuildStep) -> Result<()>,
 ) -> std::result::Result<(), StepFailure> {
-    for (number, step) in steps.iter().enumerate() {
-        match run(step) {
-            Err(error) if is_optional(step) => {
-                warn(link, failure(number, steps.len(), &describe(step), &error));
+    for (step, number) in steps.iter().zip(first..) {
+        if let Err(error) = run(step) {
+            let failure = failure(number, of, &step.describe(), &error);
+            if !step.is_optional() {
+                return Err(failure);
             }
-            Err(error) => return Err(failure(number, steps.len(), &describe(step), &error)),
-            Ok(()) => {}
+            warn(link, failure);
         }
     }
     Ok(())

@@ -90,15 +90,16 @@ impl Plan {
     /// Returns the steps that create the tree, of the builder or of PID 1.
     pub fn tree(&self) -> impl Iterator<Item = &BuildStep> {
         let own = self.init_steps.iter().filter_map(|step| match step {
-            InitStep::Build(step) => Some(step),
+            InitStep::Build(steps) => Some(steps),
             _ => None,
         });
-        self.build.iter().chain(own)
+        self.build.iter().chain(own.flatten())
     }
 }
 
-/// More steps than most plans of a process have: their list is not moved when it grows.
-const MANY_STEPS: usize = 160;
+/// More steps than most trees, and most processes, have: their list is not moved when it grows.
+const MANY_BUILD_STEPS: usize = 160;
+const MANY_INIT_STEPS: usize = 32;
 
 /// Plans a machine.
 ///
@@ -263,28 +264,31 @@ fn build_steps(
     has_console: bool,
     maps: &mut MountMaps,
 ) -> Vec<BuildStep> {
-    let mut steps = Vec::with_capacity(MANY_STEPS);
-    steps.extend(process::steps(machine, facts));
+    let mut steps = Vec::with_capacity(MANY_BUILD_STEPS);
+    process::add_steps(&mut steps, machine, facts);
     let (source, at) = (machine.root.top().to_owned(), facts.attach_at.clone());
     let mount_points = MOUNT_POINTS.iter().map(PathBuf::from).collect();
     // The namespace is entered after the last use of the host's procfs.
     match facts.attached_targets.clone() {
         Some(targets) => {
             let root = BuildStep::AttachedRoot { source, targets, at, mount_points };
-            steps.extend([BuildStep::MountNamespace, root]);
+            steps.push(BuildStep::MountNamespace);
+            steps.push(root);
         }
         None => {
             let read_only = machine.root.read_only;
             let ids = maps.of_root(facts, machine.id_count());
             let root = BuildStep::Root { directory: source, ids, read_only, mount_points };
-            steps.extend([root, BuildStep::MountNamespace, BuildStep::Attach { at }]);
+            steps.push(root);
+            steps.push(BuildStep::MountNamespace);
+            steps.push(BuildStep::Attach { at });
         }
     }
     // Before all mounts below, which belong to the root that the machine sees.
     steps.extend(mounts::on_root(machine, facts, maps));
-    steps.extend(api_file_systems::api(machine, facts, shows_full_procfs(machine, init)));
+    api_file_systems::add_api(&mut steps, machine, facts, shows_full_procfs(machine, init));
     // After `/run`, the target of most links.
-    steps.extend(guest_files(machine, facts, maps));
+    add_guest_files(&mut steps, machine, facts, maps);
     if has_console {
         steps.push(BuildStep::Console);
     }
@@ -301,9 +305,9 @@ fn build_steps(
     steps
 }
 
-/// Returns the steps for files and directories that the guest has from its host.
-fn guest_files(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<BuildStep> {
-    let mut steps: Vec<BuildStep> = facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf).collect();
+/// Adds the steps for files and directories that the guest has from its host.
+fn add_guest_files(steps: &mut Vec<BuildStep>, machine: &Machine, facts: &Facts, maps: &mut MountMaps) {
+    steps.extend(facts.resolv_conf.iter().cloned().map(BuildStep::ResolvConf));
     steps.extend(facts.timezone.iter().cloned().map(BuildStep::Timezone));
     steps.extend(build::files(facts));
     if let Some(journal) = &facts.journal {
@@ -326,7 +330,6 @@ fn guest_files(machine: &Machine, facts: &Facts, maps: &mut MountMaps) -> Vec<Bu
     if identity::hostname_file(machine, facts).is_some() {
         steps.push(bind(BindSource::Inside("/run/host/hostname".into()), "/etc/hostname"));
     }
-    steps
 }
 
 /// Returns the steps of PID 1.
@@ -337,7 +340,7 @@ fn init_steps(
     capabilities: u64,
     tree: Vec<BuildStep>,
 ) -> Result<Vec<InitStep>> {
-    let mut steps = Vec::with_capacity(MANY_STEPS);
+    let mut steps = Vec::with_capacity(MANY_INIT_STEPS);
     if facts.user_namespace {
         steps.push(InitStep::Sync(SyncPoint::Cloned));
     }
@@ -350,7 +353,7 @@ fn init_steps(
         // After the build of the tree, in the user namespace: the mounts of the copy are locked.
         steps.push(InitStep::MountNamespace);
     } else {
-        steps.extend(tree.into_iter().map(InitStep::Build));
+        steps.push(InitStep::Build(tree));
     }
     steps.push(InitStep::SharedMounts);
     let tunnel = machine.mount_tunnel().map(|_| InitStep::ReceivedMounts(api_file_systems::MOUNT_TUNNEL));
@@ -370,7 +373,7 @@ fn init_steps(
     steps.extend(exec::of_process(&machine.resources.cpu_affinity, personality));
     // After the tree: they may be too low to create it.
     let limits = process::limits(machine).filter(|_| !facts.user_namespace);
-    steps.extend(limits.map(InitStep::Build));
+    steps.extend(limits.map(|limits| InitStep::Build(vec![limits])));
     steps.push(InitStep::Capabilities(capabilities));
     let inheritable = capabilities::inheritable(&machine.security, capabilities);
     if inheritable != 0 {
@@ -425,7 +428,7 @@ impl std::fmt::Display for Plan {
         let parts: [(&str, Vec<String>); 3] = [
             ("host", self.host.iter().map(HostStep::describe).collect()),
             ("build", self.build.iter().map(BuildStep::describe).collect()),
-            ("init", self.init_steps.iter().map(InitStep::describe).collect()),
+            ("init", self.init_steps.iter().flat_map(InitStep::lines).collect()),
         ];
         for (who, steps) in parts {
             for (number, step) in steps.iter().enumerate() {

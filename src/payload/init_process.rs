@@ -5,7 +5,7 @@ use super::builder::{BuildInputs, Builder};
 use super::{binfmt, rlimits, stub, user_lookup};
 use crate::channel::{ChildEnd, FromPayload};
 use crate::error::{Context, Error, Result};
-use crate::plan::step::{InitStep, User};
+use crate::plan::step::{BuildStep, InitStep, User};
 use crate::sys::process::Loan;
 use crate::sys::{descriptor, filter, interface, mount, process, pseudo_file, terminal};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -76,6 +76,12 @@ impl<'a> InitProcess<'a> {
         Self { loan: Some(loan), ..self }
     }
 
+    /// Carries out one step of the tree.
+    pub(crate) fn build(&mut self, step: &BuildStep, link: &ChildEnd) -> Result<()> {
+        let builder = self.builder.as_mut();
+        builder.ok_or_else(|| Error::new("this process builds no tree"))?.run(step, link)
+    }
+
     /// Carries out one step, for the user that was looked up, if any.
     pub(crate) fn run(&mut self, step: &InitStep, link: &ChildEnd) -> Result<()> {
         match &self.user {
@@ -96,10 +102,7 @@ impl<'a> InitProcess<'a> {
             InitStep::Offline => enter(CloneFlags::CLONE_NEWNET).and_then(|()| interface::bring_up(c"lo")),
             InitStep::CgroupNamespace => enter(CloneFlags::CLONE_NEWCGROUP),
             InitStep::MountNamespace => mount_namespace(),
-            InitStep::Build(step) => {
-                let builder = self.builder.as_mut();
-                builder.ok_or_else(|| Error::new("this process builds no tree"))?.run(step, link)
-            }
+            InitStep::Build(_) => Err(Error::new("the steps of a tree are run one by one")),
             InitStep::SharedMounts => propagate("/", libc::MS_SHARED, "cannot make all mounts shared"),
             InitStep::ReceivedMounts(at) => {
                 propagate(at, libc::MS_SLAVE, "cannot let a mount receive mounts")

@@ -60,6 +60,11 @@ fn directory(path: &str) -> BuildStep {
     BuildStep::Directory { path: path.into(), mode: 0o755 }
 }
 
+/// Adds the steps for directories of mode 755.
+fn add_directories(steps: &mut Vec<BuildStep>, paths: &[&str]) {
+    paths.iter().for_each(|path| steps.push(directory(path)));
+}
+
 /// Returns the step for a device node.
 fn node(path: String, device: Device, mode: u32) -> BuildStep {
     BuildStep::Node { path: path.into(), device, mode }
@@ -89,27 +94,27 @@ fn seal(path: String, attributes: MountAttributes) -> BuildStep {
     bind_inside(&path.clone(), path, attributes)
 }
 
-/// Returns all steps for `/tmp`, `/dev`, `/run`, `/proc` and `/sys`.
-pub(crate) fn api(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
-    let mut steps = Vec::new();
+/// Adds all steps for `/tmp`, `/dev`, `/run`, `/proc` and `/sys`. They are added to one list by all functions
+/// of this file: a list is large, and moving its steps touches memory that a start needs for nothing else.
+pub(crate) fn add_api(steps: &mut Vec<BuildStep>, machine: &Machine, facts: &Facts, procfs_full: bool) {
+    let first = steps.len();
     if machine.switches.tmpfs_tmp {
         steps.push(tmpfs("/tmp", "1777", "10%", "400k", PLAIN));
     }
-    steps.extend(devices(machine, facts));
+    add_devices(steps, machine, facts);
     if machine.switches.tmpfs_run {
         steps.push(tmpfs("/run", "755", "20%", "800k", PLAIN));
     }
-    steps.extend(run_host(machine, facts, procfs_full));
+    add_run_host(steps, machine, facts, procfs_full);
     if machine.switches.writable_api {
         steps.extend(writable().into_iter().chain(process::sysctls(machine)));
     } else {
-        steps.extend(sysfs(machine));
-        steps.extend(proc(machine));
+        add_sysfs(steps, machine);
+        add_proc(steps, machine);
     }
     if let Some(context) = &machine.security.selinux_apifs_context {
-        steps.iter_mut().for_each(|step| label(step, context));
+        steps.iter_mut().skip(first).for_each(|step| label(step, context));
     }
-    steps
 }
 
 /// Adds a label of SELinux to a file system without labels of its own.
@@ -122,10 +127,11 @@ fn label(step: &mut BuildStep, context: &str) {
 /// The largest number of terminals in one devpts (`NR_UNIX98_PTY_MAX`).
 const MOST_PTYS: u64 = 1 << 20;
 
-/// Returns the steps for `/dev`: nodes, pseudo terminals, shared memory, message queues.
-fn devices(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
-    let mut steps = vec![tmpfs("/dev", "755", "4m", "64k", NO_SETUID)];
-    steps.extend(["/dev/net", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/char"].map(directory));
+/// Adds the steps for `/dev`: nodes, pseudo terminals, shared memory, message queues.
+fn add_devices(steps: &mut Vec<BuildStep>, machine: &Machine, facts: &Facts) {
+    let first = steps.len();
+    steps.push(tmpfs("/dev", "755", "4m", "64k", NO_SETUID));
+    add_directories(steps, &["/dev/net", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/char"]);
     for (name, major, minor) in DEVICES {
         steps.push(node(format!("/dev/{name}"), Device { block: false, major, minor }, 0o666));
         steps.push(BuildStep::Symlink {
@@ -142,7 +148,8 @@ fn devices(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
         }
     }
     steps.extend(further_devices(facts));
-    steps.extend(nodes(machine, facts, &steps));
+    let nodes = nodes(machine, facts, steps.get(first..).unwrap_or_default());
+    steps.extend(nodes);
     for (path, to) in [
         ("ptmx", "pts/ptmx"),
         ("fd", "/proc/self/fd"),
@@ -172,7 +179,7 @@ fn devices(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
     // systemd mounts it itself, and again for units with IPCNamespacePath=, which fails over an existing
     // mount.
     if facts.init.as_ref().is_some_and(|(_, init)| *init == crate::machine::init::Init::Systemd) {
-        return steps;
+        return;
     }
     steps.push(BuildStep::Mount {
         kind: "mqueue",
@@ -180,7 +187,6 @@ fn devices(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
         attributes: MountAttributes::INERT,
         target: "/dev/mqueue".into(),
     });
-    steps
 }
 
 /// Returns the steps for the nodes of a bundle, and for the parent directories that no earlier step creates.
@@ -235,38 +241,36 @@ fn further_devices(facts: &Facts) -> Vec<BuildStep> {
 /// The directory inside where mounts of machined appear (systemd-nspawn(1)).
 pub(super) const MOUNT_TUNNEL: &str = "/run/host/incoming";
 
-/// Returns the steps for `/run/host`: information of the container manager for the guest, read-only at the
+/// Adds the steps for `/run/host`: information of the container manager for the guest, read-only at the
 /// end.
-fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildStep> {
+fn add_run_host(steps: &mut Vec<BuildStep>, machine: &Machine, facts: &Facts, procfs_full: bool) {
     let file = |name: &str, mode, content: String| BuildStep::File {
         path: format!("/run/host/{name}").into(),
         mode,
         content,
     };
-    let mut steps = vec![
-        directory("/run/host"),
-        // A mount of its own: only the supervisor creates files there.
-        tmpfs("/run/host", "755", "1m", "1k", MountAttributes::INERT),
-        file("container-manager", 0o444, format!("{}\n", super::identity::manager(machine))),
-        file("container-uuid", 0o444, format!("{}\n", facts.machine_id.to_uuid())),
-        file("os-release", 0o444, facts.host_os_release.clone()),
-        file("proc-sys-kernel-random-boot-id", 0o444, format!("{}\n", facts.boot_id.to_uuid())),
-        BuildStep::KernelLog { path: "/run/host/proc-kmsg".into() },
-        BuildStep::Directory { path: MOUNT_TUNNEL.into(), mode: 0o600 },
-        BuildStep::Directory { path: "/run/host/inaccessible".into(), mode: 0o555 },
-        file("inaccessible/reg", 0o000, String::new()),
-        BuildStep::Directory { path: "/run/host/inaccessible/dir".into(), mode: 0o000 },
-        BuildStep::Fifo { path: "/run/host/inaccessible/fifo".into(), mode: 0o000 },
-        BuildStep::Socket { path: "/run/host/inaccessible/sock".into() },
-        node("/run/host/inaccessible/chr".into(), Device { block: false, major: 0, minor: 0 }, 0o000),
-        node("/run/host/inaccessible/blk".into(), Device { block: true, major: 0, minor: 0 }, 0o000),
-        BuildStep::NotifySocket { path: "/run/host/notify".into() },
-    ];
+    steps.push(directory("/run/host"));
+    // A mount of its own: only the supervisor creates files there.
+    steps.push(tmpfs("/run/host", "755", "1m", "1k", MountAttributes::INERT));
+    steps.push(file("container-manager", 0o444, format!("{}\n", super::identity::manager(machine))));
+    steps.push(file("container-uuid", 0o444, format!("{}\n", facts.machine_id.to_uuid())));
+    steps.push(file("os-release", 0o444, facts.host_os_release.clone()));
+    steps.push(file("proc-sys-kernel-random-boot-id", 0o444, format!("{}\n", facts.boot_id.to_uuid())));
+    steps.push(BuildStep::KernelLog { path: "/run/host/proc-kmsg".into() });
+    steps.push(BuildStep::Directory { path: MOUNT_TUNNEL.into(), mode: 0o600 });
+    steps.push(BuildStep::Directory { path: "/run/host/inaccessible".into(), mode: 0o555 });
+    steps.push(file("inaccessible/reg", 0o000, String::new()));
+    steps.push(BuildStep::Directory { path: "/run/host/inaccessible/dir".into(), mode: 0o000 });
+    steps.push(BuildStep::Fifo { path: "/run/host/inaccessible/fifo".into(), mode: 0o000 });
+    steps.push(BuildStep::Socket { path: "/run/host/inaccessible/sock".into() });
+    steps.push(node("/run/host/inaccessible/chr".into(), Device { block: false, major: 0, minor: 0 }, 0o000));
+    steps.push(node("/run/host/inaccessible/blk".into(), Device { block: true, major: 0, minor: 0 }, 0o000));
+    steps.push(BuildStep::NotifySocket { path: "/run/host/notify".into() });
     steps.extend(
         super::identity::hostname_file(machine, facts).map(|content| file("hostname", 0o444, content)),
     );
     if let Some(content) = &facts.guest_network_file {
-        steps.extend(["/run/systemd", "/run/systemd/network"].map(directory));
+        add_directories(steps, &["/run/systemd", "/run/systemd/network"]);
         let path = PathBuf::from("/run/systemd/network/70-host0.network");
         steps.push(BuildStep::File { path, mode: 0o644, content: content.clone() });
     }
@@ -275,7 +279,7 @@ fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildSte
         steps.push(BuildStep::Directory { path: WHOLE_PARENT.into(), mode: 0o700 });
     }
     if let Some(content) = &facts.resolved_drop_in {
-        steps.extend(["/run/systemd", "/run/systemd/resolved.conf.d"].map(directory));
+        add_directories(steps, &["/run/systemd", "/run/systemd/resolved.conf.d"]);
         steps.push(BuildStep::File { path: RESOLVED_DROP_IN.into(), mode: 0o644, content: content.clone() });
     }
     steps.extend(whole.iter().map(|(_, target)| directory(target)));
@@ -298,7 +302,6 @@ fn run_host(machine: &Machine, facts: &Facts, procfs_full: bool) -> Vec<BuildSte
         target: target.into(),
     }));
     steps.extend(credentials);
-    steps
 }
 
 /// Returns the step for the directory with the socket that receives the journal.
@@ -322,16 +325,15 @@ fn credentials(machine: &Machine, facts: &Facts) -> Option<BuildStep> {
     (!machine.credentials.is_empty()).then_some(step)
 }
 
-/// Returns the steps for `/sys`: with a network of its own parts of sysfs in a read-only tmpfs, otherwise all
+/// Adds the steps for `/sys`: with a network of its own parts of sysfs in a read-only tmpfs, otherwise all
 /// of it read-only. udev and other programs recognise a container by a read-only `/sys`.
-fn sysfs(machine: &Machine) -> Vec<BuildStep> {
+fn add_sysfs(steps: &mut Vec<BuildStep>, machine: &Machine) {
     let full = |target: &str| BuildStep::Mount {
         kind: "sysfs",
         options: Vec::new(),
         attributes: MountAttributes::INERT.read_only(),
         target: target.into(),
     };
-    let mut steps = Vec::new();
     if machine.network.mode.is_private() {
         steps.push(tmpfs("/sys", "555", "4m", "1k", MountAttributes::INERT));
         steps.push(directory("/sys/full"));
@@ -345,7 +347,7 @@ fn sysfs(machine: &Machine) -> Vec<BuildStep> {
             ));
         }
         steps.push(BuildStep::Detach { target: "/sys/full".into() });
-        steps.extend(["/sys/fs", "/sys/fs/cgroup"].map(directory));
+        add_directories(steps, &["/sys/fs", "/sys/fs/cgroup"]);
         // In place: mounts below stay visible.
         let attributes = MountAttributes::INERT.read_only();
         steps.push(BuildStep::Restrict { target: "/sys".into(), attributes });
@@ -358,8 +360,7 @@ fn sysfs(machine: &Machine) -> Vec<BuildStep> {
         attributes: MountAttributes::INERT,
         target: "/sys/fs/cgroup".into(),
     });
-    steps.extend(MASKED_SYSFS.map(|place| mask(place.into())));
-    steps
+    MASKED_SYSFS.iter().for_each(|place| steps.push(mask((*place).into())));
 }
 
 /// Returns the steps for `/sys` and `/proc` without masks, which root inside can write to. The files of the
@@ -386,15 +387,15 @@ fn manager_files() -> [BuildStep; 2] {
     ]
 }
 
-/// Returns the steps for `/proc`. Parts that describe or affect the host are masked or read-only.
-fn proc(machine: &Machine) -> Vec<BuildStep> {
+/// Adds the steps for `/proc`. Parts that describe or affect the host are masked or read-only.
+fn add_proc(steps: &mut Vec<BuildStep>, machine: &Machine) {
     let read_only = MountAttributes::INERT.read_only();
-    let mut steps = vec![BuildStep::Mount {
+    steps.push(BuildStep::Mount {
         kind: "proc",
         options: Vec::new(),
         attributes: MountAttributes::INERT,
         target: "/proc".into(),
-    }];
+    });
     // Before it is read-only.
     steps.extend(process::sysctls(machine));
     if machine.network.mode.makes_namespace() {
@@ -412,9 +413,8 @@ fn proc(machine: &Machine) -> Vec<BuildStep> {
         missing: IfMissing::Error,
     });
     steps.extend(manager_files());
-    steps.extend(MASKED_PROC.map(|name| mask(format!("/proc/{name}").into())));
-    steps.extend(READ_ONLY_PROC.map(|name| seal(format!("/proc/{name}"), read_only)));
-    steps
+    MASKED_PROC.iter().for_each(|name| steps.push(mask(format!("/proc/{name}").into())));
+    READ_ONLY_PROC.iter().for_each(|name| steps.push(seal(format!("/proc/{name}"), read_only)));
 }
 
 /// Returns the step that hides a file. Kernels differ in the files that they have.

@@ -5,9 +5,8 @@ use super::{Facts, rlimits};
 use crate::machine::Machine;
 use crate::machine::security::Sysctl;
 
-/// Returns the steps before the mount tree: for the process of PID 1 and its namespaces.
-pub(super) fn steps(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
-    let mut steps = Vec::new();
+/// Adds the steps before the mount tree: for the process of PID 1 and its namespaces.
+pub(super) fn add_steps(steps: &mut Vec<BuildStep>, machine: &Machine, facts: &Facts) {
     if facts.user_namespace {
         // First: sysfs, mqueue and cgroup2 show the namespaces of the process that mounts them.
         steps.push(BuildStep::Join);
@@ -22,7 +21,6 @@ pub(super) fn steps(machine: &Machine, facts: &Facts) -> Vec<BuildStep> {
             steps.push(BuildStep::Loopback);
         }
     }
-    steps
 }
 
 /// Returns the step that sets the limits of the definition. They may be too low to create a machine.

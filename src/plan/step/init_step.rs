@@ -70,8 +70,8 @@ pub enum InitStep {
     CgroupNamespace,
     /// Changes to the built root, and creates a mount namespace as a locked copy of the built one.
     MountNamespace,
-    /// A step of the tree, without a user namespace.
-    Build(BuildStep),
+    /// Steps of the tree, without a user namespace. They count and are reported as steps of PID 1.
+    Build(Vec<BuildStep>),
     /// Makes all mounts shared, as the kernel does for the init of a host.
     SharedMounts,
     /// Makes a mount receive those of its original only: systemd-machined(8) moves them away, which is not
@@ -169,9 +169,20 @@ pub enum InitStep {
 }
 
 impl InitStep {
-    /// Returns whether the machine starts without the step: its failure is a warning.
-    pub(crate) fn is_optional(&self) -> bool {
-        matches!(self, Self::Build(step) if step.is_optional())
+    /// Returns the number of steps: those of the tree are several.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Build(steps) => steps.len(),
+            _ => 1,
+        }
+    }
+
+    /// Returns the lines of text of the step: one for each of the steps of the tree.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Build(steps) => steps.iter().map(BuildStep::describe).collect(),
+            _ => vec![self.describe()],
+        }
     }
 
     /// Returns the step as one line of text.
@@ -183,7 +194,7 @@ impl InitStep {
             Self::BecomeRoot { .. } => "become root, without other groups".into(),
             Self::CgroupNamespace => "create a cgroup namespace".into(),
             Self::MountNamespace => "create a mount namespace".into(),
-            Self::Build(step) => step.describe(),
+            Self::Build(_) => "create the mount tree".into(),
             Self::SharedMounts => "make all mounts shared".into(),
             Self::ReceivedMounts(target) => format!("let '{target}' receive mounts only"),
             Self::Report(sync) => format!("report '{sync:?}' to the supervisor"),
