@@ -21,6 +21,7 @@ mod root;
 mod stub;
 mod submounts;
 mod timezone;
+mod tree_path;
 mod tree_paths;
 pub(crate) mod user_lookup;
 

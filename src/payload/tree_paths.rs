@@ -9,6 +9,7 @@
 //! In a tmpfs of the builder only the builder has created links. So paths in it that do not lead through one
 //! are given to the kernel as they are. All other paths are resolved by openat2(2).
 
+use super::tree_path::{Rest, TreePath};
 use crate::sys::directory::FileKinds;
 use crate::sys::mount::MountAttributes;
 use crate::sys::{descriptor, guest_files};
@@ -16,7 +17,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::cell::OnceCell;
 use std::io::ErrorKind;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// A directory that a resolution starts from or has reached.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl AsFd for Directory<'_> {
 #[derive(Debug)]
 struct Mounted {
     /// Its mount point in the tree.
-    target: PathBuf,
+    target: TreePath<PathBuf>,
     /// Its root.
     root: OwnedFd,
     /// Its attributes.
@@ -70,7 +71,7 @@ pub(crate) struct TreePaths {
     root: OwnedFd,
     mounted: Vec<Mounted>,
     /// The other mount points, and the links of the builder.
-    foreign: Vec<PathBuf>,
+    foreign: Vec<TreePath<PathBuf>>,
 }
 
 impl TreePaths {
@@ -98,7 +99,7 @@ impl TreePaths {
             _ => Files::Kernel,
         };
         self.mounted.push(Mounted {
-            target: target.to_owned(),
+            target: TreePath::new(target).to_owned(),
             root,
             attributes,
             files,
@@ -109,7 +110,8 @@ impl TreePaths {
     /// Adds a bind mount with foreign files: the builder's mounts below it are not visible any more. A mount
     /// at the same target is replaced, and one on `/` becomes the root.
     pub(crate) fn cover(&mut self, target: &Path, root: OwnedFd) {
-        let replaces = self.mounted.iter().any(|mounted| mounted.target == target);
+        let path = TreePath::new(target);
+        let replaces = self.mounted.iter().any(|mounted| mounted.target.is(path));
         self.forget(target);
         if target == Path::new("/") {
             self.root = root;
@@ -117,7 +119,7 @@ impl TreePaths {
             let attributes = MountAttributes::default();
             let files = Files::Foreign;
             self.mounted.push(Mounted {
-                target: target.to_owned(),
+                target: path.to_owned(),
                 root,
                 attributes,
                 files,
@@ -125,38 +127,42 @@ impl TreePaths {
             });
         } else {
             descriptor::leave(root);
-            self.foreign.push(target.to_owned());
+            self.foreign.push(path.to_owned());
         }
     }
 
     /// Records a link of the builder. Paths through it are not given to the kernel as they are: an absolute
     /// target would be resolved outside of the tree.
     pub(crate) fn link(&mut self, path: &Path) {
-        self.foreign.push(path.to_owned());
+        self.foreign.push(TreePath::new(path).to_owned());
     }
 
     /// Removes the mounts at a path and below.
     pub(crate) fn forget(&mut self, target: &Path) {
+        let target = TreePath::new(target);
         self.mounted.retain(|mounted| !mounted.target.starts_with(target));
         self.foreign.retain(|foreign| !foreign.starts_with(target));
     }
 
     /// Returns the root of the builder's mount at a target.
     pub(crate) fn root_of(&self, target: &Path) -> Option<BorrowedFd<'_>> {
-        let mounted = self.mounted.iter().find(|mounted| mounted.target == target);
+        let target = TreePath::new(target);
+        let mounted = self.mounted.iter().find(|mounted| mounted.target.is(target));
         mounted.map(|mounted| mounted.root.as_fd())
     }
 
     /// Records further attributes of the builder's mount at a target.
     pub(crate) fn restricted(&mut self, target: &Path, attributes: MountAttributes) {
-        if let Some(mounted) = self.mounted.iter_mut().find(|mounted| mounted.target == target) {
+        let target = TreePath::new(target);
+        if let Some(mounted) = self.mounted.iter_mut().find(|mounted| mounted.target.is(target)) {
             mounted.attributes = mounted.attributes.and(attributes);
         }
     }
 
     /// Returns the attributes of the builder's mount that contains a path. None if it is unknown.
     pub(crate) fn attributes(&self, path: &Path) -> MountAttributes {
-        let is_other = self.foreign.iter().any(|foreign| path.starts_with(foreign));
+        let path = TreePath::new(path);
+        let is_other = self.foreign.iter().any(|foreign| path.below(foreign).is_some());
         let nearest = self.nearest(path).filter(|_| !is_other);
         nearest.map_or_else(MountAttributes::default, |(mounted, _)| mounted.attributes)
     }
@@ -164,32 +170,44 @@ impl TreePaths {
     /// Returns a path in a tmpfs of the builder as the root of the file system and the path below it:
     /// no link is on the way to its last component.
     pub(crate) fn ours<'p>(&self, path: &'p Path) -> Option<(BorrowedFd<'_>, &'p Path)> {
+        let path = TreePath::new(path);
         let (mounted, rest) = self.nearest(path)?;
-        let is_below = rest.components().next().is_some();
-        let is_plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
-        (is_below && is_plain && mounted.files == Files::Ours && !self.is_covered(path))
-            .then(|| (mounted.root.as_fd(), rest))
+        (mounted.files == Files::Ours && self.is_without_links(path, mounted, rest))
+            .then(|| (mounted.root.as_fd(), rest.path()))
     }
 
     /// Returns a path in a tmpfs of the builder, or right below the root of another mount or of the tree, as
     /// that root and the path below it: no link is on the way to its last component.
     pub(crate) fn direct<'p>(&self, path: &'p Path) -> Option<(BorrowedFd<'_>, &'p Path)> {
-        self.ours(path).or_else(|| self.sysctl(path)).or_else(|| {
-            let (root, rest) = self.start_of(path);
-            let rest = rest.strip_prefix("/").unwrap_or(rest);
-            let mut parts = rest.components();
-            let is_right_below = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
-            is_right_below.then_some((root, rest))
-        })
+        let path = TreePath::new(path);
+        self.direct_in(path, self.nearest(path))
     }
 
-    /// Returns a path in `sys` of a procfs as its root and the path below it: there the kernel has no links
-    /// (proc(5)).
-    fn sysctl<'p>(&self, path: &'p Path) -> Option<(BorrowedFd<'_>, &'p Path)> {
-        let (mounted, rest) = self.nearest(path)?;
-        let is_plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
-        let is_kernels = mounted.files == Files::Procfs && rest.starts_with("sys");
-        (is_kernels && is_plain && !self.is_covered(path)).then(|| (mounted.root.as_fd(), rest))
+    /// Like [`Self::direct`], with the deepest mount of the builder that contains the path.
+    fn direct_in<'a, 'p>(
+        &'a self,
+        path: TreePath<&'p Path>,
+        nearest: Option<(&'a Mounted, Rest<'p>)>,
+    ) -> Option<(BorrowedFd<'a>, &'p Path)> {
+        let (root, rest) = match nearest {
+            Some((mounted, rest)) if self.is_without_links(path, mounted, rest) => {
+                return Some((mounted.root.as_fd(), rest.path()));
+            }
+            Some((mounted, rest)) => (mounted.root.as_fd(), rest),
+            None => (self.root.as_fd(), path.below_root()),
+        };
+        rest.only_name().map(|_| (root, rest.path()))
+    }
+
+    /// Returns whether no link is on the way to the last component of a path in a mount: in a tmpfs of the
+    /// builder, and in `sys` of a procfs, where the kernel has none (proc(5)).
+    fn is_without_links(&self, path: TreePath<&Path>, mounted: &Mounted, rest: Rest<'_>) -> bool {
+        let has_no_links = match mounted.files {
+            Files::Ours => !rest.is_empty(),
+            Files::Procfs => rest.begins_with("sys"),
+            Files::Kernel | Files::Foreign => false,
+        };
+        has_no_links && rest.has_only_names() && !self.is_covered(path)
     }
 
     /// Returns the type of a file right below the root of a procfs, whose entries are read once: many of them
@@ -198,9 +216,9 @@ impl TreePaths {
     /// # Errors
     /// The file does not exist.
     pub(crate) fn kind(&self, path: &Path) -> Option<std::io::Result<FileType>> {
-        let (mounted, rest) = self.nearest(path).filter(|(mounted, _)| mounted.files == Files::Procfs)?;
-        let mut parts = rest.components();
-        let (Some(Component::Normal(name)), None) = (parts.next(), parts.next()) else { return None };
+        let nearest = self.nearest(TreePath::new(path));
+        let (mounted, rest) = nearest.filter(|(mounted, _)| mounted.files == Files::Procfs)?;
+        let name = rest.only_name()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let open = || guest_files::open_inside_as(mounted.root.as_fd(), Path::new("."), flags, Mode::empty());
         let read = || FileKinds::read(open().ok()?.as_fd()).ok();
@@ -210,8 +228,9 @@ impl TreePaths {
 
     /// Like [`Self::direct`], but only in a mount of the builder: its names do not change during the build.
     pub(crate) fn in_mount<'p>(&self, path: &'p Path) -> Option<(BorrowedFd<'_>, &'p Path)> {
-        self.nearest(path).filter(|(mounted, _)| mounted.files != Files::Foreign)?;
-        self.direct(path)
+        let path = TreePath::new(path);
+        let nearest = self.nearest(path).filter(|(mounted, _)| mounted.files != Files::Foreign)?;
+        self.direct_in(path, Some(nearest))
     }
 
     /// Opens a path with `O_PATH`; a symbolic link as its last component is not followed.
@@ -235,19 +254,20 @@ impl TreePaths {
     /// Returns the root of the deepest mount of the builder that contains a path, or the root of the tree,
     /// and the path relative to it.
     fn start_of<'p>(&self, path: &'p Path) -> (BorrowedFd<'_>, &'p Path) {
-        self.nearest(path).map_or((self.root.as_fd(), path), |(mounted, rest)| (mounted.root.as_fd(), rest))
+        let nearest = self.nearest(TreePath::new(path));
+        nearest.map_or((self.root.as_fd(), path), |(mounted, rest)| (mounted.root.as_fd(), rest.path()))
     }
 
     /// Returns the deepest mount of the builder that contains a path, and the path relative to it.
-    fn nearest<'p>(&self, path: &'p Path) -> Option<(&Mounted, &'p Path)> {
+    fn nearest<'p>(&self, path: TreePath<&'p Path>) -> Option<(&Mounted, Rest<'p>)> {
         let around = self.mounted.iter();
-        let around = around.filter_map(|mounted| Some((mounted, path.strip_prefix(&mounted.target).ok()?)));
-        around.min_by_key(|(_, rest)| rest.components().count())
+        let around = around.filter_map(|mounted| Some((mounted, path.below(&mounted.target)?)));
+        around.min_by_key(|(_, rest)| rest.depth())
     }
 
     /// Returns whether a path leads through a mount with foreign files or a link.
-    fn is_covered(&self, path: &Path) -> bool {
-        self.foreign.iter().any(|foreign| path.starts_with(foreign) && path != foreign)
+    fn is_covered(&self, path: TreePath<&Path>) -> bool {
+        self.foreign.iter().any(|foreign| path.below(foreign).is_some_and(|rest| !rest.is_empty()))
     }
 }
 
