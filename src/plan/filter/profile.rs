@@ -18,10 +18,12 @@ const X32: u32 = 0x4000_0000;
 /// The offset of the first argument in `struct seccomp_data`; the low half is first.
 const ARGUMENTS: u32 = 16;
 
-/// Returns the program of a profile for these interfaces.
+/// Returns the program of a profile for these interfaces. Apart from the filter of other machines, which needs
+/// no stack for its tables.
 ///
 /// # Errors
 /// The profile has too many rules on arguments.
+#[inline(never)]
 pub(super) fn assemble(abis: &[Abi], profile: &SyscallProfile) -> Result<Vec<Instruction>> {
     let mut program = Backwards::new();
     let default = program.answer(value(profile.default));
