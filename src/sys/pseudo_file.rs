@@ -15,12 +15,20 @@ const SIZE: usize = 4096;
 pub(crate) fn read(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut buffer = [0; SIZE];
-    let count = rustix::io::read(&file, &mut buffer)?;
-    if count == SIZE {
-        return std::fs::read_to_string(path);
+    // On the heap, where only the written part of it is used.
+    let mut buffer = Vec::with_capacity(SIZE);
+    let count = rustix::io::read(&file, rustix::buffer::spare_capacity(&mut buffer))?;
+    if count >= SIZE {
+        return read_long(path);
     }
-    String::from_utf8(buffer[..count].to_vec()).map_err(std::io::Error::other)
+    buffer.shrink_to_fit();
+    String::from_utf8(buffer).map_err(std::io::Error::other)
+}
+
+/// Reads a file of more than a page. Apart from the others, which need no stack for it.
+#[inline(never)]
+fn read_long(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path)
 }
 
 /// Writes an existing file of the kernel by one write.
