@@ -54,15 +54,21 @@ fn program() -> u8 {
         return serve();
     }
     if arguments.get(1).is_some_and(|verb| verb == service::JOB_VERB) {
-        return match service::receive_words(arguments.into_iter().next()) {
-            Ok(job) => {
-                let status = parse_and_run(&job.arguments);
-                job.end(status)
-            }
-            Err(error) => failed(&error),
-        };
+        return run_job(arguments.into_iter().next());
     }
     parse_and_run(&arguments)
+}
+
+/// Runs a job of the service, with the arguments that it sends.
+#[inline(never)]
+fn run_job(program: Option<OsString>) -> u8 {
+    match service::receive_words(program) {
+        Ok(job) => {
+            let status = parse_and_run(&job.arguments);
+            job.end(status)
+        }
+        Err(error) => failed(&error),
+    }
 }
 
 /// Parses the command line and runs its verb.

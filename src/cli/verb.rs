@@ -124,6 +124,15 @@ macro_rules! verbs {
                     require_root()?;
                 }
                 match self {
+                    Self::Run(verb) => verb.run(paths),
+                    other => other.run_other(paths),
+                }
+            }
+
+            /// Runs the verb. Apart from `run`, which needs no stack for the arguments of all verbs.
+            #[inline(never)]
+            fn run_other(self, paths: &Paths) -> VerbResult {
+                match self {
                     $(Self::$verb(verb) => apart(|| verb.run(paths))),*
                 }
             }

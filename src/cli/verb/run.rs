@@ -376,7 +376,7 @@ impl RunArgs {
             || self.network_bridge.is_some() && self.network_zone.is_some()
     }
 
-    pub(super) fn run(self, paths: &Paths) -> VerbResult {
+    pub(super) fn run(&self, paths: &Paths) -> VerbResult {
         let options = self.options()?;
         self.foreground(paths, options)
     }
@@ -403,7 +403,7 @@ impl RunArgs {
     ///
     /// # Errors
     /// The reason why the machine does not run.
-    pub(in crate::cli) fn foreground(self, paths: &Paths, options: Options) -> VerbResult {
+    pub(in crate::cli) fn foreground(&self, paths: &Paths, options: Options) -> VerbResult {
         match variables::of_process("SYSTEMD_LOG_LEVEL").map(|value| variables::log_level(&value)) {
             Some(Some(level)) => log::set_max_level(level),
             Some(None) => log::warn!("unknown log level in SYSTEMD_LOG_LEVEL, ignoring"),
