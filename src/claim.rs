@@ -88,7 +88,8 @@ pub(crate) struct Claims {
 ///
 /// # Errors
 /// A name, root, range of ids, port or interface in use; no free ids or addresses.
-pub(crate) fn claim(request: &ClaimRequest<'_>) -> Result<Claims> {
+#[inline(never)]
+pub(crate) fn claim(request: &ClaimRequest<'_>) -> Result<Box<Claims>> {
     let ClaimRequest { paths, machine, undo, .. } = *request;
     let mut locks = vec![locks::name(paths, &machine.name, undo)?];
     let mut record = Record::new(machine.name.clone());
@@ -100,7 +101,8 @@ pub(crate) fn claim(request: &ClaimRequest<'_>) -> Result<Claims> {
 ///
 /// # Errors
 /// Same as [`claim`], or a session that is not dead.
-pub(crate) fn claim_dead(request: &ClaimRequest<'_>) -> Result<Claims> {
+#[inline(never)]
+pub(crate) fn claim_dead(request: &ClaimRequest<'_>) -> Result<Box<Claims>> {
     let ClaimRequest { paths, machine, undo, .. } = *request;
     let (lock, dead) = locks::name_of_dead(paths, &machine.name)?;
     undo(paths, &dead);
@@ -116,11 +118,12 @@ pub(crate) fn claim_dead(request: &ClaimRequest<'_>) -> Result<Claims> {
 ///
 /// # Errors
 /// Same as [`claim`].
+#[inline(never)]
 pub(crate) fn claim_again(
     request: &ClaimRequest<'_>,
     before: &Record,
     mut locks: Vec<OwnedFd>,
-) -> Result<Claims> {
+) -> Result<Box<Claims>> {
     let mut record = before.clone();
     let claimed = with_name(request, Some(before), &mut record, &mut locks);
     finish(request, claimed, record, locks)
@@ -147,9 +150,9 @@ fn finish(
     claimed: Result<(Choice, Vec<Record>)>,
     record: Record,
     mut locks: Vec<OwnedFd>,
-) -> Result<Claims> {
+) -> Result<Box<Claims>> {
     match claimed {
-        Ok((choice, dead)) => Ok(Claims { choice, record, locks, dead }),
+        Ok((choice, dead)) => Ok(Box::new(Claims { choice, record, locks, dead })),
         Err(error) => {
             abandon(request.paths, request.undo, &record, &mut locks);
             Err(error)

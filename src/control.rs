@@ -136,7 +136,7 @@ pub(crate) fn names(paths: &Paths) -> Result<BTreeSet<String>> {
 /// # Errors
 /// A missing or invalid definition.
 fn defined(paths: &Paths, name: &Name) -> Result<Machine> {
-    config::machine(paths, name).map(|resolved| resolved.machine)
+    config::machine(paths, name).map(|resolved| *resolved.machine)
 }
 
 /// Returns the service of a machine: that in which it is running, else that of its definition.

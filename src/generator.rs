@@ -56,7 +56,7 @@ DeviceAllow=char-pts rw
 /// machine is written to the log of the kernel and does not affect the other machines.
 pub fn run(directory: &Path, paths: &Paths) {
     let Ok(names) = config::names(paths) else { return };
-    let mut load = |name: &Name| config::machine(paths, name).map(|resolved| resolved.machine);
+    let mut load = |name: &Name| config::machine(paths, name).map(|resolved| *resolved.machine);
     let template_of = |name: &Name| config::service_template(paths, name);
     write_all(directory, names, &mut load, &template_of, &mut log_to_kernel);
 }

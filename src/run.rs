@@ -15,10 +15,10 @@ mod timezone;
 use crate::claim;
 use crate::config::{self, Resolved};
 use crate::error::{Error, Kind, Result};
-use crate::host::credentials;
+use crate::host::credentials::{self, LoadedCredential};
 use crate::host::systemd::machined;
 use crate::host::systemd::session::BusSession;
-use crate::image::attach::{self as image, AttachRequest};
+use crate::image::attach::{self as image, AttachRequest, AttachedRoot};
 use crate::image::{owners, quota, recovery, throwaway, trial};
 use crate::machine::Machine;
 use crate::machine::name::Name;
@@ -26,11 +26,11 @@ use crate::machine::network::{Interface, InterfaceKind};
 use crate::machine::root::{Ephemeral, Root};
 use crate::machine::users::Users;
 use crate::paths::Paths;
-use crate::plan;
+use crate::plan::{self, Plan};
 use crate::state::id_ranges::RangeRetention;
 pub use crate::supervisor::detached::{DETACHED, REBOOT};
 use crate::supervisor::handover::{self, Carried, Running};
-use crate::supervisor::launch::{self, LaunchRequest};
+use crate::supervisor::launch::{self, LaunchRequest, Placement};
 use crate::supervisor::supervise::{self, SupervisionResult};
 use crate::supervisor::{cleanup, current_step, failure, registration};
 use crate::sys::entry;
@@ -84,13 +84,13 @@ fn keep_reason(paths: &Paths, name: &Name, error: &Error) {
 }
 
 fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
-    let kept = handover::receive()?.map(Carried::from);
+    let kept = handover::receive()?.map(Carried::from_running);
     recovery::recover(paths);
     let of_launch = |error: Error| error.with_kind(Kind::Launch);
     let mut resolved = config::machine(paths, name).map_err(of_launch)?;
     resolved.refuse_open_secrets().map_err(of_launch)?;
     // Before the first message: it may execute the program again.
-    prepare_process(RunMode::Run, &resolved.machine, kept.as_ref()).map_err(of_launch)?;
+    prepare_process(RunMode::Run, &resolved.machine, kept.as_deref()).map_err(of_launch)?;
     warn(&resolved);
     let mut running = start_version(paths, &mut resolved.machine, kept).map_err(of_launch)?;
     // The snapshot is for `apply`; the machine runs without it.
@@ -101,7 +101,11 @@ fn launch_in_unit(paths: &Paths, name: &Name) -> Result<()> {
 }
 
 /// Starts a machine in its unit. A version that cannot be started is followed by the next older one.
-fn start_version(paths: &Paths, machine: &mut Machine, mut kept: Option<Carried>) -> Result<Running> {
+fn start_version(
+    paths: &Paths,
+    machine: &mut Machine,
+    mut kept: Option<Box<Carried>>,
+) -> Result<Box<Running>> {
     let mut failed = kept.as_ref().and_then(|kept| kept.state.record.failed_version.clone());
     let mut is_again = kept.is_some();
     let mut tried = Vec::new();
@@ -125,7 +129,7 @@ fn start_version(paths: &Paths, machine: &mut Machine, mut kept: Option<Carried>
     }
 }
 
-fn start_in_unit(paths: &Paths, machine: &mut Machine, kept: Option<Carried>) -> Result<Running> {
+fn start_in_unit(paths: &Paths, machine: &mut Machine, kept: Option<Box<Carried>>) -> Result<Box<Running>> {
     root::protect_image(machine)?;
     root::find_pivot(machine)?;
     let arguments = vec!["launch".into(), machine.name.as_str().into()];
@@ -145,7 +149,7 @@ pub fn supervise_unit() -> Result<u8> {
         SupervisionResult::Ended(status) => Ok(status),
         SupervisionResult::Reboot(running) => Err(running.execute(&running.state.arguments)),
         SupervisionResult::Register(running) => {
-            let running = register_again(*running);
+            let running = register_again(running);
             // Executed again to free the memory of the D-Bus call while the machine idles.
             Err(running.execute(&["supervise".into()]))
         }
@@ -178,8 +182,8 @@ pub(crate) fn reload_firewall(paths: &Paths) -> Result<()> {
 fn start(
     start: StartRequest<'_>,
     find_place: impl FnOnce(&Machine, Option<&Carried>) -> Place,
-    mut kept: Option<Carried>,
-) -> Result<Running> {
+    mut kept: Option<Box<Carried>>,
+) -> Result<Box<Running>> {
     let StartRequest { paths, machine, keep, arguments, begins } = start;
     let takes = |interface: &Interface| interface.kind == InterfaceKind::Moved;
     if kept.is_none()
@@ -187,57 +191,76 @@ fn start(
     {
         cleanup::after_killed_runs(paths);
     }
-    let (root, place) = (root::open(machine)?, find_place(machine, kept.as_ref()));
+    let (root, place) = (root::open(machine)?, find_place(machine, kept.as_deref()));
     let (unit, tree) = (place.unit(), root.tree.as_ref());
     let request = claim::ClaimRequest { paths, machine, root: tree, keep, unit, undo: cleanup::undo };
-    let mut claims = claim_all(&request, kept.as_mut(), begins)?;
-    let prepare = || {
-        if claims.choice.ids.changes_owners {
-            owners::change(machine, claims.choice.ids.base.unwrap_or_default())?;
-        }
-        quota::limit_machine(paths, machine)?;
-        let attached = image::attach(AttachRequest {
-            paths,
-            machine,
-            id_base: claims.choice.ids.base,
-            mapped_from: claims.choice.ids.mapped_from,
-            throwaway: claims.record.throwaway.as_deref(),
-            in_memory: kept.as_mut().map(|kept| kept.fds.take_layers()).unwrap_or_default(),
-        })?;
-        let tree = root::attach(machine, root, attached.as_ref(), keep)?;
-        let mut found = facts::find(paths, machine, &tree, attached.as_ref(), &claims.choice)?;
-        if let Some(throwaway) = &claims.record.throwaway {
-            throwaway::create_directories(throwaway, machine, found.facts.owner())?;
-            found.facts.throwaway.clone_from(throwaway);
-        }
-        build::complete(&mut claims.record, machine, found.facts.build.as_ref())?;
-        let plan = plan::make(machine, &found.facts)?;
-        placement::check_input(plan.console)?;
-        let credentials = credentials::load(&machine.credentials, machine.contract)?;
-        // Last: a scope is created on the host.
-        let placement = place.enter(machine)?;
-        Ok((attached, found, plan, credentials, placement))
-    };
-    let (root, HostFacts { facts, lease, hosts, journal }, plan, credentials, placement) = prepare()
-        .inspect_err(|_: &Error| {
-            claim::abandon(paths, cleanup::undo, &claims.record, &mut claims.locks);
-        })?;
-    let (facts, plan) = (&facts, &plan);
+    let mut claims = claim_all(&request, kept.as_deref_mut(), begins)?;
+    let prepared = prepare(paths, machine, root, keep, place, &mut claims, kept.as_deref_mut());
+    let prepared = prepared.inspect_err(|_| {
+        claim::abandon(paths, cleanup::undo, &claims.record, &mut claims.locks);
+    })?;
     let request = LaunchRequest {
         paths,
         machine,
-        root,
-        facts,
-        plan,
-        lease,
-        hosts,
-        journal,
-        credentials,
-        placement,
+        root: prepared.root,
+        facts: &prepared.found.facts,
+        plan: &prepared.plan,
+        lease: prepared.found.lease,
+        hosts: prepared.found.hosts,
+        journal: prepared.found.journal,
+        credentials: prepared.credentials,
+        placement: prepared.placement,
         arguments,
         kept,
     };
     launch::launch(request, claims)
+}
+
+/// The stages between the claims and the launch: attached, found, planned.
+#[inline(never)]
+fn prepare(
+    paths: &Paths,
+    machine: &Machine,
+    root: root::OpenedRoot,
+    keep: RangeRetention,
+    place: Place,
+    claims: &mut claim::Claims,
+    kept: Option<&mut Carried>,
+) -> Result<Box<Prepared>> {
+    if claims.choice.ids.changes_owners {
+        owners::change(machine, claims.choice.ids.base.unwrap_or_default())?;
+    }
+    quota::limit_machine(paths, machine)?;
+    let attached = image::attach(AttachRequest {
+        paths,
+        machine,
+        id_base: claims.choice.ids.base,
+        mapped_from: claims.choice.ids.mapped_from,
+        throwaway: claims.record.throwaway.as_deref(),
+        in_memory: kept.map(|kept| kept.fds.take_layers()).unwrap_or_default(),
+    })?;
+    let tree = root::attach(machine, root, attached.as_ref(), keep)?;
+    let mut found = facts::find(paths, machine, &tree, attached.as_ref(), &claims.choice)?;
+    if let Some(throwaway) = &claims.record.throwaway {
+        throwaway::create_directories(throwaway, machine, found.facts.owner())?;
+        found.facts.throwaway.clone_from(throwaway);
+    }
+    build::complete(&mut claims.record, machine, found.facts.build.as_ref())?;
+    let plan = plan::make(machine, &found.facts)?;
+    placement::check_input(plan.console)?;
+    let credentials = credentials::load(&machine.credentials, machine.contract)?;
+    // Last: a scope is created on the host.
+    let placement = place.enter(machine)?;
+    Ok(Box::new(Prepared { root: attached, found, plan, credentials, placement }))
+}
+
+/// The result of [`prepare`].
+struct Prepared {
+    root: Option<AttachedRoot>,
+    found: Box<HostFacts>,
+    plan: Plan,
+    credentials: Vec<LoadedCredential>,
+    placement: Placement,
 }
 
 /// Claims all for a new machine, for another boot of one, or for a dead session.
@@ -245,7 +268,7 @@ fn claim_all(
     request: &claim::ClaimRequest<'_>,
     kept: Option<&mut Carried>,
     begins: Beginning,
-) -> Result<claim::Claims> {
+) -> Result<Box<claim::Claims>> {
     match kept {
         Some(kept) => claim::claim_again(request, &kept.state.record, kept.fds.take_locks()),
         None if begins == Beginning::Recovered => claim::claim_dead(request),
@@ -289,7 +312,7 @@ enum Beginning {
 }
 
 /// Registers a machine again after machined has lost it.
-fn register_again(mut running: Running) -> Running {
+fn register_again(mut running: Box<Running>) -> Box<Running> {
     let state = &mut running.state;
     let paths = Paths::below(&state.paths_root);
     let previous = machined::PreviousOwner::Ours;

@@ -164,7 +164,7 @@ fn a_tree_without_a_definition_is_a_machine_with_all_defaults() {
 /// Returns the machine of options.
 fn run(paths: &Paths, layer: Layer) -> Machine {
     let options = Options { layer, settings: SettingsMode::Yes, contract: Contract::Coracle, bundle: None };
-    coracle::config::run(paths, options, None).unwrap().machine
+    *coracle::config::run(paths, options, None).unwrap().machine
 }
 
 #[test]

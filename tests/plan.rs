@@ -70,7 +70,7 @@ fn defined(paths: &Paths, text: &str) -> Machine {
     std::fs::create_dir_all(place).unwrap();
     std::fs::write(place.join("web.toml"), text).unwrap();
     let resolved = config::machine(paths, &Name::new("web").unwrap());
-    resolved.unwrap_or_else(|error| panic!("{error}")).machine
+    *resolved.unwrap_or_else(|error| panic!("{error}")).machine
 }
 
 fn run(paths: &Paths, line: &str) -> Machine {
@@ -80,14 +80,14 @@ fn run(paths: &Paths, line: &str) -> Machine {
     else {
         panic!("'{line}' is no run")
     };
-    config::run(paths, options.options().unwrap(), None).unwrap_or_else(|error| panic!("{error}")).machine
+    *config::run(paths, options.options().unwrap(), None).unwrap_or_else(|error| panic!("{error}")).machine
 }
 
 fn nspawn(paths: &Paths, line: &str) -> Machine {
     let words = std::iter::once("systemd-nspawn").chain(line.split_whitespace()).map(Into::into);
     let mut nspawn = Nspawn::parse(&words.collect::<Vec<_>>()).unwrap().unwrap();
     let options = nspawn.options().unwrap_or_else(|failures| panic!("{:?}", failures.0));
-    config::run(paths, options, None).unwrap_or_else(|error| panic!("{error}")).machine
+    *config::run(paths, options, None).unwrap_or_else(|error| panic!("{error}")).machine
 }
 
 fn root() -> User {

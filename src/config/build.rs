@@ -336,7 +336,7 @@ mod tests {
         let definition = definition(&paths, "sid")?.unwrap();
         let source = definition.source(&paths)?;
         let name = Name::new("sid-abcdef").unwrap();
-        Ok(session(&paths, &name, &source, &options, Some(&definition))?.machine)
+        Ok(*session(&paths, &name, &source, &options, Some(&definition))?.machine)
     }
 
     #[test]

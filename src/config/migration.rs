@@ -72,7 +72,7 @@ pub(crate) fn migration(
     };
     let MigrationPlan { lost, replaced, .. } = plan;
     let Document { text, settings } = document;
-    Ok(Migration { text, settings, file: merged.main, machine, replaced, lost })
+    Ok(Migration { text, settings, file: merged.main, machine: *machine, replaced, lost })
 }
 
 fn context(name: &Name) -> String {

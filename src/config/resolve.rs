@@ -14,8 +14,8 @@ use crate::paths::Paths;
 /// A machine with its settings and warnings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// The machine.
-    pub machine: Machine,
+    /// The machine, on the heap: the result is moved often.
+    pub machine: Box<Machine>,
     /// Settings that are probably mistakes.
     pub(crate) warnings: Vec<Problem>,
     /// Settings of the .nspawn file that are ignored, or the whole file.
@@ -58,7 +58,7 @@ pub(super) fn resolve(
     let parts = build(paths, name, &settings, profile).map_err(|error| vec![error])?;
     let warnings = warnings(&settings);
     match Machine::new(parts) {
-        Ok(machine) => Ok(Resolved { machine, warnings, ignored: Vec::new(), settings }),
+        Ok(machine) => Ok(Resolved { machine: Box::new(machine), warnings, ignored: Vec::new(), settings }),
         Err(errors) => Err(errors.into_iter().map(|error| with_origins(error, &settings)).collect()),
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn find(
     tree: &Tree,
     attached: Option<&AttachedRoot>,
     choice: &Choice,
-) -> Result<HostFacts> {
+) -> Result<Box<HostFacts>> {
     let booting = matches!(machine.command.payload, Payload::Boot { .. });
     let init = booting.then(|| tree.find_init(&machine.boot.init)).transpose()?;
     let socketcall = needs_socketcall(machine, tree, init.as_ref().map(|(path, _)| path.as_path()))
@@ -111,7 +111,7 @@ pub(super) fn find(
     };
     tree.check_reads()?;
     refuse_exhausted(&facts)?;
-    Ok(HostFacts { facts, lease, hosts, journal })
+    Ok(Box::new(HostFacts { facts, lease, hosts, journal }))
 }
 
 /// Refuses a guest of systemd that shares the inotify instances of the host's root, if too few are left.

@@ -37,7 +37,7 @@ pub(crate) fn foreground(
     if mode == RunMode::Run {
         crate::host::require_root().map_err(of_launch)?;
     }
-    let kept = handover::receive()?.map(|running| Box::new(Carried::from(running)));
+    let kept = handover::receive()?.map(Carried::from_running);
     if mode == RunMode::Run {
         recovery::recover(paths);
     }
@@ -78,7 +78,7 @@ fn resolve(paths: &Paths, options: Options, kept: Option<&Carried>, mode: RunMod
             log::info!("running machine '{}' on '{}'", machine.name, machine.root.path().display());
         }
     }
-    Ok(Box::new(resolved.machine))
+    Ok(resolved.machine)
 }
 
 /// Starts the machine. Signals that arrive meanwhile end it.
@@ -89,10 +89,10 @@ fn start_in_foreground(paths: &Paths, machine: &Machine, kept: Option<Box<Carrie
     // There is no unit that cleans up after a killed start. The event loop reads the signals; after the exec
     // of a reboot they are blocked already.
     let signals = kept.is_none().then(interrupt::block).transpose()?;
-    match start(request, Place::in_foreground, kept.map(|kept| *kept)) {
+    match start(request, Place::in_foreground, kept) {
         Ok(running) => {
             signals.into_iter().for_each(interrupt::Blocked::keep);
-            Ok(Box::new(running))
+            Ok(running)
         }
         Err(error) => {
             // A signal ends the program in its usual way, systemd-nspawn(1) with the status of a failure.
@@ -108,14 +108,14 @@ fn start_in_foreground(paths: &Paths, machine: &Machine, kept: Option<Box<Carrie
 #[inline(never)]
 fn supervise_in_foreground(paths: &Paths, name: &Name, mut running: Box<Running>) -> Result<u8> {
     loop {
-        let supervised = supervise::supervise(*running).inspect_err(|_| {
+        let supervised = supervise::supervise(running).inspect_err(|_| {
             // There is no unit whose `ExecStopPost=` does it.
             cleanup::after(paths, name).unwrap_or_else(|error| log::warn!("{error}, ignoring"));
         });
         match supervised.map_err(|error| error.with_kind(Kind::Launch))? {
             SupervisionResult::Ended(status) => return Ok(status),
             SupervisionResult::Reboot(again) => return Err(again.execute(&again.state.arguments)),
-            SupervisionResult::Register(again) => running = Box::new(register_again(*again)),
+            SupervisionResult::Register(again) => running = register_again(again),
             SupervisionResult::Reexec(again) => running = again,
         }
     }

@@ -165,9 +165,10 @@ fn launch_detached(
 /// # Errors
 /// The reason why it does not run. The session is dead then.
 pub fn reboot() -> Result<()> {
-    let kept = handover::receive()?.map(Carried::from).ok_or_else(|| Error::usage("nothing to reboot"))?;
+    let kept =
+        handover::receive()?.map(Carried::from_running).ok_or_else(|| Error::usage("nothing to reboot"))?;
     let (paths, record) = (Paths::below(&kept.state.paths_root), kept.state.record.clone());
-    let launch = || -> Result<Running> {
+    let launch = || -> Result<Box<Running>> {
         let request = kept_request(&paths, &record.name)?;
         let source = RootSource::of_path(record.root.clone());
         refuse_changed_base(&record, &source)?;
@@ -286,7 +287,7 @@ fn ends(lifetime: Option<Duration>, processes: &[u32]) -> Result<Vec<OwnedFd>> {
 }
 
 /// Launches the machine of a session, in its detached process.
-fn launch(paths: &Paths, machine: &Machine, begins: Beginning) -> Result<Running> {
+fn launch(paths: &Paths, machine: &Machine, begins: Beginning) -> Result<Box<Running>> {
     let signals = interrupt::block()?;
     let arguments = [SUPERVISE, DETACHED, REBOOT].map(Into::into).into();
     let request = StartRequest { paths, machine, keep: RangeRetention::WhileRunning, arguments, begins };

@@ -35,7 +35,7 @@ enum Report {
 ///
 /// # Errors
 /// The error of the launch, or a detached process that was killed: the next start removes what it has left.
-pub(crate) fn detach(paths: &Paths, launch: impl FnOnce() -> Result<Running>) -> Result<()> {
+pub(crate) fn detach(paths: &Paths, launch: impl FnOnce() -> Result<Box<Running>>) -> Result<()> {
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (ours, theirs) = pipe.context(|| "cannot create a pipe")?;
     match process::clone(0, None)? {
@@ -65,7 +65,7 @@ fn receive(pipe: OwnedFd) -> Result<()> {
 }
 
 /// Launches, reports, and becomes the supervisor.
-fn run(paths: &Paths, launch: impl FnOnce() -> Result<Running>, pipe: OwnedFd) -> ! {
+fn run(paths: &Paths, launch: impl FnOnce() -> Result<Box<Running>>, pipe: OwnedFd) -> ! {
     // A caller that has ended is an error of the report, not the end of this process.
     SignalSet::of(&[libc::SIGPIPE]).block();
     let mut pipe = File::from(pipe);
@@ -122,7 +122,7 @@ fn null() -> Result<OwnedFd> {
 }
 
 /// Kills a machine, and undoes its launch. The changes of a recovered session stay.
-fn abandon(paths: &Paths, mut running: Running) {
+fn abandon(paths: &Paths, mut running: Box<Running>) {
     if let Some(leader) = running.fds.take(FdName::Leader) {
         let _ = process::send_signal(leader.as_fd(), libc::SIGKILL);
         let _ = process::wait(leader.as_fd());

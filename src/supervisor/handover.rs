@@ -270,14 +270,14 @@ impl Running {
 ///
 /// # Errors
 /// An unreadable or invalid handover, or a descriptor that is not open.
-pub(crate) fn receive() -> Result<Option<Running>> {
+pub(crate) fn receive() -> Result<Option<Box<Running>>> {
     std::env::var_os(VARIABLE).map(|number| adopt(&number)).transpose()
 }
 
 /// Takes over the machine whose state is in the memfd of this number. Apart from the first start of a
 /// machine, which has no state to decode and needs no stack for it.
 #[inline(never)]
-fn adopt(number: &OsStr) -> Result<Running> {
+fn adopt(number: &OsStr) -> Result<Box<Running>> {
     // The kernel names a process after the executed file, here '/proc/self/exe'.
     if let Err(error) = rustix::thread::set_name(entry::process_name()) {
         log::debug!("cannot name the process: {error}, ignoring");
@@ -289,7 +289,7 @@ fn adopt(number: &OsStr) -> Result<Running> {
         .context(|| "cannot read the handover")?;
     let message: HandoverMessage = serde_json::from_slice(&bytes)
         .map_err(|error| Error::new(format!("invalid handover data: {error}")))?;
-    Ok(Running { state: message.state, fds: Fds::adopt(message.fds)? })
+    Ok(Box::new(Running { state: message.state, fds: Fds::adopt(message.fds)? }))
 }
 
 /// The state and descriptors carried from a machine to its next boot.
@@ -301,10 +301,13 @@ pub(crate) struct Carried {
     pub(crate) fds: Fds,
 }
 
-impl From<Running> for Carried {
-    fn from(mut running: Running) -> Self {
+impl Carried {
+    /// Returns what is carried from a running machine.
+    #[inline(never)]
+    pub(crate) fn from_running(mut running: Box<Running>) -> Box<Self> {
         running.fds.0.retain(|(name, _)| name.outlives_reboot());
-        Self { state: running.state, fds: running.fds }
+        let Running { state, fds } = *running;
+        Box::new(Self { state, fds })
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) struct LaunchRequest<'a> {
     /// The arguments that start the machine again.
     pub(crate) arguments: Vec<std::ffi::OsString>,
     /// The state that a reboot keeps.
-    pub(crate) kept: Option<Carried>,
+    pub(crate) kept: Option<Box<Carried>>,
 }
 
 /// The unit and the cgroup of a machine.
@@ -125,7 +125,7 @@ struct Launch<'a> {
 ///
 /// # Errors
 /// The step that failed, with cause and hint.
-pub(crate) fn launch(request: LaunchRequest<'_>, claims: Claims) -> Result<Running> {
+pub(crate) fn launch(request: LaunchRequest<'_>, claims: Box<Claims>) -> Result<Box<Running>> {
     let plan = request.plan;
     let mut launch = Launch::new(request, claims);
     let mut steps = || -> Result<()> {
@@ -166,7 +166,7 @@ fn enter(namespace: impl AsFd, kind: CloneFlags, doing: &str) -> Result<()> {
 }
 
 impl<'a> Launch<'a> {
-    fn new(mut request: LaunchRequest<'a>, claims: Claims) -> Self {
+    fn new(mut request: LaunchRequest<'a>, claims: Box<Claims>) -> Self {
         let mut fds = request.kept.as_mut().map(|kept| std::mem::take(&mut kept.fds)).unwrap_or_default();
         let old_network = fds.take(FdName::Network);
         let locks = claims.locks.into_iter().chain(request.placement.lock.take());
@@ -384,7 +384,8 @@ impl<'a> Launch<'a> {
         self.record.write(self.request.paths)
     }
 
-    fn finish(mut self) -> Result<Running> {
+    #[inline(never)]
+    fn finish(mut self) -> Result<Box<Running>> {
         let plan = self.request.plan;
         let (leader, _) = self.leader.take().ok_or_else(|| Error::new("PID 1 is not cloned yet"))?;
         self.fds.insert(FdName::Leader, leader.pidfd);
@@ -393,7 +394,7 @@ impl<'a> Launch<'a> {
         let machine = self.request.machine;
         // A cgroup of the first boot is new.
         let payload = self.request.placement.cgroup.as_ref().filter(|_| boots > 0).map(Cgroup::payload);
-        Ok(Running {
+        Ok(Box::new(Running {
             state: SupervisorState {
                 paths_root: self.request.paths.join("/"),
                 arguments: self.request.arguments,
@@ -419,6 +420,6 @@ impl<'a> Launch<'a> {
                 record: self.record,
             },
             fds: self.fds,
-        })
+        }))
     }
 }

@@ -129,7 +129,7 @@ struct Loop {
 ///
 /// # Errors
 /// Any error of the system calls that the loop depends on.
-pub(crate) fn supervise(running: Running) -> Result<SupervisionResult> {
+pub(crate) fn supervise(running: Box<Running>) -> Result<SupervisionResult> {
     super::drop_privileges::apply(&running.state.record);
     let mut watch = Loop::new(running)?;
     watch.begin();
@@ -178,8 +178,8 @@ fn new_epoll() -> Result<Epoll> {
 }
 
 impl Loop {
-    fn new(running: Running) -> Result<Self> {
-        let Running { state, mut fds } = running;
+    fn new(running: Box<Running>) -> Result<Self> {
+        let Running { state, mut fds } = *running;
         let signals = signals::take()?;
         let epoll = new_epoll()?;
         let ring = fds.get(FdName::Ring).map(|ring| rustix::io::fcntl_dupfd_cloexec(ring, 3));

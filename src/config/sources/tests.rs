@@ -39,7 +39,7 @@ fn run(paths: &Paths, layer: Layer, settings: SettingsMode) -> Machine {
 /// Returns the machine of options of a program.
 fn run_as(contract: Contract, paths: &Paths, layer: Layer, settings: SettingsMode) -> Result<Machine> {
     crate::config::run(paths, Options { layer, settings, contract, bundle: None }, None)
-        .map(|resolved| resolved.machine)
+        .map(|resolved| *resolved.machine)
 }
 
 /// Returns options with the name `web`.
