@@ -142,10 +142,10 @@ pub fn prepare() -> Result<()> {
 }
 
 /// The stack that a start of a machine uses below the entry point, bytes.
-const STACK: usize = 80 << 10;
+const STACK: usize = 36 << 10;
 
 /// The part of the first mapping of the heap that is free then and that a start uses, bytes.
-const HEAP: usize = 56 << 10;
+const HEAP: usize = 44 << 10;
 
 /// Lets the kernel provide the memory that a start of a machine uses by two calls: otherwise each page costs a
 /// fault. Before Linux 5.14 each page costs one.
