@@ -18,7 +18,7 @@ unshare --net --mount --pid --fork --kill-child bash -euo pipefail -c '
 	mount -t proc proc /proc
 	mount -t tmpfs tmpfs /run
 	binary=$1 work=$2
-	run=("$binary" run -q -D "$work/machines/tree" --register=no --private-network --console=pipe)
+	run=("$binary" run -q -D "$work/machines/tree" --keep-unit --register=no --private-network --console=pipe)
 	# The first start after a boot does more.
 	"${run[@]}" /bin/true
 	"$work/steps" "$work/1" "${run[@]}" /bin/true
@@ -31,9 +31,24 @@ unshare --net --mount --pid --fork --kill-child bash -euo pipefail -c '
 
 # The tracer may finish its report after the command.
 sleep 1
-# Both lists by address: the sections of the map (VMA LMA SIZE ALIGN FILE:(.text.NAME)), and the executed addresses with
-# their places in the order.
-sed -nE 's/^ *([0-9a-f]+) +[0-9a-f]+ +([0-9a-f]+) +[0-9]+ +.*:\(\.text\.(unlikely\.)?([^)]+)\)$/\1 \2 \4/p' "$map" >"$work/sections"
+# Both lists by address: the sections of the map (VMA LMA SIZE ALIGN FILE:(SECTION)), and the executed addresses with
+# their places in the order. A function of Rust has a section of its own, .text.NAME. Those of the C library are in the
+# section .text of their file, which the map follows by its symbols: of several, the one with the name of the file counts,
+# else the last one, because local symbols come first.
+perl -lne '
+	sub flush { print "$section ", $own // $last if defined $section && defined($own // $last); undef $section }
+	if (/^ *([0-9a-f]+) +[0-9a-f]+ +([0-9a-f]+) +[0-9]+ +(.*):\(([^)]*)\)$/) {
+		my ($start, $size, $file, $name) = ($1, $2, $3, $4);
+		flush();
+		next unless $name =~ /^\.text(\.unlikely)?(\.(.+))?$/;
+		($section, $own, $last) = ("$start $size", $3, undef);
+		($stem) = defined $own ? () : $file =~ m{([^/(]+?)\.l?o\)?$};
+	} elsif (/^ *[0-9a-f]+ +[0-9a-f]+ +[0-9a-f]+ +[0-9]+ +([^ ]+)$/ && defined $section && !defined $own) {
+		$own = $1 if defined $stem && $1 eq $stem;
+		$last = $1;
+	}
+	END { flush() }
+' "$map" >"$work/sections"
 cat "$work"/[123] | awk '!seen[$0]++ { print NR, $0 }' >"$work/executed"
 perl -e '
 	open my $sections, "<", shift; open my $executed, "<", shift;
