@@ -42,8 +42,7 @@ pub fn all() {
     synced();
     side_by_side();
     idle();
-    shell(&format!("umount /var/lib/schroot/union; rm -rf {UNPACKED} /var/tmp/bench.tar {MACHINES}/.union"))
-        .expect("roots that can be removed");
+    shell(&format!("rm -rf {UNPACKED} /var/tmp/bench.tar")).expect("roots that can be removed");
 }
 
 /// Gives each contender its root.

@@ -28,21 +28,24 @@ pub fn measure(parts: &[&str]) {
     }
 }
 
-/// Returns the tree of the host that a part needs: one has all contenders, the other an archive of packages.
+/// Returns the tree of the host that a part needs: one has all contenders, the other what builds packages, with an archive
+/// of them.
 fn tree_of(part: &str) -> &'static str {
-    if part == "packages" { "host-callers" } else { "host-bench" }
+    if ["build", "packages"].contains(&part) { "host-callers" } else { "host-bench" }
 }
 
 /// Boots a host and runs the parts in it. Returns those that failed.
 fn measure_on<'a>(tree: &str, parts: &[&'a str]) -> Vec<&'a str> {
     let tools = tools(tree);
-    let guests: &[&str] = if tree == "host-bench" { &["busybox", "trixie", "trixie-untrimmed"] } else { &[] };
-    let mut builder = Host::builder().on(tree);
-    for guest in guests {
-        builder = builder.guest(guest);
-    }
-    // Pages of programs in a tmpfs are dirty and mapped one by one: installed programs lie on a disk.
-    let host = builder.bind(&tools.display().to_string(), TOOLS).on_disk().start();
+    let host = Host::builder()
+        .on(tree)
+        .guest("busybox")
+        .guest("trixie")
+        .guest("trixie-untrimmed")
+        // Pages of programs in a tmpfs are dirty and mapped one by one: installed programs lie on a disk.
+        .bind(&tools.display().to_string(), TOOLS)
+        .on_disk()
+        .start();
     leave_top(host.leader());
     let mut failed = Vec::new();
     for part in parts {

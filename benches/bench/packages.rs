@@ -17,7 +17,8 @@ const MIRROR: &str = "http://192.0.2.1:8000/debian";
 /// LXC a copy.
 const SETUP: &str = r#"
     storage=/var/lib/machines/.storage; base=/var/lib/machines/trixie; user=/home/builder
-    mkdir -p /var/lib/coracle /var/tmp/work; mkdir -m 700 $storage; ln -s $storage /var/lib/coracle/storage
+    mkdir -p /var/lib/coracle /var/tmp/work; mkdir -p -m 700 $storage; ln -sfn $storage /var/lib/coracle/storage
+    rm -r $base
     ip address add 192.0.2.1/32 dev lo
     systemd-run -q --unit=archive python3 -m http.server --directory /srv 8000
     until bash -c 'exec 3<>/dev/tcp/127.0.0.1/8000' 2>/dev/null; do sleep 0.1; done

@@ -4,7 +4,7 @@
 # /srv/debian.
 . "${BASH_SOURCE[0]%/*}/host.sh"
 INCLUDE+=,mkosi,debspawn,obs-build,sbuild,autopkgtest,debootstrap,debian-archive-keyring,python3-minimal,dpkg-dev,devscripts,zstd
-INCLUDE+=,mmdebstrap,piuparts,reprotest,diffoscope-minimal,python3-debian,xxd,schroot,lxc
+INCLUDE+=,mmdebstrap,piuparts,reprotest,diffoscope-minimal,python3-debian,xxd,schroot,lxc,bubblewrap,podman,crun
 # debos is unpacked without its emulators: only its virtual machine needs them.
 INCLUDE+=,libostree-1-1,busybox-static
 
