@@ -14,8 +14,9 @@ const BEGIN_ROUNDS: usize = 15;
 const LARGE_ROUNDS: usize = 6;
 /// The number of sessions begun side by side.
 const MANY: usize = 50;
-/// The helper of sbuild's default mode, with the ids that it maps.
-const HELPER: &str = "/usr/libexec/sbuild-usernsexec u:0:100000:65536 g:0:100000:65536";
+/// The helper of sbuild's default mode, and the ids that it maps.
+const HELPER: &str = "/usr/libexec/sbuild-usernsexec";
+const IDS: &str = "u:0:100000:65536 g:0:100000:65536";
 /// Podman without the network, which no other contender has here.
 const PODMAN: &str = "podman run -d --name=bench --network=none --runtime=crun --cgroups=disabled";
 /// The root that the helper of sbuild has unpacked.
@@ -57,7 +58,7 @@ fn prepare() {
          mkdir -p /usr/lib/coracle; ln -sf \"$(command -v coracle)\" /usr/lib/coracle/unschroot
          tar -C {MACHINES}/deb --exclude=./dev/* -cf /var/tmp/bench.tar .
          mkdir -p {UNPACKED}; chown 100000:100000 {UNPACKED}
-         {HELPER} -- tar --directory={UNPACKED} -xf /var/tmp/bench.tar
+         {HELPER} {IDS} -- tar --directory={UNPACKED} -xf /var/tmp/bench.tar
          {UNION}"
     ))
     .expect("the roots of all contenders");
@@ -87,7 +88,7 @@ fn enter() {
     let bwrap =
         format!("bwrap --bind {root} / --proc /proc --dev /dev --unshare-all --die-with-parent /bin/true");
     let commands = [
-        ("sbuild-usernsexec", format!("{HELPER} --pivotroot {UNPACKED} root / -- /bin/true")),
+        ("sbuild-usernsexec", format!("{HELPER} --pivotroot {IDS} {UNPACKED} root / -- /bin/true")),
         ("schroot -r", "schroot -r -c bench -u root -d / -- /bin/true".to_owned()),
         ("bwrap", bwrap),
         ("podman exec", "podman exec bench /bin/true".to_owned()),
@@ -138,7 +139,7 @@ fn large() {
 fn tarball() {
     let other = "/var/tmp/bench-other";
     let script = format!(
-        "mkdir {other} && chown 100000:100000 {other} && {HELPER} -- tar --directory={other} -xf /var/tmp/bench.tar && rm -r {other}"
+        "mkdir {other} && chown 100000:100000 {other} && {HELPER} {IDS} -- tar --directory={other} -xf /var/tmp/bench.tar && rm -r {other}"
     );
     let measure = |script: String| -> Measure {
         let command = vec!["sh".to_owned(), "-c".to_owned(), script];
